@@ -1,14 +1,9 @@
 package vfs
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 )
-
-// ErrLocked means that another process, or another part of this one, holds the
-// file's lock.
-var ErrLocked = errors.New("file is locked")
 
 // FS is a file system. Errors are *fs.PathError (or *os.LinkError) that match
 // fs.ErrExist, fs.ErrNotExist and the like. Safe for concurrent use.

@@ -1,0 +1,15 @@
+package vfs
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// dropCache forgets clean pages and starts to write dirty ones, which a later
+// call can then forget.
+func dropCache(f *os.File, off, n int64) {
+	_ = control(f, func(fd uintptr) error {
+		return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED)
+	})
+}
