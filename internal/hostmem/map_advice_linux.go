@@ -1,0 +1,19 @@
+package hostmem
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// adviseDiscard frees at once and reads as zeros from then on.
+const adviseDiscard = unix.MADV_DONTNEED
+
+// keepFromDumps leaves b out of core dumps: they would be as large as the
+// cache and hold what users stored.
+func keepFromDumps(b []byte) error {
+	if err := unix.Madvise(b, unix.MADV_DONTDUMP); err != nil {
+		return fmt.Errorf("keep %d bytes from core dumps: %w", len(b), err)
+	}
+	return nil
+}
