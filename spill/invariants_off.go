@@ -1,0 +1,5 @@
+//go:build !invariants
+
+package spill
+
+const invariants = false
