@@ -1,0 +1,118 @@
+package blockcache
+
+import "time"
+
+// NewFrame returns a frame of class reserve, making room for it by what hurts
+// least first:
+//
+//  1. a frame that is free under MaxRAM
+//  2. a clean head, down to the floor
+//  3. the frame of an original that the data file still holds (L4)
+//  4. a clean head below the floor
+//  5. while temporary storage has room: what the spiller frees, waiting for the disk
+//  6. overflow, up to its cap
+//  7. a snapshot is broken (R13)
+//  8. what the cleaner frees, waiting for the disk
+//
+// The caller holds no latch, and no pin that a cleaner or spiller would need
+// (R7). It fails only if the operating system has no memory.
+func (c *Cache) NewFrame() ([]byte, error) {
+	var moved chan struct{}
+	for {
+		if d, err := c.take(false); d != nil || err != nil {
+			return d, err
+		}
+		if c.makeRoom() {
+			continue
+		}
+		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
+			if d, err := c.take(true); d != nil || err != nil {
+				return d, err
+			}
+			if c.opts.Exhausted != nil && c.opts.Exhausted() {
+				continue
+			}
+		}
+		if moved == nil { // try once more, now that progress is being watched
+			moved = c.frames.watch()
+			continue
+		}
+		c.frameWaits.Add(1)
+		c.frames.wait(moved)
+		moved = nil
+	}
+}
+
+func (c *Cache) take(overflow bool) ([]byte, error) {
+	d, err := c.frames.take(overflow)
+	if d != nil {
+		c.counts[ClassReserve].Add(1)
+	}
+	return d, err
+}
+
+// GiveFrame takes back a frame of class reserve that no version adopted.
+func (c *Cache) GiveFrame(d []byte) {
+	c.counts[ClassReserve].Add(-1)
+	c.frames.give(d)
+}
+
+// makeRoom reports whether a frame came free without I/O.
+func (c *Cache) makeRoom() bool {
+	c.spiller.kick()
+	if c.Frames(ClassClean) > c.floor && c.evict() {
+		return true
+	}
+	if c.dropInPlace() || c.evict() {
+		return true
+	}
+	if c.opts.NeedClean != nil {
+		c.opts.NeedClean()
+	}
+	return false
+}
+
+// Progress wakes those who wait for a frame: heads became clean, or originals
+// lost their last pin.
+func (c *Cache) Progress() { c.frames.progress() }
+
+// Available is how many frames can be had without I/O and without going below
+// the floor of clean ones.
+func (c *Cache) Available() int64 {
+	return c.frames.spare() + max(0, c.Frames(ClassClean)-c.floor)
+}
+
+// waitMax bounds a wait for a frame: what makes one evictable (a pin that
+// ends, say) does not always tell.
+const waitMax = 10 * time.Millisecond
+
+// watch names a moment: wait returns at once if progress was made since.
+func (f *frames) watch() chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting = true
+	return f.moved
+}
+
+func (f *frames) wait(moved chan struct{}) {
+	t := time.NewTimer(waitMax)
+	defer t.Stop()
+	select {
+	case <-moved:
+	case <-t.C:
+	}
+}
+
+func (f *frames) progress() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.progressLocked()
+}
+
+func (f *frames) progressLocked() {
+	if f.waiting {
+		close(f.moved)
+		f.moved = make(chan struct{})
+		f.waiting = false
+	}
+}

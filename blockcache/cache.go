@@ -1,0 +1,201 @@
+package blockcache
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/spill"
+)
+
+// deadBit in Version.pins says that the last Unpin frees the frame.
+const deadBit = 1 << 30
+
+// Options of a cache.
+type Options struct {
+	BlockSize        int          // bytes
+	RAMBytesMax      int64        // MaxRAM: everything below is charged to it
+	OverflowBytesMax int64        // RAM beyond MaxRAM, for originals that temporary storage refused
+	Spill            *spill.Store // temporary storage; its owner is the cache from then on
+	Logger           *slog.Logger
+	// Exhausted is called when RAM, temporary storage and overflow are used up
+	// and originals are held: break a snapshot, report whether that freed
+	// anything. It is called without locks held.
+	Exhausted func() bool
+	// NeedClean is called when frames are short because heads are dirty. It
+	// must not block.
+	NeedClean func()
+}
+
+// RAMBytesMin is the smallest MaxRAM for a block size: room for the standing
+// reserve, for a path of the tree with its neighbours, and for progress.
+func RAMBytesMin(blockSize int) int64 { return 384 * int64(blockSize+descriptorBytes) }
+
+// Cache holds the frames of one store. Safe for concurrent use.
+type Cache struct {
+	opts    Options
+	latches [latchCount]Latch
+	frames  frames
+	lists   lists
+	counts  counts
+	reload  reload
+	spiller spiller
+
+	floor int64 // clean frames that originals do not push out while there is temporary storage
+
+	hits, misses, evicted, spilled, secured atomic.Int64
+	frameWaits                              atomic.Int64
+	overflowPeak                            atomic.Int64
+	originalPeak                            atomic.Int64
+}
+
+// Open makes an empty cache.
+func Open(o Options) (*Cache, error) {
+	c := &Cache{opts: o}
+	for i := range c.latches {
+		c.latches[i].init(c)
+	}
+	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
+	c.frames.init(o.BlockSize)
+	c.frames.limit = framesMax
+	c.frames.overflow = o.OverflowBytesMax / int64(o.BlockSize)
+	c.lists.init(framesMax)
+	c.floor = framesMax / 8
+	if err := c.reload.init(c); err != nil {
+		return nil, err
+	}
+	c.spiller.start(c)
+	return c, nil
+}
+
+// Close stops the spiller and gives all memory back. No version may be used
+// afterwards.
+func (c *Cache) Close() error {
+	c.spiller.stop()
+	c.reload.close()
+	return errors.Join(c.opts.Spill.Close(), c.frames.close())
+}
+
+// FramesMax is how many frames MaxRAM allows.
+func (c *Cache) FramesMax() int64 { return c.frames.limit }
+
+// Adopt gives v the frame d, which holds v's image, and charges it. Under the
+// latch, or for a version nobody else can reach.
+func (c *Cache) Adopt(v *Version, d []byte) {
+	v.data = d
+	c.counts[ClassReserve].Add(-1)
+	c.counts[classOf(v)].Add(1)
+	if v.Holder != nil {
+		v.Holder.Held(int64(len(d)))
+	}
+}
+
+// Keep puts a version that has a frame where it may leave RAM from: clean heads
+// and originals. Under the latch or not, but not with lists.mu held.
+func (c *Cache) Keep(v *Version) {
+	switch {
+	case v.data == nil:
+	case v.Role == RoleOriginal:
+		c.lists.addOriginal(v)
+	case v.Role == RoleHead && !v.Dirty && v.InPlace:
+		c.lists.remember(v)
+	}
+}
+
+// KeepCleaned is Keep for a head that the cleaner wrote: it was used.
+func (c *Cache) KeepCleaned(v *Version) { c.lists.again(v) }
+
+// Forget takes a version out of the lists that Keep put it in.
+func (c *Cache) Forget(v *Version) { c.lists.forget(v) }
+
+// Touch counts a use of a head. Under the latch.
+func (c *Cache) Touch(v *Version) {
+	if v.freq < freqMax {
+		v.freq++
+	}
+}
+
+// Unpin ends a pin.
+func (c *Cache) Unpin(v *Version) {
+	if v.pins.Add(-1) == deadBit {
+		c.freeDead(v)
+	}
+}
+
+func (c *Cache) freeDead(v *Version) {
+	c.counts[ClassDead].Add(-1)
+	c.frames.give(v.data)
+}
+
+// dropFrame takes the frame of a version that has another place. Under the
+// latch, not pinned.
+func (c *Cache) dropFrame(v *Version) {
+	c.counts[classOf(v)].Add(-1)
+	d := v.data
+	v.data = nil
+	if v.Holder != nil {
+		v.Holder.Held(-int64(len(d)))
+	}
+	c.frames.give(d)
+}
+
+// Kill ends a version: nobody can find it any more, its places are freed. Its
+// frame goes when the last pin does. Under the latch (or for a private
+// version, by its owner).
+func (c *Cache) Kill(v *Version) {
+	c.lists.forget(v)
+	c.killLocked(v)
+}
+
+func (c *Cache) killLocked(v *Version) {
+	from := classOf(v)
+	v.Role = RoleDead
+	v.Older = nil
+	if v.slot != 0 {
+		c.dropSlot(v)
+	}
+	if v.data == nil {
+		return
+	}
+	c.counts[from].Add(-1)
+	c.counts[ClassDead].Add(1)
+	if v.pins.Or(deadBit) == 0 {
+		c.freeDead(v)
+	}
+}
+
+// dropSlot gives a version's place in temporary storage back. Under the latch.
+func (c *Cache) dropSlot(v *Version) {
+	c.reload.forget(v.slot)
+	c.opts.Spill.Free(v.slot)
+	v.slot = 0
+	if v.Holder != nil {
+		v.Holder.Held(-int64(c.opts.BlockSize))
+	}
+	c.spiller.notFull()
+}
+
+// ClearInPlace says that the data file will not hold v much longer. Under the
+// latch; v has a frame or a slot (R4).
+func (c *Cache) ClearInPlace(v *Version) {
+	v.InPlace = false
+	if v.Role == RoleOriginal && v.data != nil {
+		c.lists.addOriginal(v)
+	}
+}
+
+// NewVersion makes a private version of a block in a frame of its own, zeroed
+// or to be overwritten by the caller.
+func (c *Cache) NewVersion(id block.ID, t block.Type) (*Version, error) {
+	d, err := c.NewFrame()
+	if err != nil {
+		return nil, err
+	}
+	v := &Version{ID: id, Type: t, Role: RolePrivate}
+	c.Adopt(v, d)
+	return v, nil
+}
+
+// BlockBytes is the size of a block.
+func (c *Cache) BlockBytes() int64 { return int64(c.opts.BlockSize) }

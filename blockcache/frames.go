@@ -1,0 +1,117 @@
+package blockcache
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/spillwaydb/spillway/internal/hostmem"
+)
+
+// ErrNoMemory means that the operating system gave no memory for a frame
+// although the budget allows it.
+var ErrNoMemory = errors.New("no memory for a frame")
+
+// descriptorBytes is what the Go heap holds for each frame beside it, charged
+// twice for the collector's slack (L9).
+const descriptorBytes = 2 * 192
+
+const chunkBytes = 1 << 20
+
+// frames is the off-heap memory of all frames. Memory is mapped in chunks when
+// it is first needed. Frames beyond the limit are overflow: when they come back
+// their memory goes to the operating system at once.
+type frames struct {
+	size int // bytes of a frame
+
+	mu       sync.Mutex
+	moved    chan struct{} // closed when a frame came back or may have become evictable
+	waiting  bool          // someone has looked at moved
+	limit    int64         // frames under MaxRAM
+	overflow int64         // frames beyond it
+	inUse    int64
+	inUseMax int64
+	hot      [][]byte // free, with memory behind them
+	cold     [][]byte // free, memory given back
+	fresh    []byte   // rest of the newest chunk
+	chunks   [][]byte
+}
+
+func (f *frames) init(size int) {
+	f.size = size
+	f.moved = make(chan struct{})
+}
+
+// take returns a frame if one more fits under MaxRAM, or with overflow allowed
+// under MaxRAM and its cap. A nil frame without error means "full".
+func (f *frames) take(overflow bool) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	most := f.limit
+	if overflow {
+		most += f.overflow
+	}
+	if f.inUse >= most {
+		return nil, nil
+	}
+	d, err := f.carve()
+	if err != nil {
+		return nil, err
+	}
+	f.inUse++
+	f.inUseMax = max(f.inUseMax, f.inUse)
+	return d, nil
+}
+
+func (f *frames) carve() ([]byte, error) {
+	for _, list := range []*[][]byte{&f.hot, &f.cold} {
+		if n := len(*list); n > 0 {
+			d := (*list)[n-1]
+			*list = (*list)[:n-1]
+			return d, nil
+		}
+	}
+	if len(f.fresh) < f.size {
+		chunk, err := hostmem.Map(max(chunkBytes, f.size))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
+		}
+		f.chunks = append(f.chunks, chunk)
+		f.fresh = chunk
+	}
+	d := f.fresh[:f.size:f.size]
+	f.fresh = f.fresh[f.size:]
+	return d, nil
+}
+
+// give takes a frame back.
+func (f *frames) give(d []byte) {
+	f.mu.Lock()
+	f.inUse--
+	if f.inUse >= f.limit {
+		hostmem.Discard(d)
+		f.cold = append(f.cold, d)
+	} else {
+		f.hot = append(f.hot, d)
+	}
+	f.progressLocked()
+	f.mu.Unlock()
+}
+
+// spare is how many frames are left under MaxRAM; negative is overflow in use.
+func (f *frames) spare() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.limit - f.inUse
+}
+
+func (f *frames) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, c := range f.chunks {
+		errs = append(errs, hostmem.Unmap(c))
+	}
+	f.chunks, f.hot, f.cold, f.fresh = nil, nil, nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,207 @@
+package blockcache
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/spillwaydb/spillway/spill"
+)
+
+// spillBatch is how many originals go to temporary storage in one write.
+const spillBatch = 128
+
+// spiller moves originals whose frame is their only image to temporary storage,
+// oldest first, while fewer frames than low are available, until high are. It
+// pins what it writes, needs no frame itself and waits for nobody but the disk,
+// so that everyone may wait for it (R7).
+type spiller struct {
+	c         *Cache
+	low, high int64
+	kicked    chan struct{}
+	quit      chan struct{}
+	done      sync.WaitGroup
+	full      atomic.Bool // the last write found no room
+	freed     atomic.Bool // slots were freed since
+	batch     []*Version
+	items     []spill.Item
+	slots     []spill.Slot
+}
+
+func (s *spiller) start(c *Cache) {
+	s.c = c
+	s.low = max(c.frames.limit/16, 16)
+	s.high = 2 * s.low
+	s.kicked = make(chan struct{}, 1)
+	s.quit = make(chan struct{})
+	s.done.Go(s.run)
+}
+
+func (s *spiller) stop() {
+	close(s.quit)
+	s.done.Wait()
+}
+
+// kick makes the spiller look, if frames are short.
+func (s *spiller) kick() {
+	if s.c.Available() >= s.low {
+		return
+	}
+	select {
+	case s.kicked <- struct{}{}:
+	default:
+	}
+}
+
+func (s *spiller) isFull() bool { return s.full.Load() }
+
+// notFull is called when slots come free.
+func (s *spiller) notFull() {
+	s.freed.Store(true)
+	s.full.Store(false)
+}
+
+func (s *spiller) run() {
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-s.kicked:
+		}
+		for s.c.Available() < s.high && s.spillSome() {
+			select {
+			case <-s.quit:
+				return
+			default:
+			}
+		}
+		s.c.Progress()
+	}
+}
+
+// spillSome writes one batch and reports whether it made room.
+func (s *spiller) spillSome() bool {
+	s.c.pickOriginals(s)
+	if len(s.batch) == 0 {
+		return false
+	}
+	n, err := s.write(s.batch)
+	s.c.spilled.Add(int64(n))
+	return n > 0 && err == nil
+}
+
+// write puts versions that the caller has pinned into temporary storage, drops
+// the frames of those that nobody else has pinned, and unpins all. It returns
+// how many were written.
+func (s *spiller) write(batch []*Version) (int, error) {
+	c := s.c
+	s.items, s.slots = s.items[:0], s.slots[:0]
+	for _, v := range batch {
+		s.items = append(s.items, spill.Item{ID: v.ID, LSN: v.LSN, Data: v.data})
+		s.slots = append(s.slots, 0)
+	}
+	s.freed.Store(false)
+	n, err := c.opts.Spill.Write(s.items, s.slots)
+	for i, v := range batch {
+		if i < n {
+			c.spilledTo(v, s.slots[i])
+		}
+		c.Unpin(v)
+	}
+	for _, v := range batch {
+		c.dropSpilled(v)
+	}
+	if err != nil {
+		s.setFull(err)
+	}
+	return n, err
+}
+
+func (s *spiller) setFull(err error) {
+	if !errors.Is(err, spill.ErrFull) && s.c.opts.Logger != nil {
+		s.c.opts.Logger.Warn("temporary storage failed", "error", err)
+	}
+	if !s.freed.Load() {
+		s.full.Store(true)
+	}
+}
+
+// spilledTo notes a version's slot, or frees the slot of one that died.
+func (c *Cache) spilledTo(v *Version, slot spill.Slot) {
+	l := c.Latch(v.ID)
+	defer l.Unlock()
+	if v.Role == RoleDead {
+		c.opts.Spill.Free(slot)
+		return
+	}
+	v.slot = slot
+	if v.Holder != nil {
+		v.Holder.Held(int64(c.opts.BlockSize))
+	}
+}
+
+// dropSpilled takes the frame of a version that is in a slot now; a pinned one
+// goes back to the list and is dropped at the next try.
+func (c *Cache) dropSpilled(v *Version) {
+	l := c.Latch(v.ID)
+	defer l.Unlock()
+	switch {
+	case v.data == nil || v.Role == RoleDead:
+	case v.Pinned() || v.slot == 0:
+		c.Keep(v)
+	default:
+		c.lists.forget(v)
+		c.dropFrame(v)
+	}
+}
+
+// pickOriginals fills s.batch with the oldest originals, pinned and out of
+// their list; those that are in a slot already lose their frame on the way.
+func (c *Cache) pickOriginals(s *spiller) {
+	s.batch = s.batch[:0]
+	q := &c.lists
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for range 4 * spillBatch {
+		v := q.originals.tail
+		if v == nil || len(s.batch) == spillBatch {
+			return
+		}
+		q.originals.remove(v)
+		l := c.latchOf(v.ID)
+		if !l.mu.TryLock() {
+			q.originals.push(v)
+			continue
+		}
+		c.pickOne(s, v)
+		l.mu.Unlock()
+	}
+}
+
+func (c *Cache) pickOne(s *spiller, v *Version) {
+	switch {
+	case v.Role != RoleOriginal || v.data == nil || v.Loading:
+	case v.Pinned():
+		c.lists.originals.push(v)
+	case v.slot != 0:
+		c.dropFrame(v)
+	default:
+		v.Pin()
+		s.batch = append(s.batch, v)
+	}
+}
+
+// SpillPrivate writes private versions of a write transaction to temporary
+// storage and takes their frames. Called by the transaction only; the versions
+// are pinned by nobody. spill.ErrFull when there is no room.
+func (c *Cache) SpillPrivate(batch []*Version) error {
+	w := spiller{c: c}
+	for _, v := range batch {
+		v.Pin()
+	}
+	n, err := w.write(batch)
+	if err == nil && n < len(batch) {
+		err = spill.ErrFull
+	}
+	return err
+}

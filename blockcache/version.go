@@ -1,0 +1,87 @@
+package blockcache
+
+import (
+	"sync/atomic"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/spill"
+)
+
+// Role is what a version is to the store; it decides which class of the budget
+// its frame is charged to.
+type Role uint8
+
+// A version moves only along these arrows:
+//
+//	Private --publish--> Head --replace--> Pending --sweep--> Original --> Dead
+//	Private --rollback--> Dead      Head --evict--> Dead     Pending --sweep--> Dead
+const (
+	RolePrivate  Role = iota // of a write transaction, in no table
+	RoleHead                 // the newest version of its block
+	RolePending              // replaced, by a commit that may not be durable (R1)
+	RoleOriginal             // replaced, kept because a snapshot wants it (L2)
+	RoleDead                 // nobody can reach it; its frame lives as long as its pins
+)
+
+// Holder is told how many bytes more (or fewer) an original holds in RAM or in
+// temporary storage. Called under the latch of the block.
+type Holder interface{ Held(delta int64) }
+
+// Version is one version of one block, and the places where its image is: in a
+// frame, in a slot of temporary storage, in place in the data file, or in
+// several of them. It is reachable as long as one place is left.
+//
+// The places and all fields below "guarded" change under the block's latch
+// only (R4). The bytes of a frame never change once the version is published,
+// so a pinned version is read without the latch.
+type Version struct {
+	ID   block.ID
+	LSN  block.LSN // the commit that made it; of a head being loaded: unknown yet
+	Type block.Type
+
+	// Guarded by the latch.
+	Role    Role
+	Until   block.LSN  // the commit that replaced or freed it; 0 while it is newest
+	data    []byte     // the frame: a whole block, or nil
+	slot    spill.Slot // place in temporary storage, or zero
+	InPlace bool       // the data file holds exactly this version at its place
+	Dirty   bool       // newest version, not yet in place
+	Freed   bool       // a head that says: this block is free since LSN
+	Loading bool       // someone reads its image into a frame; wait on the latch
+	Rec     block.LSN  // of a dirty head: first commit whose change is not in place
+	Image   block.LSN  // newest commit that logged the whole image of this block
+	Older   *Version   // the version this one replaced, while that is pending
+	Holder  Holder     // of an original
+	freq    uint8      // hits since it was queued, at most freqMax
+	hash    *Version   // next in the bucket
+
+	// Guarded by lists.mu.
+	queue      queue
+	prev, next *Version
+
+	pins atomic.Int32
+}
+
+// Data is the image in the frame, trailer included but not sealed, or nil.
+// Read it under the latch, or with the version pinned.
+func (v *Version) Data() []byte { return v.data }
+
+// Slot is the version's place in temporary storage, or zero. Under the latch.
+func (v *Version) Slot() spill.Slot { return v.slot }
+
+// Pin keeps the frame (and a dead version's frame, too) until [Cache.Unpin].
+// Under the latch, or by who has a pin already.
+func (v *Version) Pin() { v.pins.Add(1) }
+
+// Pinned reports whether anyone holds a pin.
+func (v *Version) Pinned() bool { return v.pins.Load() > 0 }
+
+// held is how many bytes the version takes from RAM and temporary storage
+// together: what letting go of it would free.
+func (v *Version) held() int64 {
+	n := int64(0)
+	if v.data != nil {
+		n += int64(len(v.data))
+	}
+	return n
+}

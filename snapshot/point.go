@@ -1,0 +1,246 @@
+package snapshot
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// Point is an LSN at which someone reads: the horizon, or reader snapshots.
+// Readers of one LSN share a point. Guarded by Set.mu.
+type Point struct {
+	lsn     block.LSN
+	horizon bool
+	readers readerList
+	born    *interval
+	dead    []*sublist // originals that this point is the newest to want
+	broken  atomic.Pointer[BrokenError]
+	ended   bool
+}
+
+// Reader is one reader snapshot: embed it in what reads. Its fields are the
+// Set's until it is closed.
+type Reader struct {
+	Owner, Label string
+	id           uint64
+	point        *Point
+	opened       int64 // Unix nanoseconds, of the set's coarse clock
+	prev, next   *Reader
+}
+
+// LSN is the commit that the reader sees.
+func (r *Reader) LSN() block.LSN { return r.point.lsn }
+
+// Err is nil, or the *BrokenError that ended the snapshot (L10). Whoever reads
+// asks before and after.
+func (r *Reader) Err() error {
+	if e := r.point.broken.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// readerList is doubly linked, oldest first.
+type readerList struct {
+	first, last *Reader
+	n           int
+}
+
+func (l *readerList) push(r *Reader) {
+	r.prev, r.next = l.last, nil
+	if l.last != nil {
+		l.last.next = r
+	} else {
+		l.first = r
+	}
+	l.last = r
+	l.n++
+}
+
+func (l *readerList) remove(r *Reader) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		l.first = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	} else {
+		l.last = r.prev
+	}
+	r.prev, r.next = nil, nil
+	l.n--
+}
+
+// OpenReader opens a snapshot at the horizon. It cannot miss a version: the
+// horizon is itself a point, so what it sees is kept already (R1, R2).
+func (s *Set) OpenReader(r *Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	r.id = s.lastID
+	r.opened = s.clock.Load()
+	r.point = s.horizon
+	r.point.readers.push(r)
+}
+
+// CloseReader ends a snapshot and lets go of what only it wanted.
+func (s *Set) CloseReader(r *Reader) {
+	s.mu.Lock()
+	p := r.point
+	p.readers.remove(r)
+	if p.readers.n > 0 || p.horizon || p.ended {
+		s.mu.Unlock()
+		return
+	}
+	free := s.endPoint(p)
+	s.mu.Unlock()
+	s.release(free)
+}
+
+// Advance moves the horizon to lsn: what the next reader will see. The old one
+// lives on if someone reads there.
+func (s *Set) Advance(lsn block.LSN) {
+	s.mu.Lock()
+	old := s.horizon
+	if lsn <= old.lsn {
+		s.mu.Unlock()
+		return
+	}
+	p := &Point{lsn: lsn, horizon: true}
+	p.born = &interval{point: p}
+	s.points = append(s.points, p)
+	s.horizon = p
+	old.horizon = false
+	var free []*sublist
+	if old.readers.n == 0 {
+		free = s.endPoint(old)
+	}
+	s.mu.Unlock()
+	s.release(free)
+}
+
+// endPoint takes p, which is not the horizon, out of the points. It returns the
+// sublists that no point wants any more; the rest goes to the point before.
+func (s *Set) endPoint(p *Point) (free []*sublist) {
+	at := s.search(p.lsn)
+	p.ended = true
+	for _, sub := range p.dead {
+		born := sub.born.find()
+		if born == p.born {
+			free = append(free, sub)
+			continue
+		}
+		s.points[at-1].adopt(sub, born) // born no later than the point before
+	}
+	p.dead = nil
+	after := s.points[at+1] // the horizon is the last, and never ends
+	p.born.into, p.born.point = after.born, nil
+	s.points = slices.Delete(s.points, at, at+1)
+	return free
+}
+
+// adopt puts sub among the sublists of p.
+func (p *Point) adopt(sub *sublist, born *interval) {
+	for _, have := range p.dead {
+		if have.born.find() == born {
+			have.merge(sub)
+			return
+		}
+	}
+	sub.born = born
+	p.dead = append(p.dead, sub)
+}
+
+// list is p's sublist for the births in an interval.
+func (p *Point) list(born *interval) *sublist {
+	for i := len(p.dead) - 1; i >= 0; i-- {
+		if p.dead[i].born.find() == born {
+			return p.dead[i]
+		}
+	}
+	sub := &sublist{born: born}
+	p.dead = append(p.dead, sub)
+	return sub
+}
+
+// exclusive is how many bytes would come free if p ended.
+func (p *Point) exclusive() (n int64) {
+	for _, sub := range p.dead {
+		if sub.born.find() == p.born {
+			n += sub.held
+		}
+	}
+	return n
+}
+
+// search is the index of the first point with an LSN of at least lsn.
+func (s *Set) search(lsn block.LSN) int {
+	at, _ := slices.BinarySearchFunc(s.points, lsn, func(p *Point, lsn block.LSN) int {
+		switch {
+		case p.lsn < lsn:
+			return -1
+		case p.lsn > lsn:
+			return 1
+		}
+		return 0
+	})
+	return at
+}
+
+// releaseSlice is how many originals are let go under one hold of the lock.
+const releaseSlice = 128
+
+// release lets go of the originals of sublists that no reader wants: in
+// slices, and at the cost of what it frees (R11).
+func (s *Set) release(free []*sublist) {
+	for _, sub := range free {
+		for o := sub.first; o != nil; {
+			o = s.releaseSome(o)
+		}
+	}
+}
+
+func (s *Set) releaseSome(o *Original) (rest *Original) {
+	var drop []*Original
+	s.mu.Lock()
+	for n := 0; o != nil && n < releaseSlice; n++ {
+		next := o.next
+		o.next = nil
+		o.change(func() { o.sub = nil })
+		if s.unindex(o) {
+			drop = append(drop, o)
+		}
+		o = next
+	}
+	s.mu.Unlock()
+	s.drop(drop)
+	return o
+}
+
+// unindex takes an original that nobody wants out of the index.
+func (s *Set) unindex(o *Original) bool {
+	if o.gone || o.sub != nil || o.wants != 0 {
+		return false
+	}
+	o.gone = true
+	s.index.Delete(o)
+	return true
+}
+
+// drop ends versions that are out of the index. The caller holds no latch.
+func (s *Set) drop(list []*Original) {
+	for _, o := range list {
+		l := s.cache.Latch(o.v.ID)
+		o.v.Holder = nil
+		s.cache.Kill(o.v)
+		l.Unlock()
+	}
+}
+
+// age is how long ago a reader was opened.
+func (s *Set) age(opened int64) time.Duration {
+	return time.Duration(s.clock.Load() - opened)
+}

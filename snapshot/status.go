@@ -1,0 +1,80 @@
+package snapshot
+
+import (
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// Status is one live snapshot as operators see it.
+type Status struct {
+	ID           uint64
+	Kind         string // "reader" or "backup"
+	Owner, Label string
+	LSN          block.LSN
+	Opened       time.Time
+	HeldBytes    int64 // of originals it wants: for readers, those that nobody newer wants
+	FreesBytes   int64 // what would come free if it ended now
+}
+
+// Counters count since the set was made.
+type Counters struct {
+	OriginalsMade   uint64 // versions kept for a snapshot
+	OriginalsShared uint64 // of these, wanted by more than one holder from the start
+	SnapshotsBroken uint64
+	Originals       int // kept now
+}
+
+// Counters returns the counts.
+func (s *Set) Counters() Counters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Counters{s.made, s.shared, s.broken, s.index.Len()}
+}
+
+// List returns the live snapshots, backups first, at most limit readers.
+func (s *Set) List(limit int) []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Status
+	for _, b := range s.backups {
+		if b != nil {
+			list = append(list, Status{b.id, "backup", b.Owner, b.Label, b.lsn, time.Unix(0, b.opened), b.held, b.exclusive})
+		}
+	}
+	for _, p := range s.points {
+		held := int64(0)
+		for _, sub := range p.dead {
+			held += sub.held
+		}
+		frees := p.exclusive()
+		for r := p.readers.first; r != nil && limit > 0; r = r.next {
+			limit--
+			list = append(list, Status{r.id, "reader", r.Owner, r.Label, p.lsn, time.Unix(0, r.opened), held, frees})
+		}
+	}
+	return list
+}
+
+// Readers is how many reader snapshots are open.
+func (s *Set) Readers() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.points {
+		n += p.readers.n
+	}
+	return n
+}
+
+// BackupStats are a backup's counts.
+type BackupStats struct {
+	OriginalsMade, OriginalsShared uint64
+	HeldBytes, HeldPeakBytes       int64
+}
+
+// Stats returns the backup's counts so far.
+func (b *Backup) Stats() BackupStats {
+	b.set.mu.Lock()
+	defer b.set.mu.Unlock()
+	return BackupStats{b.made, b.shared, b.held, b.heldPeak}
+}

@@ -1,0 +1,215 @@
+package snapshot
+
+import (
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+)
+
+// YoungAge is the age below which a snapshot is the last to be broken (R13).
+const YoungAge = time.Second
+
+// victim is what breaking would end: one backup, or a run of points.
+type victim struct {
+	backup *Backup
+	points []*Point
+	frees  int64
+	young  bool
+	opened int64
+}
+
+// better reports whether breaking v is preferred to breaking w: those that are
+// not young first, then by bytes freed per snapshot ended, then the oldest.
+func (v victim) better(w victim) bool {
+	if v.young != w.young {
+		return !v.young
+	}
+	a, b := v.frees*int64(max(1, len(w.points))), w.frees*int64(max(1, len(v.points)))
+	if a != b {
+		return a > b
+	}
+	return v.opened < w.opened
+}
+
+// BreakVictim breaks the snapshot whose end frees most (R13), or, if no
+// snapshot alone frees anything, the run of neighbours that does. It reports
+// whether anything was freed. The caller holds no latch.
+func (s *Set) BreakVictim() bool {
+	s.mu.Lock()
+	v, ok := s.chooseVictim()
+	if !ok {
+		s.mu.Unlock()
+		return false
+	}
+	var errs []*BrokenError
+	var free []*sublist
+	if v.backup != nil {
+		errs = append(errs, s.breakBackup(v.backup, ReasonExhausted, nil))
+	}
+	for _, p := range v.points {
+		e, f := s.breakPoint(p, ReasonExhausted, nil)
+		errs, free = append(errs, e), append(free, f...)
+	}
+	s.mu.Unlock()
+	s.finishBreak(v.backup, free, errs)
+	return true
+}
+
+func (s *Set) finishBreak(b *Backup, free []*sublist, errs []*BrokenError) {
+	if b != nil {
+		b.Close()
+	}
+	s.release(free)
+	if s.onBreak != nil {
+		for _, e := range errs {
+			s.onBreak(e)
+		}
+	}
+}
+
+func (s *Set) chooseVictim() (best victim, ok bool) {
+	consider := func(v victim) {
+		if v.frees > 0 && (!ok || v.better(best)) {
+			best, ok = v, true
+		}
+	}
+	for _, b := range s.backups {
+		if b != nil && !b.closed {
+			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < YoungAge, opened: b.opened})
+		}
+	}
+	for _, p := range s.points {
+		if !p.horizon {
+			consider(s.run([]*Point{p}, p.exclusive()))
+		}
+	}
+	if !ok {
+		s.eachRun(func(run []*Point, frees int64) { consider(s.run(run, frees)) })
+	}
+	if !ok {
+		return s.everyHolder()
+	}
+	return best, ok
+}
+
+func (s *Set) run(points []*Point, frees int64) victim {
+	v := victim{points: points, frees: frees, opened: s.clock.Load()}
+	for _, p := range points {
+		if r := p.readers.last; r != nil && s.age(r.opened) < YoungAge {
+			v.young = true
+		}
+		if r := p.readers.first; r != nil {
+			v.opened = min(v.opened, r.opened)
+		}
+	}
+	return v
+}
+
+// runsMax bounds the search for a run of points.
+const runsMax = 1 << 10
+
+// eachRun calls f for the runs of points that begin where some sublist's
+// births end and stop at the point that holds it, with what ending them frees.
+func (s *Set) eachRun(f func([]*Point, int64)) {
+	type span struct {
+		from, to int
+		held     int64
+	}
+	var spans []span
+	for to, p := range s.points {
+		for _, sub := range p.dead {
+			if sub.held > 0 && len(spans) < runsMax {
+				spans = append(spans, span{s.search(sub.born.find().point.lsn), to, sub.held})
+			}
+		}
+	}
+	for _, outer := range spans {
+		frees := int64(0)
+		for _, in := range spans {
+			if in.from >= outer.from && in.to <= outer.to {
+				frees += in.held
+			}
+		}
+		f(s.points[outer.from:outer.to+1:outer.to+1], frees)
+	}
+}
+
+// everyHolder is the last resort when every original is shared by readers and
+// backups: the backup that holds most, whose end makes the rest exclusive.
+func (s *Set) everyHolder() (best victim, ok bool) {
+	for _, b := range s.backups {
+		if b != nil && !b.closed && b.held > best.frees {
+			best, ok = victim{backup: b, frees: b.held}, true
+		}
+	}
+	return best, ok
+}
+
+func (s *Set) breakBackup(b *Backup, why Reason, cause error) *BrokenError {
+	e := &BrokenError{Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
+	b.broken.CompareAndSwap(nil, e)
+	s.broken++
+	return e
+}
+
+func (s *Set) breakPoint(p *Point, why Reason, cause error) (*BrokenError, []*sublist) {
+	e := &BrokenError{LSN: p.lsn, Reason: why, HeldBytes: p.exclusive(), Cause: cause}
+	if r := p.readers.first; r != nil {
+		e.Owner, e.Label = r.Owner, r.Label
+	}
+	p.broken.Store(e)
+	s.broken += uint64(p.readers.n)
+	return e, s.endPoint(p)
+}
+
+// BreakWanting breaks every snapshot that wants v, an original that cannot be
+// read (R4: that is no failure of the store). The caller holds no latch.
+func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) {
+	s.mu.Lock()
+	var errs []*BrokenError
+	var free []*sublist
+	var backups []*Backup
+	wants := s.wantedByBackups(v)
+	for i, b := range s.backups {
+		if b != nil && wants&(1<<i) != 0 {
+			errs = append(errs, s.breakBackup(b, ReasonUnreadable, cause))
+			backups = append(backups, b)
+		}
+	}
+	for at := s.search(v.LSN); s.points[at].lsn < until && !s.points[at].horizon; {
+		e, f := s.breakPoint(s.points[at], ReasonUnreadable, cause)
+		errs, free = append(errs, e), append(free, f...)
+	}
+	s.mu.Unlock()
+	for _, b := range backups {
+		b.Close()
+	}
+	s.finishBreak(nil, free, errs)
+}
+
+// BreakAll breaks every snapshot (R21).
+func (s *Set) BreakAll(why Reason) {
+	s.mu.Lock()
+	var errs []*BrokenError
+	var free []*sublist
+	var backups []*Backup
+	for _, b := range s.backups {
+		if b != nil {
+			errs = append(errs, s.breakBackup(b, why, nil))
+			backups = append(backups, b)
+		}
+	}
+	for !s.points[0].horizon {
+		e, f := s.breakPoint(s.points[0], why, nil)
+		errs, free = append(errs, e), append(free, f...)
+	}
+	if p := s.horizon; p.readers.n > 0 {
+		p.broken.Store(&BrokenError{LSN: p.lsn, Reason: why})
+	}
+	s.mu.Unlock()
+	for _, b := range backups {
+		b.Close()
+	}
+	s.finishBreak(nil, free, errs)
+}
