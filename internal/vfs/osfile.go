@@ -138,7 +138,7 @@ func control(f *os.File, fn func(fd uintptr) error) error {
 	}
 	var fnErr error
 	if err := conn.Control(func(fd uintptr) { fnErr = fn(fd) }); err != nil {
-		return err
+		return fs.ErrClosed // the one reason there is; the error itself has no exported name
 	}
 	return fnErr
 }

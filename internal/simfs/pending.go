@@ -1,0 +1,105 @@
+package simfs
+
+// change is one change of a file that no Sync has covered yet.
+type change struct {
+	kind changeKind
+	off  int64
+	n    int64
+	data []byte // of a write: whole sectors, as the cache showed them then
+	size int64  // of the file after it, or sizeSame
+}
+
+type changeKind int
+
+const (
+	changeWrite    changeKind = iota
+	changeResize              // to size
+	changeAllocate            // n bytes from off on
+	changePunch               // n bytes from off on
+)
+
+const sizeSame = -1
+
+// structural tells whether a change has a part that is not data: those parts
+// reach the disk in their order.
+func (c *change) structural() bool { return c.kind != changeWrite || c.size != sizeSame }
+
+// apply carries out the whole change.
+func (c *change) apply(to *content) {
+	if c.kind == changeWrite {
+		to.write(c.data, c.off)
+	}
+	c.applyStructure(to)
+}
+
+// applyStructure carries out all of the change but the data.
+func (c *change) applyStructure(to *content) {
+	switch c.kind {
+	case changeWrite:
+		if c.size != sizeSame {
+			to.size = c.size
+		}
+	case changeResize:
+		to.resize(c.size)
+	case changeAllocate:
+		to.reserve(c.off, c.n)
+		if c.size != sizeSame {
+			to.size = c.size
+		}
+	case changePunch:
+		to.free(c.off, c.off+c.n)
+	}
+}
+
+// change makes a change in the cache and remembers it until a Sync.
+func (n *node) change(c change) {
+	c.applyStructure(&n.live)
+	n.remember(c)
+}
+
+// write is change for data: p need not be whole sectors.
+func (n *node) write(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
+	n.live.write(p, off)
+	end := off + int64(len(p))
+	c := change{kind: changeWrite, off: off - off%sectorBytes, size: sizeSame}
+	if end > n.live.size {
+		n.live.size, c.size = end, end
+	}
+	if n.temp {
+		return
+	}
+	c.n = (end+sectorBytes-1)/sectorBytes*sectorBytes - c.off
+	c.data = make([]byte, c.n)
+	n.live.read(c.data, c.off)
+	n.remember(c)
+}
+
+// remember keeps a change for the next Sync or crash. Temporary files have
+// neither.
+func (n *node) remember(c change) {
+	if !n.temp {
+		n.pending = append(n.pending, c)
+	}
+}
+
+func (n *node) sync() {
+	for i := range n.pending {
+		n.pending[i].apply(&n.durable)
+	}
+	n.pending = nil
+}
+
+func (n *node) failSync(how SyncFailure) {
+	switch how {
+	case SyncCacheNew:
+		n.pending = nil
+	case SyncCacheOld:
+		n.pending = nil
+		if !n.temp {
+			n.live = n.durable.clone()
+		}
+	}
+}
