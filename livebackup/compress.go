@@ -1,0 +1,106 @@
+package livebackup
+
+import (
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compression is how hard a backup tries to be small.
+type Compression string
+
+// The ways to compress.
+const (
+	CompressionNone    Compression = "none"
+	CompressionFastest Compression = "fastest" // zstd at its fastest level; the default
+)
+
+func (c Compression) valid() bool { return c == CompressionNone || c == CompressionFastest }
+
+// encoder compresses groups. Not safe for concurrent use.
+type encoder struct{ z *zstd.Encoder } // z is nil for CompressionNone
+
+func newEncoder(c Compression, rawBytesMax int) (*encoder, error) {
+	if c == CompressionNone {
+		return &encoder{}, nil
+	}
+	// Blocks and objects carry checksums; a third one inside the frame would
+	// only cost time.
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(windowFor(rawBytesMax)))
+	if err != nil {
+		return nil, fmt.Errorf("start compressor: %w", err)
+	}
+	return &encoder{z: z}, nil
+}
+
+// windowFor is the least window, a power of two, that sees a whole group.
+func windowFor(bytes int) int {
+	w := zstd.MinWindowSize
+	for w < bytes {
+		w <<= 1
+	}
+	return w
+}
+
+// outputMax is the room that encode wants for raw bytes.
+func (e *encoder) outputMax(raw int) int {
+	if e.z == nil {
+		return 0
+	}
+	return e.z.MaxEncodedSize(raw)
+}
+
+// encode returns the stored form of raw: in out, or raw itself where
+// compressing does not help.
+func (e *encoder) encode(raw, out []byte) ([]byte, codec) {
+	if e.z == nil {
+		return raw, codecNone
+	}
+	out = e.z.EncodeAll(raw, out[:0])
+	if len(out) >= len(raw) {
+		return raw, codecNone
+	}
+	return out, codecZstd
+}
+
+func (e *encoder) close() {
+	if e.z != nil {
+		e.z.Close() // nothing is buffered: EncodeAll was all we did
+	}
+}
+
+// decoder expands groups. Not safe for concurrent use.
+type decoder struct{ z *zstd.Decoder }
+
+func newDecoder() (*decoder, error) {
+	// The output may fill what the caller gives and no more, whatever the
+	// frame declares: a stored group may come from a hostile hand.
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxMemory(groupBytesMax), zstd.WithDecoderMaxWindow(2*groupBytesMax))
+	if err != nil {
+		return nil, fmt.Errorf("start decompressor: %w", err)
+	}
+	return &decoder{z: z}, nil
+}
+
+// decode expands stored into raw, which it must fill exactly, and returns the
+// raw bytes: in raw, or stored itself.
+func (d *decoder) decode(c codec, stored, raw []byte) ([]byte, error) {
+	switch c {
+	case codecNone:
+		if len(stored) != len(raw) {
+			return nil, fmt.Errorf("%d bytes where %d were due", len(stored), len(raw))
+		}
+		return stored, nil
+	case codecZstd:
+		out, err := d.z.DecodeAll(stored, raw[:0:len(raw)])
+		if err == nil && len(out) != len(raw) {
+			err = fmt.Errorf("%d bytes where %d were due", len(out), len(raw))
+		}
+		return out, err
+	}
+	return nil, fmt.Errorf("codec %d is unknown", c)
+}
+
+func (d *decoder) close() { d.z.Close() }

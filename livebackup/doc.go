@@ -1,0 +1,2 @@
+// Package livebackup is being written.
+package livebackup

@@ -1,0 +1,227 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// fakeSource is a database that is nothing but its block images.
+type fakeSource struct {
+	info   mvcc.BackupInfo
+	images map[block.ID][]byte
+	order  []block.ID
+
+	batch  int               // blocks per Next at most; 0: as many as fit
+	onNext func(n int) error // called with the number of the call, may be nil
+	status mvcc.Status
+	check  func(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
+
+	mu           sync.Mutex
+	open, opened int
+	closed       chan struct{} // gets a value for each closed session, if not nil
+}
+
+// newFake makes a database of n blocks in a random order, with some gaps.
+func newFake(seed uint64, n, blockSize int) *fakeSource {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := &fakeSource{
+		images: make(map[block.ID][]byte),
+		info: mvcc.BackupInfo{
+			Database: block.DatabaseID{1, byte(seed)}, Timeline: block.TimelineID{2, byte(seed)}, LSN: 100,
+			Time: time.Unix(1_700_000_000, 5), Opened: time.Now(), BlockSize: blockSize, StartStall: time.Millisecond,
+		},
+	}
+	id := block.ID(0)
+	for range n {
+		if rng.IntN(8) == 0 {
+			id += block.ID(rng.IntN(5))
+		}
+		s.put(rng, id)
+		s.order = append(s.order, id)
+		id++
+	}
+	s.info.HighWater, s.info.Blocks = id, uint64(n)
+	// Mostly in order, with hot blocks taken first.
+	for range n / 10 {
+		a, b := rng.IntN(n), rng.IntN(n)
+		s.order[a], s.order[b] = s.order[b], s.order[a]
+	}
+	return s
+}
+
+func (s *fakeSource) put(rng *rand.Rand, id block.ID) {
+	b := make([]byte, s.info.BlockSize)
+	text := []byte("some text that compresses, ")
+	for at := 0; at < len(b)/2; at += len(text) {
+		copy(b[at:], text)
+	}
+	for i := len(b) / 2; i < len(b); i++ {
+		b[i] = byte(rng.Uint32())
+	}
+	lsn := block.LSN(rng.IntN(int(s.info.LSN)) + 1)
+	block.Seal(b, block.Trailer{Type: block.TypeLeaf, ID: id, LSN: lsn}, block.SeedOf(s.info.Database))
+	s.images[id] = b
+}
+
+func (s *fakeSource) Open(ctx context.Context, o SessionOptions) (Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	s.opened++
+	return &fakeSession{s: s, left: s.order}, nil
+}
+
+func (s *fakeSource) Status(context.Context) (mvcc.Status, error) { return s.status, nil }
+
+func (s *fakeSource) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
+	if s.check == nil {
+		return mvcc.CheckResult{LSN: s.info.LSN, Blocks: s.info.Blocks}, nil
+	}
+	return s.check(ctx, progress)
+}
+
+func (s *fakeSource) openSessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+type fakeSession struct {
+	s      *fakeSource
+	left   []block.ID
+	calls  int
+	closed bool
+}
+
+func (f *fakeSession) Info() mvcc.BackupInfo { return f.s.info }
+func (f *fakeSession) Cost() mvcc.Cost {
+	return mvcc.Cost{OriginalsMade: uint64(f.calls), RAMPeakBytes: 42}
+}
+
+func (f *fakeSession) Next(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
+	if f.closed {
+		return 0, errors.New("Next after Close")
+	}
+	f.calls++
+	if f.s.onNext != nil {
+		if err := f.s.onNext(f.calls); err != nil {
+			return 0, err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	if len(f.left) == 0 {
+		return 0, io.EOF
+	}
+	size := f.s.info.BlockSize
+	n := min(len(f.left), len(ids), len(buf)/size)
+	if f.s.batch > 0 {
+		n = min(n, f.s.batch)
+	}
+	for i := range n {
+		ids[i] = f.left[i]
+		copy(buf[i*size:], f.s.images[ids[i]])
+	}
+	f.left = f.left[n:]
+	return n, nil
+}
+
+func (f *fakeSession) Close() error {
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	f.s.mu.Lock()
+	f.s.open--
+	f.s.mu.Unlock()
+	if f.s.closed != nil {
+		f.s.closed <- struct{}{}
+	}
+	return nil
+}
+
+// recorder is where a test replays a backup to.
+type recorder struct {
+	size   int
+	mu     sync.Mutex
+	images map[block.ID][]byte
+}
+
+func (r *recorder) Write(first block.ID, images []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := 0; i*r.size < len(images); i++ {
+		r.images[first+block.ID(i)] = append([]byte(nil), images[i*r.size:(i+1)*r.size]...)
+	}
+	return nil
+}
+
+// contents decodes backup id (zero: newest).
+func contents(t *testing.T, repo *Repository, id BackupID) map[block.ID][]byte {
+	t.Helper()
+	m, _, err := repo.find(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{size: m.BlockSize, images: make(map[block.ID][]byte)}
+	if err := newReplay(repo, &m, r, nil).run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r.images
+}
+
+func sameImages(t *testing.T, got, want map[block.ID][]byte) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d blocks, want %d", len(got), len(want))
+	}
+	for id, image := range want {
+		if string(got[id]) != string(image) {
+			t.Fatalf("block %v is not the one that was backed up", id)
+		}
+	}
+}
+
+// newRepo makes a repository on the system's own file system.
+func newRepo(t *testing.T) *Repository {
+	t.Helper()
+	return openRepo(t, vfs.OS, filepath.Join(t.TempDir(), "repo"))
+}
+
+func openRepo(t *testing.T, fs vfs.FS, dir string) *Repository {
+	t.Helper()
+	repo, err := OpenRepository(t.Context(), dir, RepositoryOptions{Create: true, FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return repo
+}
+
+func mustBackup(t *testing.T, src Source, repo *Repository, o BackupOptions) Manifest {
+	t.Helper()
+	res, err := Backup(t.Context(), src, repo, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Manifest
+}
+
+func mustList(t *testing.T, repo *Repository) []Entry {
+	t.Helper()
+	list, err := List(t.Context(), repo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}

@@ -1,0 +1,198 @@
+package livebackup
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// KindFull is a backup that needs no other.
+const KindFull = "full"
+
+// Manifest says what a backup is, what it is made of and what it cost. It is
+// in the repository, so its JSON form is described by format.go.
+type Manifest struct {
+	ID       BackupID         `json:"id"`
+	Kind     string           `json:"kind"` // KindFull
+	Database block.DatabaseID `json:"-"`
+	Timeline block.TimelineID `json:"-"`
+
+	// LSN is what the snapshot was opened at, EndLSN what the backup is exact
+	// at. They are equal unless the backup had to fall forward.
+	LSN       block.LSN `json:"lsn"`
+	EndLSN    block.LSN `json:"end_lsn"`
+	Committed time.Time `json:"committed"` // monotonic commit time of LSN (R19)
+
+	BlockSize   int      `json:"block_size"` // bytes
+	HighWater   block.ID `json:"high_water"` // first block number never used
+	Blocks      uint64   `json:"blocks"`
+	RawBytes    int64    `json:"raw_bytes"`    // Blocks times BlockSize
+	StoredBytes int64    `json:"stored_bytes"` // of all objects
+	Groups      uint32   `json:"groups"`
+	Objects     []Object `json:"objects"`
+
+	Owner       string      `json:"owner"`
+	Label       string      `json:"label"`
+	Compression Compression `json:"compression"`
+	CreatedBy   string      `json:"created_by"` // program and version
+
+	Started    time.Time     `json:"started"`        // by the clock; for people, orders nothing
+	Duration   time.Duration `json:"duration_ns"`    // from opening the snapshot to the manifest
+	StartStall time.Duration `json:"start_stall_ns"` // what opening the snapshot cost writers
+	Cost       Cost          `json:"cost"`
+}
+
+// Object is one object that a backup is made of.
+type Object struct {
+	Kind   string `json:"kind"` // "blocks" or "index"
+	Number uint32 `json:"number"`
+	Size   int64  `json:"size"` // bytes
+	SHA256 Digest `json:"sha256"`
+}
+
+// Cost is what a backup cost the database while it ran; see [mvcc.Cost].
+type Cost struct {
+	OriginalsMade     uint64 `json:"originals_made"`
+	OriginalsShared   uint64 `json:"originals_shared"`
+	OriginalsSpilled  uint64 `json:"originals_spilled"`
+	RAMPeakBytes      int64  `json:"ram_peak_bytes"`
+	SpillPeakBytes    int64  `json:"spill_peak_bytes"`
+	OverflowPeakBytes int64  `json:"overflow_peak_bytes"`
+}
+
+func costOf(c mvcc.Cost) Cost {
+	return Cost{
+		OriginalsMade: c.OriginalsMade, OriginalsShared: c.OriginalsShared, OriginalsSpilled: c.OriginalsSpilled,
+		RAMPeakBytes: c.RAMPeakBytes, SpillPeakBytes: c.SpillPeakBytes, OverflowPeakBytes: c.OverflowPeakBytes,
+	}
+}
+
+// Digest is a SHA-256.
+type Digest [32]byte
+
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText is String.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what String wrote.
+func (d *Digest) UnmarshalText(text []byte) error { return decodeHex(d[:], text) }
+
+// hexID is an id of 16 bytes in JSON.
+type hexID [16]byte
+
+func (h hexID) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h[:])), nil }
+
+func (h *hexID) UnmarshalText(text []byte) error { return decodeHex(h[:], text) }
+
+func decodeHex(dst, text []byte) error {
+	if hex.DecodedLen(len(text)) != len(dst) {
+		return fmt.Errorf("%d digits where %d were due", len(text), hex.EncodedLen(len(dst)))
+	}
+	_, err := hex.Decode(dst, text)
+	return err
+}
+
+// manifestWire is a Manifest in JSON: the ids of package block have no text
+// form of their own there.
+type manifestWire struct {
+	Database hexID `json:"database"`
+	Timeline hexID `json:"timeline"`
+	*Manifest
+}
+
+func (m *Manifest) encode(repo RepositoryID) ([]byte, error) {
+	wire := manifestWire{hexID(m.Database), hexID(m.Timeline), m}
+	return encodeEnvelope(magicManifest, identity{repo, m.Database}, wire)
+}
+
+// decodeManifest reads and proves the manifest of backup id.
+func decodeManifest(data []byte, id BackupID, repo RepositoryID) (Manifest, error) {
+	name := objectName(id, kindManifest, 0)
+	var m Manifest
+	wire := manifestWire{Manifest: &m}
+	who, err := decodeEnvelope(name, data, magicManifest, &wire)
+	if err != nil {
+		return Manifest{}, err
+	}
+	m.Database, m.Timeline = block.DatabaseID(wire.Database), block.TimelineID(wire.Timeline)
+	reason := m.invalid()
+	switch {
+	case who.repository != repo:
+		reason = "it belongs to repository " + who.repository.String()
+	case who.database != m.Database:
+		reason = "header and payload name different databases"
+	case m.ID != id:
+		reason = "it is the manifest of " + m.ID.String()
+	}
+	if reason != "" {
+		return Manifest{}, damaged(name, -1, reason, nil)
+	}
+	return m, nil
+}
+
+// invalid says why m cannot be a manifest, or "".
+func (m *Manifest) invalid() string {
+	switch {
+	case m.Kind != KindFull:
+		return fmt.Sprintf("kind %q is unknown", m.Kind)
+	case !block.ValidSize(m.BlockSize):
+		return fmt.Sprintf("block size %d", m.BlockSize)
+	case m.HighWater > block.ID(math.MaxInt64/m.BlockSize):
+		return "high-water mark is out of range"
+	case m.Blocks > uint64(m.HighWater):
+		return "more blocks than block numbers"
+	case m.RawBytes != int64(m.Blocks)*int64(m.BlockSize):
+		return "raw bytes and blocks disagree"
+	case uint64(m.Groups) > m.Blocks || (m.Groups == 0) != (m.Blocks == 0):
+		return "groups and blocks disagree"
+	case m.EndLSN != m.LSN:
+		return "a full backup ends where it starts"
+	case !m.Compression.valid():
+		return fmt.Sprintf("compression %q is unknown", m.Compression)
+	case m.Duration < 0 || m.StartStall < 0:
+		return "negative duration"
+	}
+	return m.invalidObjects()
+}
+
+// invalidObjects wants blocks 1..n, then index 1..m.
+func (m *Manifest) invalidObjects() string {
+	var stored int64
+	next := map[string]uint32{string(kindBlocks): 1, string(kindIndex): 1}
+	for _, o := range m.Objects {
+		number, known := next[o.Kind]
+		switch {
+		case !known:
+			return fmt.Sprintf("object kind %q is unknown", o.Kind)
+		case o.Kind == string(kindBlocks) && next[string(kindIndex)] > 1:
+			return "blocks object behind an index object"
+		case o.Number != number:
+			return fmt.Sprintf("%s object %d where %d was due", o.Kind, o.Number, number)
+		case o.Size <= objectHeaderSize || o.Size > objectBytesMax:
+			return fmt.Sprintf("%s object %d has an impossible size", o.Kind, o.Number)
+		}
+		next[o.Kind]++
+		stored += o.Size // no overflow: the manifest's size bounds the sum
+	}
+	if stored != m.StoredBytes {
+		return "stored bytes and objects disagree"
+	}
+	return ""
+}
+
+// textBytesMax is how long an owner or a label may be.
+const textBytesMax = 256
+
+// checkText refuses an owner or a label that is no text.
+func checkText(what, s string) error {
+	if len(s) > textBytesMax || !utf8.ValidString(s) {
+		return fmt.Errorf("%s must be text of at most %d bytes", what, textBytesMax)
+	}
+	return nil
+}

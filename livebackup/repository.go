@@ -1,0 +1,206 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/vfs"
+)
+
+// Repository keeps the backups of one database. It holds nothing open and
+// needs no Close. Safe for concurrent use, also by several processes.
+type Repository struct {
+	objects Objects
+	id      RepositoryID
+	dir     string // "" if it is not a local directory
+	fs      vfs.FS
+}
+
+// RepositoryOptions of OpenRepository.
+type RepositoryOptions struct {
+	// Create makes the repository if the directory is missing or empty. Its
+	// parent must exist.
+	Create bool
+	FS     vfs.FS // nil: vfs.OS
+}
+
+// repositoryHeader is the payload of object "repository".
+type repositoryHeader struct {
+	Created   time.Time `json:"created"`
+	CreatedBy string    `json:"created_by"`
+}
+
+// databaseBinding is the payload of object "database". The first backup writes it.
+type databaseBinding struct {
+	Bound time.Time `json:"bound"`
+}
+
+// OpenRepository opens the repository in directory dir.
+func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (*Repository, error) {
+	if o.FS == nil {
+		o.FS = vfs.OS
+	}
+	if o.Create {
+		if err := makeDir(o.FS, dir); err != nil {
+			return nil, fmt.Errorf("create repository %s: %w", dir, err)
+		}
+	}
+	info, err := o.FS.Lstat(filepath.Join(dir, "."))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("open repository %s: %w", dir, ErrRepositoryNotFound)
+	case err == nil && !info.IsDir() && info.Mode()&fs.ModeSymlink == 0:
+		return nil, fmt.Errorf("open repository %s: %w: it is no directory", dir, ErrNotRepository)
+	case err != nil:
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	r := &Repository{objects: &localObjects{fs: o.FS, dir: dir}, dir: dir, fs: o.FS}
+	if err := r.open(ctx, o.Create); err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+// makeDir makes a private directory if it is missing, durably.
+func makeDir(fsys vfs.FS, dir string) error {
+	if err := fsys.Mkdir(dir, dirMode); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// ID is the repository's own name, drawn when it was made.
+func (r *Repository) ID() RepositoryID { return r.id }
+
+func (r *Repository) open(ctx context.Context, create bool) error {
+	err := r.readHeader(ctx)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	list, err := r.objects.List(ctx)
+	if err != nil {
+		return err
+	}
+	if !create || len(list) > 0 {
+		return fmt.Errorf("%w: it has no header", ErrNotRepository)
+	}
+	if err := r.writeHeader(ctx); err != nil && !errors.Is(err, ErrObjectExists) {
+		return err
+	}
+	return r.readHeader(ctx) // ours, or that of one who was faster
+}
+
+func (r *Repository) readHeader(ctx context.Context) error {
+	data, err := readSmall(ctx, r.objects, headerName, smallBytesMax)
+	if err != nil {
+		return err
+	}
+	if len(data) < len(magicHeader) || magic(data[:8]) != magicHeader {
+		return fmt.Errorf("%w: its header is something else", ErrNotRepository)
+	}
+	var h repositoryHeader
+	who, err := decodeEnvelope(headerName, data, magicHeader, &h)
+	r.id = who.repository
+	return err
+}
+
+func (r *Repository) writeHeader(ctx context.Context) error {
+	data, err := encodeEnvelope(magicHeader, identity{repository: newRepositoryID()},
+		repositoryHeader{Created: time.Now().UTC(), CreatedBy: createdBy})
+	if err != nil {
+		return err
+	}
+	return r.put(ctx, headerName, data)
+}
+
+// put publishes a small object, if its name is free.
+func (r *Repository) put(ctx context.Context, name string, data []byte) error {
+	w, err := r.objects.Create(ctx, name)
+	if err != nil {
+		return writeError("write "+name, err)
+	}
+	defer w.Abort()
+	if _, err := w.Write(data); err != nil {
+		return writeError("write "+name, err)
+	}
+	if err := w.Commit(); err != nil {
+		return writeError("publish "+name, err)
+	}
+	return nil
+}
+
+// Database returns whose backups these are; ok is false before the first.
+func (r *Repository) Database(ctx context.Context) (db block.DatabaseID, ok bool, err error) {
+	data, err := readSmall(ctx, r.objects, bindingName, smallBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return db, false, nil
+	}
+	if err != nil {
+		return db, false, err
+	}
+	var b databaseBinding
+	who, err := decodeEnvelope(bindingName, data, magicBinding, &b)
+	if err == nil && who.repository != r.id {
+		err = damaged(bindingName, -1, "it belongs to repository "+who.repository.String(), nil)
+	}
+	return who.database, err == nil, err
+}
+
+// bind makes the repository that of database db, or refuses.
+func (r *Repository) bind(ctx context.Context, db block.DatabaseID) error {
+	owner, bound, err := r.Database(ctx)
+	if err == nil && !bound {
+		if err = r.writeBinding(ctx, db); err != nil && !errors.Is(err, ErrObjectExists) {
+			return err
+		}
+		owner, _, err = r.Database(ctx) // ours, or that of one who was faster
+	}
+	if err != nil {
+		return err
+	}
+	if owner != db {
+		return fmt.Errorf("%w: it keeps %v, this is %v", ErrForeignDatabase, owner, db)
+	}
+	return nil
+}
+
+func (r *Repository) writeBinding(ctx context.Context, db block.DatabaseID) error {
+	data, err := encodeEnvelope(magicBinding, identity{r.id, db}, databaseBinding{Bound: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	return r.put(ctx, bindingName, data)
+}
+
+// openObject opens an object that must be there.
+func openObject(ctx context.Context, objects Objects, name string) (ObjectReader, error) {
+	r, err := objects.Open(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, damaged(name, -1, "object is missing", err)
+	}
+	return r, err
+}
+
+// readSmall reads a whole object of at most limit bytes.
+func readSmall(ctx context.Context, objects Objects, name string, limit int64) ([]byte, error) {
+	r, err := objects.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if r.Size() > limit {
+		return nil, damaged(name, -1, fmt.Sprintf("%d bytes are more than the %d that it may have", r.Size(), limit), nil)
+	}
+	data := make([]byte, r.Size())
+	if err := readFull(r, data, 0); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return data, nil
+}

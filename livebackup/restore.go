@@ -1,0 +1,180 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// RestoreOptions of Restore. The zero value is good.
+type RestoreOptions struct {
+	// Databases are directories of live databases that the target must not be,
+	// or lie in. A target inside any directory that looks like a database is
+	// refused anyway.
+	Databases []string
+	// Progress is called after each group, by one goroutine at a time. It must be quick.
+	Progress func(Progress)
+	FS       vfs.FS // nil: vfs.OS
+}
+
+// RestoreResult is what Restore did.
+type RestoreResult struct {
+	Manifest Manifest // of the backup restored
+	Target   string   // with symbolic links resolved
+	Duration time.Duration
+}
+
+// Restore builds the database of backup id (the newest if id is zero) in
+// directory target, which must not exist or be empty; its parent must exist.
+//
+// It builds beside the target, proves every object and every block on the way,
+// and renames when all is proven and durable: whatever goes wrong, also a power
+// cut, there is nothing at the target or the whole database. What a killed
+// restore left beside the target is removed by the next one. The database
+// starts a new timeline (L14).
+func Restore(ctx context.Context, repo *Repository, id BackupID, target string, o RestoreOptions) (RestoreResult, error) {
+	if o.FS == nil {
+		o.FS = vfs.OS
+	}
+	started := time.Now()
+	m, _, err := repo.find(ctx, id)
+	if err != nil {
+		return RestoreResult{}, fmt.Errorf("restore: %w", err)
+	}
+	r := &restore{repo: repo, o: o, manifest: &m}
+	err = r.prepare(target)
+	if err == nil {
+		err = r.run(ctx)
+	}
+	if err != nil {
+		return RestoreResult{}, fmt.Errorf("restore %v to %s: %w", m.ID, target, err)
+	}
+	return RestoreResult{Manifest: m, Target: r.place.target, Duration: time.Since(started)}, nil
+}
+
+type restore struct {
+	repo     *Repository
+	o        RestoreOptions
+	manifest *Manifest
+	place    place
+}
+
+// prepare finds out where everything goes, and refuses before it writes.
+func (r *restore) prepare(target string) (err error) {
+	if r.place, err = findPlace(r.o.FS, target); err != nil {
+		return err
+	}
+	if err := r.place.refuse(r.repo, r.o.Databases); err != nil {
+		return err
+	}
+	free, err := r.o.FS.FreeBytes(r.place.parent)
+	if err != nil {
+		return fmt.Errorf("look for space: %w", err)
+	}
+	if free < r.manifest.RawBytes {
+		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, r.manifest.RawBytes, free)
+	}
+	return nil
+}
+
+// run builds beside the target, then renames.
+func (r *restore) run(ctx context.Context) error {
+	lock, err := lockPlace(r.o.FS, r.place)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	if err := r.place.sweep(r.o.FS); err != nil {
+		return fmt.Errorf("remove what an earlier restore left: %w", err)
+	}
+	building := r.place.building(r.manifest.ID)
+	if err := r.o.FS.Mkdir(building, dirMode); err != nil {
+		return err
+	}
+	err = r.build(ctx, building)
+	if err == nil {
+		err = r.swap(building)
+	}
+	if err != nil {
+		err = errors.Join(err, removeTree(r.o.FS, building))
+	}
+	return err
+}
+
+// build makes the database, whole and durable, in directory dir.
+func (r *restore) build(ctx context.Context, dir string) error {
+	b, err := mvcc.NewBuilder(r.o.FS, dir, infoOf(r.manifest))
+	if err != nil {
+		return fmt.Errorf("start database: %w", err)
+	}
+	if err := newReplay(r.repo, r.manifest, b, r.o.Progress).run(ctx); err != nil {
+		b.Abort()
+		return err
+	}
+	if err := b.Finish(); err != nil {
+		b.Abort()
+		return fmt.Errorf("finish database: %w", err)
+	}
+	return r.o.FS.SyncDir(dir)
+}
+
+func infoOf(m *Manifest) mvcc.BackupInfo {
+	return mvcc.BackupInfo{
+		Database: m.Database, Timeline: m.Timeline, LSN: m.EndLSN, Time: m.Committed,
+		BlockSize: m.BlockSize, HighWater: m.HighWater, Blocks: m.Blocks, Opened: m.Started, StartStall: m.StartStall,
+	}
+}
+
+// swap puts the database where it belongs. An empty directory there has to go
+// first; somebody who fills it in between makes the removal fail.
+func (r *restore) swap(building string) error {
+	fsys, target := r.o.FS, r.place.target
+	info, err := fsys.Lstat(target)
+	switch {
+	case err == nil && !info.IsDir():
+		return ErrTargetNotEmpty
+	case err == nil:
+		if err := fsys.Remove(target); err != nil {
+			return fmt.Errorf("%w: %w", ErrTargetNotEmpty, err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := fsys.Rename(building, target); err != nil {
+		return fmt.Errorf("put database in place: %w", err)
+	}
+	if err := fsys.SyncDir(r.place.parent); err != nil {
+		// Not known to be durable: take it away again, so that nobody relies on it.
+		return errors.Join(fmt.Errorf("make the new name durable: %w", err), fsys.Rename(target, building))
+	}
+	return nil
+}
+
+// removeTree removes dir and what is in it. It follows no links.
+func removeTree(fsys vfs.FS, dir string) error {
+	entries, err := fsys.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			err = removeTree(fsys, name)
+		} else {
+			err = fsys.Remove(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := fsys.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package livebackup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// run is one backup being made: a goroutine pulls and proves blocks, a few
+// compress, and the one that called make writes. A group goes round between
+// them; there are few, so nobody runs ahead of the sink by more than that.
+type run struct {
+	repo    *Repository
+	o       BackupOptions
+	info    mvcc.BackupInfo
+	id      BackupID
+	claim   io.Closer
+	started time.Time
+	seed    block.Seed
+
+	blocks *objectSeries
+	index  indexWriter
+
+	bufferBytes int64    // of the groups
+	setBytes    int64    // of the set of blocks seen, at its peak
+	progress    Progress // of the writer
+	groups      uint32
+
+	costMu sync.Mutex
+	cost   mvcc.Cost // as of the last pull; guarded by costMu
+}
+
+// group is a buffer on its round: free, filled, packed, written, free.
+type group struct {
+	raw    []byte // room for the images
+	ids    []block.ID
+	out    []byte // room for the compressor
+	stored []byte // what to write: in out or in raw
+	codec  codec
+}
+
+// make pulls, writes and publishes, or leaves the repository as it was.
+func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
+	m, err := r.write(ctx, s)
+	if err == nil {
+		err = r.publish(ctx, &m)
+	}
+	// Cleaning up is not to be cancelled by what made it necessary.
+	ctx = context.WithoutCancel(ctx)
+	if err != nil {
+		err = errors.Join(err, r.undo(ctx))
+	}
+	r.claim.Close()
+	if err != nil {
+		return Manifest{}, err
+	}
+	// The backup stands; a claim that stays is swept by the next run.
+	r.repo.objects.Delete(ctx, objectName(r.id, kindRun, 0))
+	return m, nil
+}
+
+// undo removes what was written. The manifest goes first and durably: were it
+// to come back after a power cut without its objects, a list would lie (L12).
+func (r *run) undo(ctx context.Context) error {
+	r.blocks.abort()
+	r.index.out.abort()
+	err := r.repo.objects.Delete(ctx, objectName(r.id, kindManifest, 0))
+	if err == nil {
+		var c *catalog
+		if c, err = r.repo.catalog(ctx); err == nil {
+			err = r.repo.remove(ctx, append(withoutClaim(c.objects[r.id], r.id), objectName(r.id, kindRun, 0)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove what was written (the next backup will): %w", err)
+	}
+	return nil
+}
+
+// write brings every block into durable objects.
+func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
+	if err := r.copy(ctx, s); err != nil {
+		return Manifest{}, err
+	}
+	if err := r.blocks.finish(); err != nil {
+		return Manifest{}, err
+	}
+	if err := r.index.flush(ctx); err != nil {
+		return Manifest{}, err
+	}
+	if err := r.index.out.finish(); err != nil {
+		return Manifest{}, err
+	}
+	// Ended before it is published: from here on the database pays nothing.
+	if err := s.Close(); err != nil {
+		return Manifest{}, fmt.Errorf("close snapshot: %w", err)
+	}
+	return r.manifest(s.Cost()), nil
+}
+
+// manifest is what the backup is once all its objects are durable.
+func (r *run) manifest(cost mvcc.Cost) Manifest {
+	m := manifestOf(r.info)
+	m.ID, m.Groups, m.StoredBytes = r.id, r.groups, r.blocks.bytes+r.index.out.bytes
+	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
+	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
+	m.Started, m.Duration, m.Cost = r.started.UTC(), time.Since(r.started), costOf(cost)
+	return m
+}
+
+// publish makes the backup a backup, and reads back that it is one.
+func (r *run) publish(ctx context.Context, m *Manifest) error {
+	data, err := m.encode(r.repo.id)
+	if err != nil {
+		return err
+	}
+	name := objectName(r.id, kindManifest, 0)
+	if len(data) > manifestBytesMax {
+		return fmt.Errorf("manifest has %d bytes, it may have %d: use larger objects", len(data), manifestBytesMax)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := r.repo.put(ctx, name, data); err != nil {
+		return err
+	}
+	back, err := readSmall(ctx, r.repo.objects, name, manifestBytesMax)
+	if err == nil && !bytes.Equal(back, data) {
+		err = damaged(name, -1, "it reads back other than it was written", nil)
+	}
+	if err == nil {
+		*m, err = decodeManifest(back, r.id, r.repo.id)
+	}
+	return err
+}
+
+// copy runs the pipeline to its end.
+func (r *run) copy(ctx context.Context, s Session) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(errStopped)
+
+	n := r.o.Workers + 2
+	free, filled, packed := make(chan *group, n), make(chan *group, n), make(chan *group, n)
+	encoders, err := r.newEncoders()
+	if err != nil {
+		return err
+	}
+	for range n {
+		free <- r.newGroup(encoders[0])
+	}
+	wg.Go(func() {
+		defer close(filled)
+		if err := r.pull(ctx, s, free, filled); err != nil {
+			cancel(err)
+		}
+	})
+	var packers sync.WaitGroup
+	for _, e := range encoders {
+		packers.Go(func() { pack(e, filled, packed) })
+	}
+	wg.Go(func() { packers.Wait(); close(packed) })
+
+	for g := range packed { // room for all: nobody blocks on a channel when this stops
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := r.writeGroup(ctx, g); err != nil {
+			return err
+		}
+		free <- g
+	}
+	return context.Cause(ctx)
+}
+
+// errStopped ends the goroutines of a pipeline that is over.
+var errStopped = errors.New("stopped")
+
+func (r *run) newEncoders() (list []*encoder, err error) {
+	for range r.o.Workers {
+		e, err := newEncoder(r.o.Compression, r.groupBlocks()*r.info.BlockSize)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// groupBlocks is how many blocks go into a group.
+func (r *run) groupBlocks() int { return max(1, r.o.GroupBytes/r.info.BlockSize) }
+
+func (r *run) newGroup(e *encoder) *group {
+	n := r.groupBlocks()
+	raw := n * r.info.BlockSize
+	g := &group{raw: make([]byte, raw), ids: make([]block.ID, n), out: make([]byte, 0, e.outputMax(raw))}
+	r.bufferBytes += int64(cap(g.raw) + 8*cap(g.ids) + cap(g.out))
+	return g
+}
+
+// pull fills groups from the session until it ends.
+func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled chan<- *group) error {
+	seen := newBlockSet()
+	for {
+		var g *group
+		select {
+		case g = <-free:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		err := r.fill(ctx, s, g, seen)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		r.setCost(s.Cost())
+		if len(g.ids) > 0 {
+			filled <- g
+		}
+		if err == io.EOF {
+			return r.complete(seen)
+		}
+	}
+}
+
+// complete proves that the source handed out what it promised.
+func (r *run) complete(seen *blockSet) error {
+	r.setBytes = seen.bytesPeak
+	if seen.count != r.info.Blocks {
+		return fmt.Errorf("source handed out %d blocks where %d were due", seen.count, r.info.Blocks)
+	}
+	return nil
+}
+
+// fill pulls until the group is full or the session ends, and proves what came.
+// From then on the block is in hand: the engine has dropped its original, so a
+// loss behind this point ends the backup (R10).
+func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) error {
+	size := r.info.BlockSize
+	g.ids = g.ids[:cap(g.ids)]
+	n, err := 0, error(nil)
+	for n < len(g.ids) && err == nil {
+		var got int
+		if got, err = s.Next(ctx, g.raw[n*size:], g.ids[n:]); err != nil {
+			break
+		}
+		if got < 1 || got > len(g.ids)-n {
+			err = fmt.Errorf("source handed out %d blocks where at most %d fit", got, len(g.ids)-n)
+			break
+		}
+		for i := n; i < n+got && err == nil; i++ {
+			err = r.prove(g.raw[i*size:(i+1)*size], g.ids[i], seen)
+		}
+		n += got
+	}
+	g.ids = g.ids[:n]
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("pull blocks: %w", err)
+	}
+	return err
+}
+
+// prove checks a block as it arrives.
+func (r *run) prove(image []byte, id block.ID, seen *blockSet) error {
+	reason := wrongBlock(image, id, r.seed, r.info.LSN, r.info.HighWater)
+	if reason == "" && !seen.add(id) {
+		reason = "it came before"
+	}
+	if reason == "" {
+		return nil
+	}
+	return &block.CorruptError{Path: "database " + r.info.Database.String(), Offset: -1, Block: id, Reason: reason}
+}
+
+// wrongBlock says why image cannot be block id of a snapshot at LSN s, or "".
+func wrongBlock(image []byte, id block.ID, seed block.Seed, s block.LSN, highWater block.ID) string {
+	t, reason := block.Verify(image, id, seed)
+	switch {
+	case reason != "":
+		return reason
+	case t.LSN > s:
+		return fmt.Sprintf("its LSN %v is above the snapshot's %v", t.LSN, s)
+	case id >= highWater:
+		return fmt.Sprintf("it lies behind the high-water mark %v", highWater)
+	}
+	return ""
+}
+
+// pack compresses until there is nothing left.
+func pack(e *encoder, filled <-chan *group, packed chan<- *group) {
+	defer e.close()
+	for g := range filled {
+		size := len(g.raw) / cap(g.ids)
+		g.stored, g.codec = e.encode(g.raw[:len(g.ids)*size], g.out)
+		packed <- g
+	}
+}
+
+// writeGroup appends a group and enters it in the index.
+func (r *run) writeGroup(ctx context.Context, g *group) error {
+	e := groupEntry{blocks: uint32(len(g.ids)), stored: uint32(len(g.stored)), codec: g.codec, crc: checksum(g.stored)}
+	header := encodeGroupHeader(r.groups, e)
+	object, off, err := r.blocks.append(ctx, header[:], g.stored)
+	if err != nil {
+		return err
+	}
+	e.object, e.offset = object, uint64(off)
+	if err := r.index.add(ctx, e, g.ids); err != nil {
+		return err
+	}
+	r.groups++
+	r.report(len(g.ids))
+	return nil
+}
+
+func (r *run) setCost(c mvcc.Cost) {
+	r.costMu.Lock()
+	defer r.costMu.Unlock()
+	r.cost = c
+}
+
+func (r *run) report(blocks int) {
+	if r.o.Progress == nil {
+		return
+	}
+	r.costMu.Lock()
+	cost := r.cost
+	r.costMu.Unlock()
+	r.progress.Blocks += uint64(blocks)
+	r.progress.BlocksTotal = r.info.Blocks
+	r.progress.RawBytes += int64(blocks * r.info.BlockSize)
+	r.progress.StoredBytes = r.blocks.bytes + r.index.out.bytes
+	r.progress.Elapsed, r.progress.Cost = time.Since(r.started), costOf(cost)
+	r.o.Progress(r.progress)
+}

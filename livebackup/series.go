@@ -1,0 +1,200 @@
+package livebackup
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// objectSeries writes what a backup has of one kind: a run of bounded objects,
+// each durable when it is full. Not safe for concurrent use.
+type objectSeries struct {
+	objects Objects
+	pace    *pacer
+	magic   magic
+	kind    kind
+	db      block.DatabaseID
+	id      BackupID
+	limit   int64 // bytes at which an object is closed
+
+	done   []Object
+	bytes  int64 // in all objects
+	w      ObjectWriter
+	sum    hash.Hash
+	size   int64  // of the open object
+	number uint32 // of the open object
+}
+
+// append writes parts one behind the other into one object and returns where.
+func (s *objectSeries) append(ctx context.Context, parts ...[]byte) (object uint32, off int64, err error) {
+	if s.w == nil {
+		if err := s.start(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	off = s.size
+	for _, p := range parts {
+		if err := s.write(ctx, p); err != nil {
+			return 0, 0, err
+		}
+	}
+	object = s.number
+	if s.size >= s.limit {
+		err = s.finish()
+	}
+	return object, off, err
+}
+
+func (s *objectSeries) start(ctx context.Context) error {
+	s.number++
+	w, err := s.objects.Create(ctx, objectName(s.id, s.kind, s.number))
+	if err != nil {
+		return writeError("start object", err)
+	}
+	s.w, s.sum, s.size = w, sha256.New(), 0
+	return s.write(ctx, encodeObjectHeader(s.magic, s.db, s.id, s.number))
+}
+
+func (s *objectSeries) write(ctx context.Context, p []byte) error {
+	for len(p) > 0 {
+		n, err := s.pace.wait(ctx, len(p))
+		if err != nil {
+			return err
+		}
+		if _, err := s.w.Write(p[:n]); err != nil {
+			return writeError(fmt.Sprintf("write %s object %d", s.kind, s.number), err)
+		}
+		s.sum.Write(p[:n])
+		s.size += int64(n)
+		s.bytes += int64(n)
+		p = p[n:]
+	}
+	return nil
+}
+
+// finish makes the open object durable, if there is one.
+func (s *objectSeries) finish() error {
+	if s.w == nil {
+		return nil
+	}
+	if err := s.w.Commit(); err != nil {
+		return writeError(fmt.Sprintf("finish %s object %d", s.kind, s.number), err)
+	}
+	s.done = append(s.done, Object{Kind: string(s.kind), Number: s.number, Size: s.size, SHA256: Digest(s.sum.Sum(nil))})
+	s.w = nil
+	return nil
+}
+
+// abort gives up the open object. Finished ones are the caller's to remove.
+func (s *objectSeries) abort() {
+	if s.w != nil {
+		s.w.Abort()
+		s.w = nil
+	}
+}
+
+// seriesReader reads the objects that a manifest has of one kind from first to
+// last, proving each: size, header, and SHA-256 when the object ends. Nothing
+// that was read from an object counts before its end was reached. Not safe for
+// concurrent use.
+type seriesReader struct {
+	objects  Objects
+	magic    magic
+	kind     kind
+	manifest *Manifest
+	left     []Object // not yet opened
+
+	now  Object // open one
+	name string
+	r    ObjectReader
+	sum  hash.Hash
+	off  int64
+	read int64 // bytes of all objects
+}
+
+func newSeriesReader(objects Objects, m *Manifest, k kind, mg magic) *seriesReader {
+	s := &seriesReader{objects: objects, magic: mg, kind: k, manifest: m}
+	for _, o := range m.Objects {
+		if o.Kind == string(k) {
+			s.left = append(s.left, o)
+		}
+	}
+	return s
+}
+
+// more opens the next object if the open one is used up. It returns io.EOF
+// when all objects are proven.
+func (s *seriesReader) more(ctx context.Context) error {
+	if s.r != nil && s.off < s.now.Size {
+		return nil
+	}
+	if err := s.finish(); err != nil {
+		return err
+	}
+	if len(s.left) == 0 {
+		return io.EOF
+	}
+	s.now, s.left = s.left[0], s.left[1:]
+	s.name = objectName(s.manifest.ID, s.kind, s.now.Number)
+	return s.open(ctx)
+}
+
+func (s *seriesReader) open(ctx context.Context) error {
+	r, err := openObject(ctx, s.objects, s.name)
+	if err != nil {
+		return err
+	}
+	s.r, s.sum, s.off = r, sha256.New(), 0
+	if r.Size() != s.now.Size {
+		return damaged(s.name, -1, fmt.Sprintf("it has %d bytes, the manifest says %d", r.Size(), s.now.Size), nil)
+	}
+	var header [objectHeaderSize]byte
+	if err := s.fill(header[:]); err != nil {
+		return err
+	}
+	return checkObjectHeader(s.name, header[:], s.magic, s.manifest.Database, s.manifest.ID, s.now.Number)
+}
+
+// fill reads the next len(p) bytes of the open object.
+func (s *seriesReader) fill(p []byte) error {
+	if int64(len(p)) > s.now.Size-s.off {
+		return damaged(s.name, s.off, "object ends within an entry", nil)
+	}
+	if err := readFull(s.r, p, s.off); err != nil {
+		return fmt.Errorf("read %s at offset %d: %w", s.name, s.off, err)
+	}
+	s.sum.Write(p)
+	s.off += int64(len(p))
+	s.read += int64(len(p))
+	return nil
+}
+
+func (s *seriesReader) finish() error {
+	if s.r == nil {
+		return nil
+	}
+	s.r.Close()
+	s.r = nil
+	if Digest(s.sum.Sum(nil)) != s.now.SHA256 {
+		return damaged(s.name, -1, "SHA-256 is not the manifest's", nil)
+	}
+	return nil
+}
+
+// close lets go of the open object without proving it.
+func (s *seriesReader) close() {
+	if s.r != nil {
+		s.r.Close()
+		s.r = nil
+	}
+}
+
+// readFull reads len(p) bytes, however few the medium gives at a time.
+func readFull(r io.ReaderAt, p []byte, off int64) error {
+	_, err := io.ReadFull(io.NewSectionReader(r, off, int64(len(p))), p)
+	return err
+}

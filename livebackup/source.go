@@ -1,0 +1,67 @@
+package livebackup
+
+import (
+	"context"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// Source is a live database that backups can be made of: one that this process
+// has open ([NewSource]), or one that another process holds open and serves
+// ([Dial]). Safe for concurrent use.
+type Source interface {
+	// Open opens a snapshot of the database as of now, to be backed up. The
+	// caller closes the session; until then it holds originals back.
+	Open(ctx context.Context, o SessionOptions) (Session, error)
+	// Status tells how the database is.
+	Status(ctx context.Context) (mvcc.Status, error)
+	// Check reads every block and proves every tree, online. progress may be
+	// nil; it is called now and then, by one goroutine at a time.
+	Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
+}
+
+// SessionOptions name a session in the database's status.
+type SessionOptions struct {
+	Owner, Label string
+}
+
+// Session is a snapshot that hands out its blocks. Not safe for concurrent use.
+type Session interface {
+	// Info says what the blocks are of.
+	Info() mvcc.BackupInfo
+	// Next fills buf with whole block images, ids with their numbers, and
+	// returns how many; io.EOF (with 0) after the last. It chooses the order,
+	// and gives each block once. Any other error is final.
+	Next(ctx context.Context, buf []byte, ids []block.ID) (int, error)
+	// Cost is what the session has cost the database so far; it stays
+	// readable after Close.
+	Cost() mvcc.Cost
+	// Close lets the snapshot go. The second call does nothing.
+	Close() error
+}
+
+// NewSource makes a store that this process has open a Source. The store stays
+// the caller's to close, after all sessions.
+func NewSource(s *mvcc.Store) Source { return storeSource{s} }
+
+type storeSource struct{ store *mvcc.Store }
+
+func (s storeSource) Open(ctx context.Context, o SessionOptions) (Session, error) {
+	b, err := s.store.OpenBackup(ctx, mvcc.BackupOptions{Owner: o.Owner, Label: o.Label})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (s storeSource) Status(ctx context.Context) (mvcc.Status, error) {
+	return s.store.Status(), context.Cause(ctx)
+}
+
+func (s storeSource) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
+	return s.store.Check(ctx, progress)
+}
