@@ -8,7 +8,7 @@
 // on the process's control group and on the groups above it. [Available] is
 // what can still be taken without swapping or being killed. [Pressure] and
 // [SwapInBytes] tell whether that has already gone wrong. Each call reads the
-// system afresh (some tens of microseconds on Linux: a few small files), so
+// system afresh (a few small files on Linux, up to a millisecond together), so
 // they are for a ticker of a second or so and not for a hot path; all are safe
 // for concurrent use and keep no state.
 //

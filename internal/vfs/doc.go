@@ -13,6 +13,22 @@
 //   - A reservation made by [File.Allocate] is what makes a later WriteAt into
 //     it safe from "no space left on device", as far as the system can promise.
 //
-// Files are opened close-on-exec and never through a symbolic link in the last
-// part of the name.
+// # The operating system
+//
+// Files are opened close-on-exec, never through a symbolic link in the last
+// part of the name, and never as descriptor 0, 1 or 2; what is no regular file
+// is refused. A file may have several names: a publish by [FS.Link] has two for
+// a moment. Who must not share a file locks it: the lock is on the file itself,
+// whichever name leads to it, and excludes other processes and other parts of
+// this one.
+//
+// Each mechanism stands in a file of its own, named after it. Linux has the best
+// of each. Elsewhere: no holes; Allocate writes zeros (or sets the size, on
+// Windows) and cannot fill holes; DropCache does nothing; on Windows there are
+// no modes, and SyncDir is worth what open_reparse_windows.go says.
+//
+// # Testing
+//
+// Package simfs implements the same interfaces in memory, with power cuts and
+// faults. Package vfstest is the suite that both pass.
 package vfs
