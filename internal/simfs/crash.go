@@ -129,9 +129,8 @@ func (n *node) survivor(fate *fate) content {
 		if c.structural() && !structureLost {
 			structureLost = !fate.keeps()
 		}
-		extends := c.size != sizeSame && !structureLost
 		if c.kind == changeWrite {
-			fate.writeSectors(&left, c, extends, detached)
+			fate.writeSectors(&left, c, detached)
 		}
 		if !structureLost {
 			c.applyStructure(&left)

@@ -57,6 +57,36 @@ func TestSizesReachTheDiskInOrder(t *testing.T) {
 	ok(t, f.Truncate(0))
 	ok(t, f.Truncate(1536))
 	exactly(t, fs, "/a=", "/a=.", "/a=..", "/a=...")
+
+	fs = simfs.New()
+	f = durable(t, fs, "/a", sectors("xy"))
+	ok(t, f.Truncate(0))
+	ok(t, f.Truncate(1536))
+	exactly(t, fs, "/a=xy", "/a=", "/a=...") // and not "/a=xy."
+}
+
+func TestGarbageIsOnlyWhereTheFileGrew(t *testing.T) {
+	fs := simfs.New()
+	f := durable(t, fs, "/a", sectors("x"))
+	write(t, f, sectors("AB"), 0)
+	exactly(t, fs, "/a=x", "/a=A", "/a=xB", "/a=AB", "/a=x.", "/a=A.", "/a=x#", "/a=A#")
+}
+
+func TestDataBeyondALostSizeIsGone(t *testing.T) {
+	fs := simfs.New()
+	f := durable(t, fs, "/a", sectors("x")[:100])
+	write(t, f, sectors("AB"), 0)
+	for seed := range uint64(500) {
+		after := fs.Crash(rand.New(rand.NewPCG(seed, 0)), simfs.Random)
+		data, err := after.Bytes("/a")
+		ok(t, err)
+		if len(data) == 100 {
+			ok(t, open(t, after, "/a").Truncate(1024))
+			if grown, _ := after.Bytes("/a"); brief(grown) != "#." || grown[100] != 0 {
+				t.Fatalf("seed %d: what grew is %q", seed, grown)
+			}
+		}
+	}
 }
 
 func TestLostTruncationBringsOldDataBack(t *testing.T) {
@@ -70,11 +100,17 @@ func TestLostTruncationBringsOldDataBack(t *testing.T) {
 
 func TestLostHoleBringsOldDataBack(t *testing.T) {
 	fs := simfs.New()
-	f := durable(t, fs, "/a", sectors("xy"))
-	ok(t, f.PunchHole(0, 512))
+	f := durable(t, fs, "/a", sectors("xxxxxxxxy"))
+	ok(t, f.PunchHole(0, 4096))
 	write(t, f, sectors("A"), 0)
-	write(t, f, sectors("B"), 512)
-	exactly(t, fs, "/a=xy", "/a=.y", "/a=Ay", "/a=xB", "/a=.B", "/a=AB")
+	exactly(t, fs, "/a=xxxxxxxxy", "/a=........y", "/a=A.......y")
+}
+
+func TestEdgesOfAHoleAreWritten(t *testing.T) {
+	fs := simfs.New()
+	f := durable(t, fs, "/a", sectors("xyz"))
+	ok(t, f.PunchHole(512, 5000))
+	exactly(t, fs, "/a=xyz", "/a=x.z", "/a=xy.", "/a=x..")
 }
 
 func TestSyncCoversDataAndSizeButNoName(t *testing.T) {
@@ -234,6 +270,10 @@ func TestKillKeepsTheCacheAndNothingMore(t *testing.T) {
 	f.Close()
 	ok(t, again.Sync())
 	exactly(t, next, "/a=A", "/a=A /b=")
+	ok(t, next.Remove("/a"))
+	if used := next.UsedBytes(); used != 4096 {
+		t.Errorf("a file that is open takes %d bytes", used)
+	}
 }
 
 // Clones share memory and nothing else; the race detector watches.

@@ -18,6 +18,8 @@
 //     garbage. Data beyond the size that was kept is gone. Data written to where
 //     a lost Truncate or PunchHole had freed the old blocks is gone, and the old
 //     data is back.
+//   - A hole gives back whole pages of 4 KiB; what it has in other pages is
+//     zeros written there, pending like any other data.
 //   - Sync of a file covers its data, its size and its reservations, and no name.
 //   - SyncDir covers the names in that directory: created, made, linked, renamed
 //     or removed. Until then each such operation is kept or lost by itself. A

@@ -62,9 +62,9 @@ func (f *fate) keeps() bool {
 	return f.rng.IntN(100) < f.keepPercent
 }
 
-// writeSectors stores those sectors of a write that reach the disk. extends
-// tells that the write made the file longer and that this was kept.
-func (f *fate) writeSectors(to *content, c *change, extends bool, detached []span) {
+// writeSectors stores those sectors of a write that reach the disk. Garbage is
+// left where the write extends the file; if the longer size is lost, so is it.
+func (f *fate) writeSectors(to *content, c *change, detached []span) {
 	reaches := f.sectors(len(c.data) / sectorBytes)
 	for i := 0; i*sectorBytes < len(c.data); i++ {
 		off := c.off + int64(i)*sectorBytes
@@ -73,7 +73,7 @@ func (f *fate) writeSectors(to *content, c *change, extends bool, detached []spa
 		case lost:
 		case reaches(i):
 			to.write(c.data[i*sectorBytes:(i+1)*sectorBytes], off)
-		case extends && off >= to.size && f.garbage:
+		case off >= to.size && f.garbage:
 			to.write(f.noise(), off)
 		}
 	}

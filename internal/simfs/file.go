@@ -213,7 +213,7 @@ func (f *file) Allocate(off, n int64) error {
 func (f *file) PunchHole(off, n int64) error {
 	return f.run(Event{Op: OpPunch, Off: off, Len: n}, func(*Event) error {
 		if n > 0 {
-			f.account(func() { f.node.change(change{kind: changePunch, off: off, n: n, size: sizeSame}) })
+			f.account(func() { f.node.punch(off, off+n) })
 		}
 		return nil
 	})

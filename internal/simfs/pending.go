@@ -77,6 +77,26 @@ func (n *node) write(p []byte, off int64) {
 	n.remember(c)
 }
 
+// punch gives the whole pages of a hole back. What is left of it at its edges
+// lies in pages that stay, and is zeros like those that anybody writes.
+func (n *node) punch(off, end int64) {
+	first := min((off+pageBytes-1)/pageBytes*pageBytes, end)
+	last := max(end/pageBytes*pageBytes, first)
+	n.writeZeros(off, first)
+	if last > first {
+		n.change(change{kind: changePunch, off: first, n: last - first, size: sizeSame})
+	}
+	n.writeZeros(last, end)
+}
+
+// writeZeros blanks a part of one page, as far as there is anything to blank.
+func (n *node) writeZeros(off, end int64) {
+	end = min(end, n.live.size)
+	if off < end && n.live.missing(off, end-off) == 0 {
+		n.write(make([]byte, end-off), off)
+	}
+}
+
 // remember keeps a change for the next Sync or crash. Temporary files have
 // neither.
 func (n *node) remember(c change) {
