@@ -30,7 +30,7 @@ func TestMappedMemoryIsZeroedAndWritable(t *testing.T) {
 func TestImpossibleSizesAreErrors(t *testing.T) {
 	sizes := []int{0, -1}
 	if runtime.GOOS == "linux" && math.MaxInt > math.MaxInt32 {
-		sizes = append(sizes, 1<<60) // no address space is that large
+		sizes = append(sizes, math.MaxInt) // no address space is that large
 	}
 	for _, n := range sizes {
 		if b, err := Map(n); err == nil {
