@@ -16,17 +16,26 @@ import "time"
 //
 // The caller holds no latch, and no pin that a cleaner or spiller would need
 // (R7). It fails only if the operating system has no memory.
-func (c *Cache) NewFrame() ([]byte, error) {
+func (c *Cache) NewFrame() ([]byte, error) { return c.newFrame(0, c.opts.NeedClean) }
+
+// NewReserveFrame is NewFrame for the cleaner: it may use the standing reserve
+// (R7) and never waits for the cleaner.
+func (c *Cache) NewReserveFrame() ([]byte, error) { return c.newFrame(standingReserve, nil) }
+
+// standingReserve is how many frames are kept from all but the cleaner.
+const standingReserve = 32
+
+func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 	var moved chan struct{}
 	for {
-		if d, err := c.take(false); d != nil || err != nil {
+		if d, err := c.take(extra); d != nil || err != nil {
 			return d, err
 		}
-		if c.makeRoom() {
+		if c.makeRoom(needClean) {
 			continue
 		}
 		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
-			if d, err := c.take(true); d != nil || err != nil {
+			if d, err := c.take(extra + c.frames.overflow); d != nil || err != nil {
 				return d, err
 			}
 			if c.opts.Exhausted != nil && c.opts.Exhausted() {
@@ -43,8 +52,8 @@ func (c *Cache) NewFrame() ([]byte, error) {
 	}
 }
 
-func (c *Cache) take(overflow bool) ([]byte, error) {
-	d, err := c.frames.take(overflow)
+func (c *Cache) take(extra int64) ([]byte, error) {
+	d, err := c.frames.take(extra)
 	if d != nil {
 		c.counts[ClassReserve].Add(1)
 	}
@@ -58,7 +67,7 @@ func (c *Cache) GiveFrame(d []byte) {
 }
 
 // makeRoom reports whether a frame came free without I/O.
-func (c *Cache) makeRoom() bool {
+func (c *Cache) makeRoom(needClean func()) bool {
 	c.spiller.kick()
 	if c.Frames(ClassClean) > c.floor && c.evict() {
 		return true
@@ -66,8 +75,8 @@ func (c *Cache) makeRoom() bool {
 	if c.dropInPlace() || c.evict() {
 		return true
 	}
-	if c.opts.NeedClean != nil {
-		c.opts.NeedClean()
+	if needClean != nil {
+		needClean()
 	}
 	return false
 }

@@ -41,6 +41,7 @@ type Cache struct {
 	counts  counts
 	reload  reload
 	spiller spiller
+	gauges  gauges
 
 	floor int64 // clean frames that originals do not push out while there is temporary storage
 
@@ -58,7 +59,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
 	c.frames.init(o.BlockSize)
-	c.frames.limit = framesMax
+	c.frames.limit = framesMax - standingReserve
 	c.frames.overflow = o.OverflowBytesMax / int64(o.BlockSize)
 	c.lists.init(framesMax)
 	c.floor = framesMax / 8
@@ -152,9 +153,7 @@ func (c *Cache) killLocked(v *Version) {
 	from := classOf(v)
 	v.Role = RoleDead
 	v.Older = nil
-	if v.slot != 0 {
-		c.dropSlot(v)
-	}
+	c.DropSlot(v)
 	if v.data == nil {
 		return
 	}
@@ -162,6 +161,14 @@ func (c *Cache) killLocked(v *Version) {
 	c.counts[ClassDead].Add(1)
 	if v.pins.Or(deadBit) == 0 {
 		c.freeDead(v)
+	}
+}
+
+// DropSlot gives up the place in temporary storage of a version that has
+// another one. Under the latch.
+func (c *Cache) DropSlot(v *Version) {
+	if v.slot != 0 {
+		c.dropSlot(v)
 	}
 }
 

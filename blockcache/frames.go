@@ -42,16 +42,12 @@ func (f *frames) init(size int) {
 	f.moved = make(chan struct{})
 }
 
-// take returns a frame if one more fits under MaxRAM, or with overflow allowed
-// under MaxRAM and its cap. A nil frame without error means "full".
-func (f *frames) take(overflow bool) ([]byte, error) {
+// take returns a frame if fewer than the limit and extra ones are in use. A nil
+// frame without error means "full".
+func (f *frames) take(extra int64) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	most := f.limit
-	if overflow {
-		most += f.overflow
-	}
-	if f.inUse >= most {
+	if f.inUse >= f.limit+extra {
 		return nil, nil
 	}
 	d, err := f.carve()

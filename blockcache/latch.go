@@ -40,6 +40,9 @@ func (l *Latch) init(c *Cache) {
 	l.table = make([]*Version, 16)
 }
 
+// Lock takes a latch again that [Cache.Latch] returned.
+func (l *Latch) Lock() { l.mu.Lock() }
+
 // Unlock releases the latch.
 func (l *Latch) Unlock() { l.mu.Unlock() }
 

@@ -205,3 +205,14 @@ func (c *Cache) SpillPrivate(batch []*Version) error {
 	}
 	return err
 }
+
+// Unspill reads a private version back into the frame d and gives its slot up.
+// Called by its transaction only.
+func (c *Cache) Unspill(v *Version, d []byte) error {
+	if err := c.ReadSlotInto(v.slot, v.ID, v.LSN, d); err != nil {
+		return err
+	}
+	c.dropSlot(v)
+	c.Adopt(v, d)
+	return nil
+}

@@ -1,0 +1,25 @@
+package blockcache
+
+import "github.com/spillwaydb/spillway/spill"
+
+// Stats are counts and sizes of a cache, in frames unless a name says bytes.
+type Stats struct {
+	FramesMax, FramesInUse, FramesPeak       int64
+	Clean, Dirty, Originals, Private, Pinned int64
+	Evicted, Spilled, FrameWaits             int64
+	Temporary                                spill.Stats
+}
+
+// Stats returns the counts.
+func (c *Cache) Stats() Stats {
+	c.frames.mu.Lock()
+	inUse, peak := c.frames.inUse, c.frames.inUseMax
+	c.frames.mu.Unlock()
+	return Stats{
+		FramesMax: c.frames.limit, FramesInUse: inUse, FramesPeak: peak,
+		Clean: c.Frames(ClassClean), Dirty: c.Frames(ClassDirty), Originals: c.Frames(ClassOriginal),
+		Private: c.Frames(ClassPrivate), Pinned: c.Frames(ClassDead) + c.Frames(ClassReserve),
+		Evicted: c.evicted.Load(), Spilled: c.spilled.Load(), FrameWaits: c.frameWaits.Load(),
+		Temporary: c.opts.Spill.Stats(),
+	}
+}

@@ -1,0 +1,435 @@
+package mvcc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/snapshot"
+)
+
+// BackupOptions name a backup in Status.
+type BackupOptions struct{ Owner, Label string }
+
+// BackupInfo says what a backup is of.
+type BackupInfo struct {
+	Database   block.DatabaseID
+	Timeline   block.TimelineID
+	LSN        block.LSN // S: the backup is exactly the state at S
+	Time       time.Time // no commit at or below S is newer; never steps back (R19)
+	BlockSize  int
+	HighWater  block.ID // first block number never used at S
+	Blocks     uint64   // how many blocks Next will hand out
+	Opened     time.Time
+	StartStall time.Duration // how long opening it kept writers waiting
+}
+
+// Backup hands out every block that was allocated at its LSN, once, in the
+// order that the store chooses: originals in hand first (L3), then the rest in
+// the order of the file. A block's original is let go of as soon as the block
+// was handed out. Next is for one goroutine at a time; Close may come from any.
+type Backup struct {
+	s    *Store
+	live *snapshot.Backup
+	info BackupInfo
+	view view
+
+	mu      sync.Mutex // held by Next and Close
+	closed  bool
+	handed  uint64
+	group   uint64     // the scan is in this group
+	pending []block.ID // blocks of the group that the scan has not come to
+	loaded  bool       // pending was filled for group
+	meta    bool       // the meta block was handed out
+	queued  []block.ID
+	read    []byte // where the scan reads several blocks at once
+	cost    Cost
+
+	spilledBefore int64
+	peaks         *blockcache.Peaks
+}
+
+// Cost is what a backup has cost so far. The peaks are the store's while the
+// backup is open: several backups share them.
+type Cost struct {
+	OriginalsMade    uint64 // versions kept because this backup would still read them
+	OriginalsShared  uint64 // of these, kept for someone else, too
+	OriginalsSpilled uint64 // written to temporary storage
+	OriginalsRead    uint64 // handed out from originals
+	HeldBytes        int64  // of originals that it still wants, in RAM and temporary storage
+	HeldPeakBytes    int64
+
+	RAMPeakBytes      int64 // of what could not leave RAM without I/O
+	SpillPeakBytes    int64
+	OverflowPeakBytes int64
+}
+
+// readAhead is how many bytes the scan reads at once, around the caches.
+const readAhead = 256 << 10
+
+// OpenBackup opens a backup at the newest commit that readers see, and makes it
+// durable first in the weaker modes (R6). ErrTooManyBackups of package snapshot
+// if there are too many. Close it.
+func (s *Store) OpenBackup(ctx context.Context, o BackupOptions) (*Backup, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.state.enterUnlessClosed(); err != nil {
+		return nil, err
+	}
+	b, err := s.openBackup(o)
+	if err != nil {
+		s.leave()
+		return nil, fmt.Errorf("open backup: %w", err)
+	}
+	return b, nil
+}
+
+func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
+	began := time.Now()
+	live, err := s.snapshots.OpenBackup(o.Owner, o.Label)
+	if err != nil {
+		return nil, err
+	}
+	stall := time.Since(began) // all that a writer could have waited for
+	b := &Backup{s: s, live: live, queued: make([]block.ID, 64)}
+	b.view = view{live.LSN(), live.Err}
+	b.spilledBefore, b.peaks = s.cache.Stats().Spilled, s.cache.FollowPeaks()
+	if err := s.log.Sync(live.LSN()); err != nil {
+		live.Close()
+		return nil, err
+	}
+	if err := b.describe(began, stall); err != nil {
+		live.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Backup) describe(began time.Time, stall time.Duration) error {
+	s := b.s
+	r, err := s.get(metaBlock, b.view)
+	if err != nil {
+		return fmt.Errorf("read meta block: %w", err)
+	}
+	m := decodeMeta(r.Payload())
+	r.Release()
+	b.info = BackupInfo{
+		Database: s.database, Timeline: s.timeline, LSN: b.live.LSN(), Time: s.lastCommitTime(),
+		BlockSize: s.geo.size, HighWater: m.highWater,
+		Blocks: m.inUse + s.geo.groups(m.highWater) + 1, // and bitmaps, and the meta block
+		Opened: began, StartStall: stall,
+	}
+	return nil
+}
+
+// Info says what the backup is of.
+func (b *Backup) Info() BackupInfo { return b.info }
+
+// Cost is what the backup has cost so far.
+func (b *Backup) Cost() Cost {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := b.live.Stats()
+	c := b.cost
+	c.OriginalsMade, c.OriginalsShared = st.OriginalsMade, st.OriginalsShared
+	c.HeldBytes, c.HeldPeakBytes = st.HeldBytes, st.HeldPeakBytes
+	c.OriginalsSpilled = uint64(b.s.cache.Stats().Spilled - b.spilledBefore)
+	p := b.s.cache.PeaksSince(b.peaks)
+	c.RAMPeakBytes, c.SpillPeakBytes, c.OverflowPeakBytes = p.RAM, p.Temporary, p.Overflow
+	return c
+}
+
+// Close ends the backup and lets go of what only it wanted. Calling it again
+// does nothing.
+func (b *Backup) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		b.live.Close()
+		b.s.cache.UnfollowPeaks(b.peaks)
+		b.s.leave()
+	}
+	return nil
+}
+
+// Next fills buf with whole verified block images, trailers sealed, and ids
+// with their numbers, as many as fit into both, and returns how many. io.EOF
+// with 0 after the last. The images are the caller's: Next has let go of the
+// originals (R10). A snapshot that was broken returns *snapshot.BrokenError for
+// ever after (L10).
+func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, ErrTxDone
+	}
+	size := b.s.geo.size
+	room := min(len(ids), len(buf)/size)
+	if room == 0 {
+		return 0, fmt.Errorf("backup: buffer of %d bytes and %d numbers holds no block", len(buf), len(ids))
+	}
+	n := 0
+	for n < room {
+		if err := b.stop(ctx); err != nil {
+			return 0, err
+		}
+		got, err := b.step(buf[n*size:room*size], ids[n:room])
+		if err != nil {
+			return 0, b.explain(err)
+		}
+		if got == 0 {
+			break
+		}
+		n += got
+	}
+	if err := b.live.Err(); err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, b.end()
+	}
+	b.handed += uint64(n)
+	return n, nil
+}
+
+func (b *Backup) stop(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return b.live.Err()
+}
+
+// explain prefers "broken" to what followed from it.
+func (b *Backup) explain(err error) error {
+	if broken := b.live.Err(); broken != nil {
+		return broken
+	}
+	return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
+}
+
+// end is io.EOF if the number of blocks handed out is what the meta block says.
+func (b *Backup) end() error {
+	if b.handed != b.info.Blocks {
+		return b.s.data.corrupt(metaBlock, fmt.Sprintf("bitmaps name %d blocks in use at LSN %v, the meta block counts %d", b.handed, b.info.LSN, b.info.Blocks))
+	}
+	return io.EOF
+}
+
+// step hands out some blocks; none means that all are done.
+func (b *Backup) step(buf []byte, ids []block.ID) (int, error) {
+	if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
+		return n, err
+	}
+	for {
+		if n, err := b.fromScan(buf, ids); n > 0 || err != nil {
+			return n, err
+		}
+		more, err := b.nextGroup()
+		if err != nil {
+			return 0, err
+		}
+		if !more {
+			return 0, nil
+		}
+	}
+}
+
+// fromQueue hands out originals that are in hand.
+func (b *Backup) fromQueue(buf []byte, ids []block.ID) (int, error) {
+	n := b.live.Queued(b.queued[:min(len(ids), len(b.queued))])
+	out := 0
+	for _, id := range b.queued[:n] {
+		if b.holdsBitmap(id) {
+			continue // until its group is listed
+		}
+		ok, err := b.takeOne(id, buf[out*b.s.geo.size:][:b.s.geo.size])
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			ids[out] = id
+			out++
+			b.cost.OriginalsRead++
+		}
+	}
+	return out, nil
+}
+
+// holdsBitmap reports whether id is a bitmap that the scan still has to read.
+func (b *Backup) holdsBitmap(id block.ID) bool {
+	g := b.s.geo
+	return id == g.bitmapOf(g.groupOf(id)) && (g.groupOf(id) > b.group || g.groupOf(id) == b.group && !b.loaded)
+}
+
+// takeOne copies a block as of S and marks it done, unless it was.
+func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
+	s := b.s
+	if b.live.IsDone(id) {
+		return false, nil
+	}
+	r, err := s.get(id, b.view)
+	if err != nil {
+		return false, err
+	}
+	copy(dst, r.data)
+	lsn := block.LSN(0)
+	if r.v != nil {
+		lsn = r.v.LSN
+	} else {
+		t, _ := block.Verify(r.data, id, s.data.seed)
+		lsn = t.LSN
+	}
+	block.Seal(dst, block.Trailer{Type: r.typ, ID: id, LSN: lsn}, s.data.seed)
+	r.Release()
+	b.done(id)
+	return true, nil
+}
+
+// done lets go of the block's original, under the latch by which commits ask
+// for wants (R10).
+func (b *Backup) done(id block.ID) {
+	l := b.s.cache.Latch(id)
+	b.live.Done(id)
+	l.Unlock()
+}
+
+// nextGroup lists the blocks of the next group that are still wanted.
+func (b *Backup) nextGroup() (bool, error) {
+	s := b.s
+	if b.loaded {
+		b.group++
+		b.loaded = false
+		b.live.Passed(block.ID(b.group * s.geo.group))
+	}
+	if b.group >= s.geo.groups(b.info.HighWater) {
+		return false, nil
+	}
+	id := s.geo.bitmapOf(b.group)
+	r, err := s.get(id, b.view)
+	if err != nil {
+		return false, fmt.Errorf("read allocation bitmap: %w", err)
+	}
+	defer r.Release()
+	b.pending = b.pending[:0]
+	if !b.meta {
+		b.meta = true
+		b.pending = append(b.pending, metaBlock)
+	}
+	b.pending = append(b.pending, id)
+	s.geo.eachInUse(b.group, r.Payload(), func(id block.ID) { b.pending = append(b.pending, id) })
+	b.loaded = true
+	return true, nil
+}
+
+// fromScan hands out the next blocks of the group: a run of up to readAhead
+// bytes of the file.
+func (b *Backup) fromScan(buf []byte, ids []block.ID) (int, error) {
+	size := b.s.geo.size
+	span := block.ID(max(readAhead/size, 1))
+	for len(b.pending) > 0 {
+		first := b.pending[0]
+		n := 0
+		for n < len(b.pending) && n < len(ids) && b.pending[n] < first+span {
+			n++
+		}
+		run := b.pending[:n]
+		b.pending = b.pending[n:]
+		out, err := b.takeRun(run, buf, ids)
+		if out > 0 || err != nil {
+			return out, err
+		}
+	}
+	return 0, nil
+}
+
+// wantedInPlace tells whether the file holds the version of a block that the
+// backup wants, wholly, now: then a read that begins later gets that version,
+// or something that checksum and LSN tell apart from it (R4).
+//
+// No head, and no original: what is in place is the newest version; if that is
+// newer than S the LSN says so. A clean head at or below S, or an original in
+// place: the LSN must be that one. A dirty head at or below S is the trap: the
+// file holds an older version with a good checksum and a good LSN.
+func (b *Backup) wantedInPlace(id block.ID) (ok bool, exact block.LSN) {
+	s := b.s
+	l := s.cache.Latch(id)
+	defer l.Unlock()
+	if h := l.Head(id); h != nil && h.Loading {
+		return false, 0
+	}
+	v, err := s.find(l, id, b.view)
+	switch {
+	case err != nil:
+		return false, 0
+	case v == nil:
+		return true, 0
+	case v.InPlace && !v.Loading && !(v.Role == blockcache.RoleHead && v.Dirty):
+		return true, v.LSN
+	}
+	return false, 0
+}
+
+// takeRun hands out those blocks of a run that are not done: with one read of
+// the file where that is provably right, one by one through the index where not.
+func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error) {
+	run = slices.DeleteFunc(run, b.live.IsDone)
+	if len(run) == 0 {
+		return 0, nil
+	}
+	exact := make([]block.LSN, len(run))
+	direct := make([]bool, len(run))
+	any := false
+	for i, id := range run {
+		direct[i], exact[i] = b.wantedInPlace(id)
+		any = any || direct[i]
+	}
+	var images []byte
+	if any {
+		images = b.readFile(run[0], run[len(run)-1])
+	}
+	out, size := 0, b.s.geo.size
+	for i, id := range run {
+		dst := buf[out*size:][:size]
+		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) && b.sound(id, images[at:at+size], exact[i]) {
+			copy(dst, images[at:at+size])
+			b.done(id)
+		} else if ok, err := b.takeOne(id, dst); err != nil || !ok {
+			if err != nil {
+				return 0, err
+			}
+			continue
+		}
+		ids[out] = id
+		out++
+	}
+	return out, nil
+}
+
+// readFile reads a stretch of the data file. What cannot be read is left out:
+// block by block it will be told which one it was.
+func (b *Backup) readFile(first, last block.ID) []byte {
+	s := b.s
+	n := int(last-first+1) * s.geo.size
+	if cap(b.read) < n {
+		b.read = make([]byte, max(n, readAhead))
+	}
+	got, _ := s.data.file.ReadAt(b.read[:n], s.geo.offset(first))
+	s.data.file.DropCache(s.geo.offset(first), int64(n))
+	return b.read[:got]
+}
+
+// sound says whether an image from the file is the version wanted.
+func (b *Backup) sound(id block.ID, image []byte, exact block.LSN) bool {
+	t, reason := block.Verify(image, id, b.s.data.seed)
+	if reason != "" || t.LSN > b.info.LSN {
+		return false
+	}
+	return exact == 0 || t.LSN == exact
+}

@@ -1,0 +1,335 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// recordBytes is how long a record of a commit grows before the next begins: an
+// entry of the largest block still fits into wal.RecordBytesMax behind it.
+const recordBytes = wal.RecordBytesMax - 2*block.SizeMax
+
+// Commit makes the transaction's changes the newest commit and returns its LSN,
+// durable in the default mode (L7). One that changed nothing takes no LSN (R6).
+//
+// An error that matches ErrNoSpace or ErrTxTooLarge means that nothing was
+// committed and the store goes on; wal.ErrUnknownOutcome, that the store failed
+// with the commit in flight (L8).
+func (t *WriteTx) Commit() (block.LSN, error) {
+	if !t.open {
+		return 0, ErrTxDone
+	}
+	s := t.s
+	if t.unchanged() {
+		base := t.base
+		t.finish()
+		return base, s.awaitDurable(base)
+	}
+	if err := t.prepare(); err != nil {
+		return 0, errors.Join(err, t.Rollback())
+	}
+	lsn, err := t.logAndPublish()
+	t.finish()
+	if err != nil {
+		return 0, err
+	}
+	return lsn, s.awaitCommitted(lsn)
+}
+
+func (t *WriteTx) unchanged() bool {
+	return len(t.blocks) == 0 && t.meta == t.was && t.failed == nil
+}
+
+// prepare does what can be refused (R7): afterwards there is an LSN.
+func (t *WriteTx) prepare() error {
+	if t.failed != nil {
+		return fmt.Errorf("commit: %w", t.failed)
+	}
+	if t.meta.highWater > reserved && t.meta.inUse < t.was.inUse {
+		if err := t.lowerHighWater(); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+	}
+	if t.meta != t.was {
+		b, err := t.Edit(metaBlock)
+		if err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		t.meta.encode(b.Payload())
+		b.Release()
+	}
+	return t.s.awaitDirtyLimit(t.inRAM)
+}
+
+// small transactions are encoded before log space is reserved, so that the
+// reservation is exact; large ones reserve an upper bound and stream.
+func (t *WriteTx) logAndPublish() (block.LSN, error) {
+	s := t.s
+	lsn := t.base + 1
+	at, raw := s.commitTime()
+	w := &s.redo
+	w.buf = w.buf[:0]
+	w.commit(at, raw)
+	bound := int64(len(t.blocks)) * int64(s.geo.size+32)
+	streamed := bound > recordBytes
+	if streamed {
+		if err := s.reserveLog(bound + 64); err != nil {
+			return 0, t.giveUp(err)
+		}
+	}
+	if err := t.encode(w, lsn); err != nil {
+		return 0, t.giveUp(err)
+	}
+	if !streamed {
+		if err := s.reserveLog(int64(len(w.buf))); err != nil {
+			return 0, t.giveUp(err)
+		}
+	}
+	s.lastTime = at
+	t.publish(lsn)
+	s.pressCleaner(int64(len(w.buf)))
+	if err := s.log.Append(lsn, w.buf, true); err != nil {
+		return 0, s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
+	}
+	if cap(w.buf) > 2*wal.RecordBytesMax {
+		w.buf = nil
+	}
+	return lsn, nil
+}
+
+// giveUp undoes a commit that has no LSN in the log yet.
+func (t *WriteTx) giveUp(cause error) error {
+	s := t.s
+	for i := range t.blocks {
+		p := &t.blocks[i]
+		t.unbase(p)
+		t.kill(p)
+		s.allocHint(p.v.ID)
+	}
+	return fmt.Errorf("commit: %w", cause)
+}
+
+// encode writes the commit's redo. Records that are full go to the log, all but
+// the last one.
+func (t *WriteTx) encode(w *redoWriter, lsn block.LSN) error {
+	t.freed = t.freed[:0]
+	for i := range t.blocks {
+		p := &t.blocks[i]
+		if p.dropped {
+			if p.existed {
+				t.freed = append(t.freed, p.v.ID)
+			}
+			continue
+		}
+		if err := t.encodeOne(w, p, lsn); err != nil {
+			return err
+		}
+		if len(w.buf) > recordBytes {
+			if err := t.s.log.Append(lsn, w.buf, false); err != nil {
+				return t.s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
+			}
+			w.buf = w.buf[:0]
+		}
+	}
+	for ids := t.freed; len(ids) > 0; {
+		n := min(len(ids), 1<<14)
+		w.free(ids[:n])
+		if ids = ids[n:]; len(w.buf) > recordBytes {
+			if err := t.s.log.Append(lsn, w.buf, false); err != nil {
+				return t.s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
+			}
+			w.buf = w.buf[:0]
+		}
+	}
+	return nil
+}
+
+func (t *WriteTx) encodeOne(w *redoWriter, p *private, lsn block.LSN) error {
+	s := t.s
+	data := p.v.Data()
+	if data == nil {
+		if err := s.cache.ReadSlotInto(p.v.Slot(), p.v.ID, p.v.LSN, s.scratch); err != nil {
+			return err
+		}
+		data = s.scratch
+	}
+	payload := block.Payload(data)
+	image := true
+	if p.base != nil {
+		image = w.diff(p.v.ID, p.v.Type, lsn-p.since, block.Payload(p.base.Data()), payload, s.zeros)
+	} else {
+		w.image(p.v.ID, p.v.Type, payload, s.zeros)
+	}
+	if image {
+		p.v.Image = lsn
+	}
+	return nil
+}
+
+// publish makes the private versions the newest ones. It comes before the last
+// record is appended: otherwise someone else's sync could make the commit
+// durable, and a reader begin at it, before its blocks can be found.
+func (t *WriteTx) publish(lsn block.LSN) {
+	s := t.s
+	for i := range t.blocks {
+		p := &t.blocks[i]
+		switch {
+		case !p.dropped:
+			s.publishOne(p, lsn)
+		case p.existed:
+			s.publishFree(p, lsn)
+		}
+	}
+	s.meta = t.meta
+	s.newest.Store(uint64(lsn))
+	s.replaced.commit()
+}
+
+// publishOne puts a private version at the head of its block.
+func (s *Store) publishOne(p *private, lsn block.LSN) {
+	l := s.cache.Latch(p.v.ID)
+	defer l.Unlock()
+	v, h := p.v, s.settledHead(l, p)
+	from := s.cache.ClassOf(v)
+	v.Dirty, v.Rec = true, lsn
+	if h == nil {
+		l.Insert(v)
+	} else {
+		s.replaceHead(l, h, v, lsn)
+	}
+	s.cache.Reclass(v, from)
+	if p.base != nil {
+		s.cache.Unpin(p.base)
+		p.base = nil
+	}
+}
+
+// settledHead is the head that p replaces. If the version it replaces is only
+// in the data file, it gets a head without a frame.
+func (s *Store) settledHead(l *blockcache.Latch, p *private) *blockcache.Version {
+	h := l.Head(p.v.ID)
+	for h != nil && h.Loading {
+		l.Wait()
+		h = l.Head(p.v.ID)
+	}
+	if h == nil && p.existed {
+		h = &blockcache.Version{ID: p.v.ID, LSN: p.since, InPlace: true}
+		l.Insert(h)
+	}
+	return h
+}
+
+// replaceHead makes v the head in the place of h. What h was hangs behind v
+// until the commit is durable (R1).
+func (s *Store) replaceHead(l *blockcache.Latch, h, v *blockcache.Version, lsn block.LSN) {
+	from := s.cache.ClassOf(h)
+	s.cache.Forget(h)
+	if h.Dirty {
+		v.Rec, h.Dirty = h.Rec, false
+	}
+	if v.Image == 0 {
+		v.Image = h.Image
+	}
+	l.Replace(h, v)
+	if h.Freed { // a block that was free: only what was before that matters
+		v.Older = h.Older
+		h.Role = blockcache.RoleDead
+		return
+	}
+	h.Until = lsn
+	s.cache.Reclass(h, from)
+	s.replaced.add(h)
+}
+
+// publishFree ends the block's newest version (R9). Its head says "free" until
+// the commit is durable; then nothing has to be kept but originals.
+func (s *Store) publishFree(p *private, lsn block.LSN) {
+	l := s.cache.Latch(p.v.ID)
+	defer l.Unlock()
+	h := s.settledHead(l, p)
+	v := &blockcache.Version{ID: p.v.ID, LSN: lsn, Freed: true, Dirty: true, Rec: lsn}
+	s.replaceHead(l, h, v, lsn)
+	s.replaced.add(v)
+}
+
+// commitTime is the commit's time, which never steps back, and the raw clock
+// (R19).
+func (s *Store) commitTime() (at, raw time.Time) {
+	raw = time.Now()
+	at = raw
+	if !at.After(s.lastTime) {
+		at = s.lastTime.Add(1)
+	}
+	return at, raw
+}
+
+// awaitCommitted waits until the commit may be acknowledged.
+func (s *Store) awaitCommitted(lsn block.LSN) error {
+	if s.opts.Durability == DurableCommit {
+		return s.awaitDurable(lsn)
+	}
+	s.advance(lsn)
+	return nil
+}
+
+// advance lets readers see commit lsn, and decides about what it and its
+// predecessors replaced. In the default mode the log calls it when the commit
+// is durable, before the commit is acknowledged.
+func (s *Store) advance(lsn block.LSN) {
+	s.snapshots.Advance(lsn)
+	s.sweep(lsn)
+}
+
+// awaitDurable waits until commit lsn is durable (R3); not in the weaker modes.
+func (s *Store) awaitDurable(lsn block.LSN) error {
+	if s.opts.Durability != DurableCommit || s.log.Durable() >= lsn {
+		return nil
+	}
+	if err := s.log.Sync(lsn); err != nil {
+		return s.fail(fmt.Errorf("sync commit %v: %w", lsn, err))
+	}
+	return nil
+}
+
+// reserveLog waits for log space; only a disk without room refuses (R7).
+func (s *Store) reserveLog(n int64) error {
+	for {
+		round := s.cleaner.rounds()
+		err := s.log.Reserve(n)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, wal.ErrNoSpace):
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		case !errors.Is(err, wal.ErrFull):
+			return s.fail(err)
+		}
+		s.waits.logSpace.Add(1)
+		if err := s.cleaner.awaitRound(round); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitDirtyLimit waits until n more dirty frames are allowed.
+func (s *Store) awaitDirtyLimit(n int) error {
+	dirty := func() bool { return s.cache.Frames(blockcache.ClassDirty)+int64(n) > s.dirtyMax }
+	if dirty() {
+		s.waits.dirtyLimit.Add(1)
+	}
+	for dirty() {
+		round := s.cleaner.batches()
+		if !dirty() {
+			return nil
+		}
+		if err := s.cleaner.awaitBatch(round); err != nil {
+			return err
+		}
+	}
+	return nil
+}

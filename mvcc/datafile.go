@@ -1,0 +1,94 @@
+package mvcc
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/vfs"
+)
+
+// dataFile is the file "data": blocks at their places.
+type dataFile struct {
+	file vfs.File
+	path string
+	geo  geometry
+	seed block.Seed
+
+	mu   sync.Mutex
+	size int64 // bytes that are allocated on disk
+}
+
+// growBytesMax bounds how far ahead of need the file grows.
+const growBytesMax = 16 << 20
+
+// reserve makes sure that the block's place exists on disk, so that writing it
+// cannot fail for lack of space (R7). The file grows in steps.
+func (d *dataFile) reserve(id block.ID) error {
+	need := d.geo.offset(id + 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if need <= d.size {
+		return nil
+	}
+	target := d.geo.offset(block.ID((d.size + d.slack()) / int64(d.geo.size)))
+	target = max(target, need)
+	err := d.file.Allocate(d.size, target-d.size)
+	if err != nil && target > need {
+		target = need
+		err = d.file.Allocate(d.size, target-d.size)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: grow %s to %d bytes: %w", ErrNoSpace, d.path, target, err)
+	}
+	d.size = target
+	return nil
+}
+
+// slack is how much longer than needed the file may be.
+func (d *dataFile) slack() int64 { return min(max(d.size/8, int64(64*d.geo.size)), growBytesMax) }
+
+// worthShrinking reports whether much of the file is behind the high-water mark.
+func (d *dataFile) worthShrinking(highWater block.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.size-d.geo.offset(highWater) > 2*d.slack()
+}
+
+// shrink gives the space behind the high-water mark back.
+func (d *dataFile) shrink(highWater block.ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	want := d.geo.offset(highWater)
+	if want >= d.size {
+		return nil
+	}
+	if err := d.file.Truncate(want); err != nil {
+		return fmt.Errorf("truncate %s to %d bytes: %w", d.path, want, err)
+	}
+	d.size = want
+	return nil
+}
+
+// length is the file's size in bytes.
+func (d *dataFile) length() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.size
+}
+
+// read fills dst with block id and verifies it.
+func (d *dataFile) read(id block.ID, dst []byte) (block.Trailer, error) {
+	if _, err := d.file.ReadAt(dst, d.geo.offset(id)); err != nil {
+		return block.Trailer{}, fmt.Errorf("read block %v at offset %d of %s: %w", id, d.geo.offset(id), d.path, err)
+	}
+	t, reason := block.Verify(dst, id, d.seed)
+	if reason != "" {
+		return t, d.corrupt(id, reason)
+	}
+	return t, nil
+}
+
+func (d *dataFile) corrupt(id block.ID, reason string) error {
+	return &block.CorruptError{Path: d.path, Offset: d.geo.offset(id), Block: id, Reason: reason}
+}

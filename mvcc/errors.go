@@ -1,0 +1,52 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Opening.
+var (
+	// ErrNotDatabase means that the directory holds no database of ours.
+	ErrNotDatabase = errors.New("not a Spillway database")
+	// ErrVersion matches every [VersionError].
+	ErrVersion = errors.New("unknown format version")
+	// ErrLocked means that the database is open already, in this process or in
+	// another one.
+	ErrLocked = errors.New("database is already open")
+	// ErrOptions means that an option is out of its range.
+	ErrOptions = errors.New("invalid option")
+	// ErrBehind means that the log ends before a commit that was declared
+	// durable: part of it was lost or replaced (R6).
+	ErrBehind = errors.New("log ends before a commit known to be durable")
+)
+
+// Working.
+var (
+	// ErrClosed means that the store was closed.
+	ErrClosed = errors.New("store is closed")
+	// ErrPoisoned means that a write or sync of the store's own files failed
+	// (L8): no commit is taken until the store is opened again. Reads and
+	// backups of what is durable go on. Wraps the first cause.
+	ErrPoisoned = errors.New("store has failed and must be reopened")
+	// ErrTxDone means that the transaction was committed or rolled back.
+	ErrTxDone = errors.New("transaction has ended")
+	// ErrTxTooLarge means that the transaction's private blocks fit neither in
+	// its share of MaxRAM nor in temporary storage.
+	ErrTxTooLarge = errors.New("transaction too large for memory and temporary storage")
+	// ErrNoSpace means that the disk has no room for the commit. Nothing is
+	// lost; the store goes on when there is room again (R7).
+	ErrNoSpace = errors.New("no space for the commit")
+	// ErrNotInUse means that a block was asked for that is not allocated.
+	ErrNotInUse = errors.New("block is not in use")
+)
+
+// VersionError refuses a file of a format that this code does not know.
+type VersionError struct{ Found, Known uint32 }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%v %d (this program knows %d)", ErrVersion, e.Found, e.Known)
+}
+
+// Is matches ErrVersion.
+func (e *VersionError) Is(target error) bool { return target == ErrVersion }

@@ -1,0 +1,337 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/spill"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// Names in a database's directory.
+const (
+	nameData        = "data"
+	nameLog         = "log"
+	nameDoublewrite = "doublewrite"
+)
+
+// Open opens the database in dir, or creates one if dir is missing or empty (or
+// holds a creation that a crash cut short). It returns when everything
+// that was ever acknowledged is there and durable. ErrLocked if it is open
+// already, ErrNotDatabase, ErrVersion, or *block.CorruptError.
+func Open(dir string, o Options) (*Store, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	s, err := open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func open(dir string, o Options) (*Store, error) {
+	file, err := lockData(dir, &o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openLocked(dir, o, file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return s, nil
+}
+
+// lockData opens the data file and locks it: the file itself is the lock, so
+// that no other name of it helps. It is created if dir is missing or empty.
+func lockData(dir string, o *Options) (vfs.File, error) {
+	path := filepath.Join(dir, nameData)
+	file, err := o.FS.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		file, err = createData(dir, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Lock(); err != nil {
+		if errors.Is(err, vfs.ErrLocked) {
+			err = fmt.Errorf("%w: %w", ErrLocked, err)
+		}
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func createData(dir string, o *Options) (vfs.File, error) {
+	if err := o.FS.Mkdir(dir, 0o700); err == nil {
+		if err := o.FS.SyncDir(filepath.Dir(dir)); err != nil {
+			return nil, err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	entries, err := o.FS.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > 0 {
+		return nil, fmt.Errorf("%w: the directory holds %s but no file %s", ErrNotDatabase, entries[0].Name(), nameData)
+	}
+	return o.FS.OpenFile(filepath.Join(dir, nameData), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
+	sb, slot, err := readSuperblocks(file)
+	if errors.Is(err, errUnfinished) {
+		sb, err = create(dir, o, file)
+		slot = 0
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
+	s.database, s.timeline, s.created = sb.database, sb.timeline, sb.created
+	s.geo = newGeometry(sb.blockSize)
+	s.anchor.now, s.anchor.slot = sb, slot
+	if err := s.build(file); err != nil {
+		return nil, errors.Join(append([]error{err}, s.undo()...)...)
+	}
+	return s, nil
+}
+
+// errUnfinished means that a data file never got its superblock.
+var errUnfinished = errors.New("creation was not finished")
+
+// readSuperblocks returns the sound superblock with the highest sequence.
+func readSuperblocks(file vfs.File) (best superblock, slot int, err error) {
+	b := make([]byte, superblockStride+superblockSize)
+	n, err := file.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return best, 0, fmt.Errorf("read superblock of %s: %w", file.Name(), err)
+	}
+	b = b[:n]
+	var errs [2]error
+	found := false
+	for i := range 2 {
+		sb, err := decodeSuperblock(b[min(n, i*superblockStride):])
+		if errs[i] = err; err == nil && (!found || sb.sequence > best.sequence) {
+			best, slot, found = sb, i, true
+		}
+	}
+	if found {
+		return best, slot, nil
+	}
+	return best, 0, noSuperblock(file, b, errs)
+}
+
+// noSuperblock says why: only zeros were never a database; a version or a
+// checksum that is wrong is told as what it is.
+func noSuperblock(file vfs.File, b []byte, errs [2]error) error {
+	for _, err := range errs {
+		if errors.Is(err, ErrVersion) {
+			return fmt.Errorf("%s: %w", file.Name(), err)
+		}
+	}
+	for i, err := range errs {
+		if !errors.Is(err, errNoSuperblock) {
+			return &block.CorruptError{Path: file.Name(), Offset: int64(i) * superblockStride, Block: block.NoBlock,
+				Reason: "neither superblock is sound", Cause: err}
+		}
+	}
+	for _, c := range b {
+		if c != 0 {
+			return fmt.Errorf("%w: %s does not begin with %q", ErrNotDatabase, file.Name(), superblockMagic)
+		}
+	}
+	return errUnfinished
+}
+
+// create makes the files of an empty database. The superblock comes last: until
+// it is there Open begins anew.
+func create(dir string, o Options, file vfs.File) (sb superblock, err error) {
+	if err := o.checkRAM(o.BlockSize); err != nil {
+		return sb, err
+	}
+	now := time.Now()
+	sb = superblock{
+		blockSize: o.BlockSize, database: block.NewDatabaseID(), timeline: block.NewTimelineID(),
+		sequence: 1, redo: 1, durableTime: now, created: now,
+	}
+	if err := makeFiles(dir, o.FS, sb, 0); err != nil {
+		return sb, fmt.Errorf("create: %w", err)
+	}
+	if err := writeFirstBlocks(file, sb); err != nil {
+		return sb, fmt.Errorf("create: %w", err)
+	}
+	return sb, publishSuperblock(dir, o.FS, file, sb)
+}
+
+// publishSuperblock makes everything else durable first.
+func publishSuperblock(dir string, fsys vfs.FS, file vfs.File, sb superblock) error {
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	if _, err := file.WriteAt(sb.encode(), 0); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	return nil
+}
+
+// makeFiles makes log and double-write file, over leftovers of an unfinished
+// creation.
+func makeFiles(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
+	logDir := filepath.Join(dir, nameLog)
+	if err := fsys.Mkdir(logDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	entries, err := fsys.ReadDir(logDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := fsys.Remove(filepath.Join(logDir, e.Name())); err != nil {
+			return err
+		}
+	}
+	log, err := wal.Create(wal.Options{FS: fsys, Dir: logDir, Database: sb.database, Timeline: sb.timeline}, base)
+	if err != nil {
+		return err
+	}
+	if err := log.Close(); err != nil {
+		return err
+	}
+	second, err := fsys.OpenFile(filepath.Join(dir, nameDoublewrite), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	d := doublewrite{size: sb.blockSize, capacity: doublewriteCapacity(sb.blockSize)}
+	return errors.Join(second.Allocate(0, 2*d.halfBytes()), second.Sync(), second.Close(), fsys.SyncDir(dir))
+}
+
+// writeFirstBlocks writes meta block and first bitmap of an empty database.
+func writeFirstBlocks(file vfs.File, sb superblock) error {
+	g := newGeometry(sb.blockSize)
+	seed := block.SeedOf(sb.database)
+	if err := file.Allocate(0, g.offset(reserved)); err != nil {
+		return err
+	}
+	b := make([]byte, g.size)
+	m := meta{highWater: reserved}
+	m.encode(block.Payload(b))
+	block.Seal(b, block.Trailer{Type: block.TypeMeta, ID: metaBlock}, seed)
+	if _, err := file.WriteAt(b, g.offset(metaBlock)); err != nil {
+		return err
+	}
+	clear(b)
+	initBitmap(block.Payload(b))
+	block.Seal(b, block.Trailer{Type: block.TypeBitmap, ID: g.bitmapOf(0)}, seed)
+	_, err := file.WriteAt(b, g.offset(g.bitmapOf(0)))
+	return err
+}
+
+// build opens the parts, recovers, and starts what runs in the background.
+func (s *Store) build(file vfs.File) error {
+	o := &s.opts
+	if err := o.checkRAM(s.geo.size); err != nil {
+		return err
+	}
+	size, err := file.Size()
+	if err != nil {
+		return err
+	}
+	s.data = &dataFile{file: file, path: file.Name(), geo: s.geo, seed: block.SeedOf(s.database), size: size}
+	s.events = newEvents(o.OnEvent, o.Logger)
+	s.zeros, s.scratch = make([]byte, s.geo.size), make([]byte, s.geo.size)
+	s.tx.byID = map[block.ID]int{}
+	if err := s.openCache(); err != nil {
+		return err
+	}
+	if err := s.openDoublewrite(); err != nil {
+		return err
+	}
+	s.cleaner = newCleaner(s)
+	if err := s.recover(); err != nil {
+		return err
+	}
+	s.cleaner.start()
+	s.background.Go(s.tick)
+	return nil
+}
+
+func (s *Store) openCache() error {
+	o := &s.opts
+	temp := o.Temp
+	if temp == nil {
+		temp = []TempDir{{Path: s.dir, BytesMax: 1 << 30}}
+	}
+	sp, err := spill.Open(spill.Options{
+		Dirs: temp, BlockSize: s.geo.size, Seed: s.data.seed, Encrypt: o.EncryptTemp,
+		AllowMemoryFS: o.AllowMemoryTemp || o.Temp == nil, FS: o.FS, Logger: o.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open temporary storage: %w", err)
+	}
+	s.cache, err = blockcache.Open(blockcache.Options{
+		BlockSize: s.geo.size, RAMBytesMax: o.MaxRAM, OverflowBytesMax: o.OverflowMax,
+		Spill: sp, Logger: o.Logger,
+		Exhausted: func() bool { return s.snapshots.BreakVictim() },
+		NeedClean: func() { s.cleaner.kick() },
+	})
+	if err != nil {
+		return errors.Join(err, sp.Close())
+	}
+	s.dirtyMax = s.cache.FramesMax() * 3 / 8
+	s.privateMax = int(s.cache.FramesMax() / 4)
+	return nil
+}
+
+func (s *Store) openDoublewrite() error {
+	path := filepath.Join(s.dir, nameDoublewrite)
+	f, err := s.opts.FS.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	d := &doublewrite{file: f, path: path, database: s.database, size: s.geo.size, capacity: doublewriteCapacity(s.geo.size)}
+	d.buf = make([]byte, d.halfBytes())
+	s.second = d
+	return nil
+}
+
+// undo closes what build opened before it failed; the data file is its
+// caller's.
+func (s *Store) undo() (errs []error) {
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	if s.second != nil {
+		errs = append(errs, s.second.file.Close())
+	}
+	if s.cache != nil {
+		errs = append(errs, s.cache.Close())
+	}
+	if s.events != nil {
+		s.events.close()
+	}
+	return errs
+}
+
+// onBroken tells of a snapshot that was broken.
+func (s *Store) onBroken(e *snapshot.BrokenError) {
+	s.log2.Warn("snapshot broken", "owner", e.Owner, "label", e.Label, "lsn", uint64(e.LSN), "reason", string(e.Reason), "freed", e.HeldBytes)
+	s.events.send(Event{Kind: EventBroken, Snapshot: e, LSN: s.newestLSN()})
+}

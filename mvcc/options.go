@@ -1,0 +1,146 @@
+package mvcc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/hostmem"
+	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/spill"
+)
+
+// Durability says when a commit is acknowledged.
+type Durability uint8
+
+const (
+	// DurableCommit acknowledges a commit, and lets readers see it, when it is
+	// durable (L7). Commits share fsyncs.
+	DurableCommit Durability = iota
+	// DurableInterval acknowledges at once and syncs every SyncInterval: a
+	// power cut takes back at most what was committed since the last sync.
+	DurableInterval
+	// DurableNever acknowledges at once and syncs only for a checkpoint, for a
+	// backup, when the log's buffer is full, and at Close: for bulk loads.
+	DurableNever
+)
+
+// TempDir is a directory for temporary storage and how many bytes of it may be
+// used.
+type TempDir = spill.Dir
+
+// Options of a store. The zero value is usable.
+type Options struct {
+	// BlockSize in bytes, a power of two from 4 KiB to 64 KiB. It counts only
+	// when the database is created. 0: block.SizeDefault.
+	BlockSize int
+	// MaxRAM in bytes bounds frames and everything else whose size grows with
+	// load. 0: MaxRAMShare.
+	MaxRAM int64
+	// MaxRAMShare of what the cgroup or the host allows, 0 to 1, where MaxRAM
+	// is 0. 0: a quarter.
+	MaxRAMShare float64
+	// OverflowMax in bytes is what originals may take beyond MaxRAM when
+	// temporary storage is full. 0: a quarter of MaxRAM; negative: nothing.
+	OverflowMax int64
+	// Temp is where originals spill to. Nil: up to 1 GiB in unlinked files in
+	// the database's directory. Empty but not nil: no temporary storage.
+	Temp []TempDir
+	// EncryptTemp encrypts temporary storage with a key that dies with the
+	// process.
+	EncryptTemp bool
+	// AllowMemoryTemp lets temporary storage be on tmpfs: it is RAM then.
+	AllowMemoryTemp bool
+
+	Durability   Durability
+	SyncInterval time.Duration // of DurableInterval; 0: 100 ms
+
+	// LogBytesMax bounds the log that recovery needs. 0: 256 MiB.
+	LogBytesMax int64
+	// CloseWait is how long Close waits for open transactions, snapshots and
+	// backups before it breaks them (R21). 0: 5 s; negative: not at all.
+	CloseWait time.Duration
+
+	FS      vfs.FS       // nil: vfs.OS
+	Logger  *slog.Logger // nil: silent
+	OnEvent func(Event)  // called in order, on one goroutine; it may block only itself
+
+	// CheckTrees proves what the front door keeps in the blocks. Store.Check
+	// calls it with a read transaction; it calls visit once for every block in
+	// use.
+	CheckTrees func(ctx context.Context, tx *ReadTx, visit func(block.ID) error) error
+}
+
+func optionError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrOptions, fmt.Sprintf(format, args...))
+}
+
+// validate fills in defaults and names the first rule that is broken.
+func (o *Options) validate() error {
+	if o.BlockSize == 0 {
+		o.BlockSize = block.SizeDefault
+	}
+	if o.FS == nil {
+		o.FS = vfs.OS
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = 100 * time.Millisecond
+	}
+	if o.CloseWait == 0 {
+		o.CloseWait = 5 * time.Second
+	}
+	switch {
+	case !block.ValidSize(o.BlockSize):
+		return optionError("BlockSize %d is no power of two from %d to %d", o.BlockSize, block.SizeMin, block.SizeMax)
+	case o.MaxRAM < 0:
+		return optionError("MaxRAM %d is negative", o.MaxRAM)
+	case o.MaxRAMShare < 0 || o.MaxRAMShare > 1:
+		return optionError("MaxRAMShare %v is not between 0 and 1", o.MaxRAMShare)
+	case o.Durability > DurableNever:
+		return optionError("Durability %d is unknown", o.Durability)
+	case o.SyncInterval < 0:
+		return optionError("SyncInterval %v is negative", o.SyncInterval)
+	case o.LogBytesMax < 0:
+		return optionError("LogBytesMax %d is negative", o.LogBytesMax)
+	}
+	return o.sizeRAM()
+}
+
+func (o *Options) sizeRAM() error {
+	if o.MaxRAM == 0 {
+		share := o.MaxRAMShare
+		if share == 0 {
+			share = 0.25
+		}
+		limit, err := hostmem.Limit()
+		if errors.Is(err, errors.ErrUnsupported) {
+			limit, err = 1<<30, nil
+		}
+		if err != nil {
+			return fmt.Errorf("ask the host for its memory: %w", err)
+		}
+		o.MaxRAM = int64(float64(limit) * share)
+	}
+	switch {
+	case o.OverflowMax == 0:
+		o.OverflowMax = o.MaxRAM / 4
+	case o.OverflowMax < 0:
+		o.OverflowMax = 0
+	}
+	return nil
+}
+
+// checkRAM is the part of validation that needs the database's block size.
+func (o *Options) checkRAM(blockSize int) error {
+	if least := blockcache.RAMBytesMin(blockSize); o.MaxRAM < least {
+		return optionError("MaxRAM %d is below %d, the least for blocks of %d bytes", o.MaxRAM, least, blockSize)
+	}
+	return nil
+}

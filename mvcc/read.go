@@ -1,0 +1,204 @@
+package mvcc
+
+import (
+	"fmt"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/spill"
+)
+
+// newest asks for the newest version of a block.
+const newest = ^block.LSN(0)
+
+// Block is a block that a transaction reads or edits: its payload stays valid
+// and unchanged until Release. Not safe for concurrent use.
+type Block struct {
+	id    block.ID
+	typ   block.Type
+	data  []byte
+	v     *blockcache.Version // pinned, or nil when data is on the heap
+	cache *blockcache.Cache
+}
+
+// ID is the block's number.
+func (b Block) ID() block.ID { return b.id }
+
+// Type is what the block holds.
+func (b Block) Type() block.Type { return b.typ }
+
+// Payload is the block without its trailer. It belongs to the store: read it,
+// or write it if it came from [WriteTx.Edit] or [WriteTx.Alloc], until Release.
+func (b Block) Payload() []byte { return block.Payload(b.data) }
+
+// Release ends the use of the block. Once for each Block.
+func (b Block) Release() {
+	if b.v != nil {
+		b.cache.Unpin(b.v)
+	}
+}
+
+// view is who reads: at which LSN, and whether that is still allowed.
+type view struct {
+	lsn block.LSN
+	err func() error // nil for the write transaction
+}
+
+func (w view) check() error {
+	if w.err == nil {
+		return nil
+	}
+	return w.err()
+}
+
+// get returns block id as the view sees it (L1).
+func (s *Store) get(id block.ID, w view) (Block, error) {
+	l := s.cache.Latch(id)
+	if v := l.Head(id); v != nil && v.LSN <= w.lsn && v.Data() != nil && !v.Freed && !v.Loading {
+		v.Pin()
+		s.cache.Touch(v)
+		l.Unlock()
+		return Block{id, v.Type, v.Data(), v, s.cache}, nil
+	}
+	l.Unlock()
+	return s.getSlow(id, w)
+}
+
+// getSlow finds a version that is not the newest, or not in RAM.
+func (s *Store) getSlow(id block.ID, w view) (Block, error) {
+	if !s.geo.isVersioned(id) {
+		return Block{}, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
+	}
+	var frame []byte // taken before the latch (R7)
+	defer func() {
+		if frame != nil {
+			s.cache.GiveFrame(frame)
+		}
+	}()
+	l := s.cache.Latch(id)
+	defer l.Unlock()
+	for {
+		if err := w.check(); err != nil {
+			return Block{}, err
+		}
+		v, err := s.find(l, id, w)
+		switch {
+		case err != nil:
+			return Block{}, err
+		case v != nil && v.Loading:
+			l.Wait()
+			continue
+		case v != nil && v.Data() != nil:
+			v.Pin()
+			return Block{id, v.Type, v.Data(), v, s.cache}, w.check()
+		case v != nil && v.Slot() != 0 && v.Role != blockcache.RoleHead:
+			return s.getSpilled(l, v, w)
+		case frame == nil:
+			l.Unlock()
+			frame, err = s.cache.NewFrame()
+			l.Lock()
+			if err != nil {
+				return Block{}, err
+			}
+			continue
+		}
+		if frame, err = s.load(l, v, id, frame); err != nil {
+			return Block{}, err
+		}
+	}
+}
+
+// find is the version that a view sees, or nil when it can only be the one in
+// the data file: then the block has no head, and no original that the view
+// would see. Under the latch.
+func (s *Store) find(l *blockcache.Latch, id block.ID, w view) (*blockcache.Version, error) {
+	h := l.Head(id)
+	if h != nil && h.Loading {
+		return h, nil
+	}
+	for v := h; v != nil; v = v.Older {
+		if v.LSN <= w.lsn {
+			if v.Freed {
+				return nil, fmt.Errorf("read block %v at LSN %v: %w", id, w.lsn, ErrNotInUse)
+			}
+			return v, nil
+		}
+	}
+	if w.lsn != newest {
+		if v := s.snapshots.Find(id, w.lsn); v != nil {
+			return v, nil
+		}
+	}
+	if h != nil { // newer than the view, and nothing older is kept
+		if err := w.check(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("read block %v at LSN %v: %w", id, w.lsn, ErrNotInUse)
+	}
+	return nil, nil
+}
+
+// getSpilled reads an original from temporary storage. The view is what keeps
+// the slot; if the view was broken meanwhile, its error says so.
+func (s *Store) getSpilled(l *blockcache.Latch, v *blockcache.Version, w view) (Block, error) {
+	slot, typ := v.Slot(), v.Type
+	l.Unlock()
+	data, err := s.cache.ReadSlot(slot, v.ID, v.LSN)
+	l.Lock()
+	if broken := w.check(); broken != nil {
+		return Block{}, broken
+	}
+	if err != nil {
+		return Block{}, fmt.Errorf("read block %v at LSN %v: %w", v.ID, w.lsn, err)
+	}
+	return Block{v.ID, typ, data, nil, nil}, nil
+}
+
+// load brings a version into the frame: v, or (v nil) what the data file holds,
+// as the block's head. The latch is released meanwhile; the version is marked
+// Loading, so that nobody overwrites its place in the data file (R4) or loads
+// it twice. It returns the frame if it was not used.
+func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, frame []byte) ([]byte, error) {
+	fresh := v == nil
+	if fresh {
+		v = &blockcache.Version{ID: id, InPlace: true}
+		l.Insert(v)
+	}
+	v.Loading = true
+	slot, lsn := v.Slot(), v.LSN
+	l.Unlock()
+	t, err := s.readImage(id, lsn, slot, fresh, frame)
+	l.Lock()
+	v.Loading = false
+	l.Wake()
+	if err != nil {
+		if fresh {
+			l.Remove(v)
+			v.Role = blockcache.RoleDead
+		}
+		return frame, err
+	}
+	if v.Role == blockcache.RoleDead {
+		return frame, nil // let go of meanwhile: look again
+	}
+	if fresh {
+		v.LSN, v.Type = t.LSN, t.Type
+	}
+	s.cache.Adopt(v, frame)
+	s.cache.Keep(v)
+	return nil, nil
+}
+
+func (s *Store) readImage(id block.ID, lsn block.LSN, slot spill.Slot, fresh bool, frame []byte) (block.Trailer, error) {
+	if slot != 0 {
+		return block.Trailer{}, s.cache.ReadSlotInto(slot, id, lsn, frame)
+	}
+	if fresh && s.geo.offset(id) >= s.data.length() {
+		return block.Trailer{}, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
+	}
+	t, err := s.data.read(id, frame)
+	if err == nil && !fresh && t.LSN != lsn {
+		err = s.data.corrupt(id, fmt.Sprintf("it has LSN %v where %v was written", t.LSN, lsn))
+	}
+	return t, err
+}

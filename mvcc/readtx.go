@@ -1,0 +1,80 @@
+package mvcc
+
+import (
+	"fmt"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/snapshot"
+)
+
+// ReadTx sees the store as of one commit for as long as it is open, whatever
+// writers do (L1). It costs nobody anything but the originals it keeps. Not
+// safe for concurrent use. Close it: an open one keeps originals.
+type ReadTx struct {
+	s      *Store
+	reader snapshot.Reader
+	lsn    block.LSN
+	view   view
+	meta   meta
+	open   bool
+}
+
+// SnapshotOptions name a read transaction in Status.
+type SnapshotOptions struct{ Owner, Label string }
+
+// BeginRead opens a read transaction at the newest commit that readers see.
+func (s *Store) BeginRead() (*ReadTx, error) { return s.BeginSnapshot(SnapshotOptions{}) }
+
+// BeginSnapshot is BeginRead with a name that operators see in Status: for long
+// readers.
+func (s *Store) BeginSnapshot(o SnapshotOptions) (*ReadTx, error) {
+	if err := s.state.enterUnlessClosed(); err != nil {
+		return nil, err
+	}
+	t := &ReadTx{s: s, open: true}
+	t.reader.Owner, t.reader.Label = o.Owner, o.Label
+	s.snapshots.OpenReader(&t.reader)
+	t.lsn = t.reader.LSN()
+	t.view = view{t.lsn, t.reader.Err}
+	b, err := t.Block(metaBlock)
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("read meta block: %w", err)
+	}
+	t.meta = decodeMeta(b.Payload())
+	b.Release()
+	return t, nil
+}
+
+// LSN is the commit that the transaction sees.
+func (t *ReadTx) LSN() block.LSN { return t.lsn }
+
+// Root is the front door's root as of the transaction's LSN.
+func (t *ReadTx) Root() Root { return t.meta.root }
+
+// Block returns a block as of the transaction's LSN. ErrNotInUse if it was not
+// allocated then, *block.CorruptError, or *snapshot.BrokenError.
+func (t *ReadTx) Block(id block.ID) (Block, error) {
+	if !t.open {
+		return Block{}, ErrTxDone
+	}
+	b, err := t.s.get(id, t.view)
+	if err != nil {
+		return Block{}, err
+	}
+	if err := t.reader.Err(); err != nil {
+		b.Release()
+		return Block{}, err
+	}
+	return b, nil
+}
+
+// Close ends the transaction. Blocks it returned must have been released.
+// Calling it again does nothing.
+func (t *ReadTx) Close() {
+	if t.open {
+		t.open = false
+		t.s.snapshots.CloseReader(&t.reader)
+		t.s.leave()
+	}
+}

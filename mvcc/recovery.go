@@ -1,0 +1,285 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// recovery redoes the commits that the checkpoint in force does not cover. It
+// can be cut and begun again at any point: it writes in place only by the rules
+// of the cleaner, and no checkpoint record before it is through.
+type recovery struct {
+	s        *Store
+	lastFree map[block.ID]block.LSN // newest free of a block in the accepted log (R8)
+	bad      map[block.ID]error     // blocks that cannot be read and had no image yet
+	pinned   *blockcache.Version    // the version being changed
+	lsn      block.LSN
+	at       time.Time
+}
+
+// recover opens the log, repairs torn blocks, redoes, and leaves the store as
+// it was at the newest durable commit.
+func (s *Store) recover() error {
+	a := &s.anchor.now
+	log, err := wal.Open(wal.Options{
+		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
+		LimitBytes: s.opts.LogBytesMax, OnDurable: s.onDurable, Logger: s.opts.Logger,
+	}, wal.Start{Redo: a.redo, Durable: a.durable})
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	s.log = log
+	s.snapshots = snapshot.New(s.cache, log.End(), s.onBroken)
+	s.newest.Store(uint64(log.End()))
+	if err := s.repairTorn(); err != nil {
+		return err
+	}
+	r := &recovery{s: s, lastFree: map[block.ID]block.LSN{}, bad: map[block.ID]error{}, at: a.durableTime}
+	if err := log.Replay(a.redo, r.survey); err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	if err := log.Replay(a.redo, r.redo); err != nil {
+		return fmt.Errorf("redo: %w", err)
+	}
+	for _, err := range r.bad {
+		return fmt.Errorf("redo: no sound copy: %w", err)
+	}
+	s.lastTime = r.at
+	s.lastCommit.Store(r.at.UnixNano())
+	return s.loadMeta()
+}
+
+func (s *Store) onDurable(v block.LSN) {
+	if s.opts.Durability == DurableCommit {
+		s.advance(v)
+	}
+}
+
+// repairTorn puts second copies over blocks whose checksum is bad: only copies
+// written since the checkpoint in force, whose in-place write may have been torn.
+func (s *Store) repairTorn() error {
+	repaired := 0
+	now := make([]byte, s.geo.size)
+	err := s.second.each(s.sequence(), s.data.seed, func(id block.ID, image []byte) error {
+		if _, err := s.data.read(id, now); err == nil || !errors.Is(err, block.ErrCorrupt) {
+			return nil
+		}
+		repaired++
+		if _, err := s.data.file.WriteAt(image, s.geo.offset(id)); err != nil {
+			return fmt.Errorf("repair block %v: %w", id, err)
+		}
+		return nil
+	})
+	if err != nil || repaired == 0 {
+		return err
+	}
+	s.log2.Info("torn blocks repaired from second copies", "blocks", repaired)
+	if err := s.data.file.Sync(); err != nil {
+		return fmt.Errorf("repair: %w", err)
+	}
+	return nil
+}
+
+// each decodes a record.
+func eachEntry(lsn block.LSN, body []byte, f func(e *redoEntry) error) error {
+	rd := redoReader{body}
+	for {
+		e, more, err := rd.next()
+		if err == nil && more {
+			err = f(&e)
+		}
+		if err != nil {
+			return fmt.Errorf("commit %v: %w", lsn, err)
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// survey is the first pass: which blocks are freed, and when.
+func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
+	return eachEntry(lsn, body, func(e *redoEntry) error {
+		switch e.kind {
+		case entryFree:
+			for _, id := range e.ids {
+				r.lastFree[id] = lsn
+			}
+		case entryCommit:
+			if e.at.After(r.at) {
+				r.at = e.at
+			}
+		}
+		return nil
+	})
+}
+
+// redo is the second pass.
+func (r *recovery) redo(lsn block.LSN, body []byte, last bool) error {
+	r.lsn = lsn
+	if err := eachEntry(lsn, body, r.entry); err != nil {
+		return err
+	}
+	s := r.s
+	if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
+		return s.cleaner.clean(lsn)
+	}
+	return nil
+}
+
+func (r *recovery) entry(e *redoEntry) error {
+	switch e.kind {
+	case entryImage:
+		return r.change(e, r.image)
+	case entryDiff:
+		return r.change(e, r.diff)
+	case entryFree:
+		for _, id := range e.ids {
+			r.free(id)
+		}
+	}
+	return nil
+}
+
+// change applies an entry to its block, unless a later free makes it void (R8).
+func (r *recovery) change(e *redoEntry, apply func(*redoEntry) error) error {
+	s := r.s
+	if !s.geo.isVersioned(e.id) {
+		return fmt.Errorf("%w: block %v has no versions", errRedo, e.id)
+	}
+	if r.lsn < r.lastFree[e.id] {
+		return nil
+	}
+	if err := s.data.reserve(e.id); err != nil {
+		return err
+	}
+	return apply(e)
+}
+
+// image replaces the block, whatever it holds, readable or not, unless it is
+// past this commit.
+func (r *recovery) image(e *redoEntry) error {
+	s := r.s
+	delete(r.bad, e.id)
+	b, err := s.get(e.id, view{lsn: newest})
+	if err == nil {
+		past := b.v.LSN >= r.lsn
+		b.Release()
+		if past {
+			return nil
+		}
+	} else if !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, ErrNotInUse) {
+		return err
+	}
+	d, err := s.cache.NewFrame()
+	if err != nil {
+		return err
+	}
+	clear(d)
+	if err := applyRuns(block.Payload(d), e.runs); err != nil {
+		s.cache.GiveFrame(d)
+		return err
+	}
+	r.install(e, d, r.lsn)
+	return nil
+}
+
+// diff applies on exactly the predecessor's LSN and skips what is past (R8).
+func (r *recovery) diff(e *redoEntry) error {
+	s := r.s
+	if _, ok := r.bad[e.id]; ok {
+		return nil // an image must follow
+	}
+	b, err := s.get(e.id, view{lsn: newest})
+	if errors.Is(err, block.ErrCorrupt) {
+		r.bad[e.id] = err
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	have, want := b.v.LSN, r.lsn-e.since
+	if have >= r.lsn {
+		return nil
+	}
+	if have != want {
+		return s.data.corrupt(e.id, fmt.Sprintf("commit %v changes its version %v, but it holds %v", r.lsn, want, have))
+	}
+	d, err := s.cache.NewFrame()
+	if err != nil {
+		return err
+	}
+	copy(d, b.data)
+	if err := applyRuns(block.Payload(d), e.runs); err != nil {
+		s.cache.GiveFrame(d)
+		return err
+	}
+	r.install(e, d, 0)
+	return nil
+}
+
+// install makes a frame the block's head. Nobody reads yet: what it replaces
+// goes at once.
+func (r *recovery) install(e *redoEntry, d []byte, image block.LSN) {
+	s := r.s
+	v := &blockcache.Version{ID: e.id, LSN: r.lsn, Type: e.typ, Role: blockcache.RoleHead, Dirty: true, Rec: r.lsn, Image: image}
+	l := s.cache.Latch(e.id)
+	defer l.Unlock()
+	if h := l.Head(e.id); h != nil {
+		if h.Dirty {
+			v.Rec = h.Rec
+		}
+		if v.Image == 0 {
+			v.Image = h.Image
+		}
+		l.Remove(h)
+		s.cache.Kill(h)
+	}
+	l.Insert(v)
+	s.cache.Adopt(v, d)
+}
+
+// free forgets the block: what was before needs no redo, what comes is an image.
+func (r *recovery) free(id block.ID) {
+	s := r.s
+	if r.lsn < r.lastFree[id] || !s.geo.isVersioned(id) {
+		return
+	}
+	delete(r.bad, id)
+	l := s.cache.Latch(id)
+	defer l.Unlock()
+	if h := l.Head(id); h != nil && h.LSN < r.lsn {
+		l.Remove(h)
+		s.cache.Kill(h)
+	}
+}
+
+// loadMeta reads what the writer keeps in RAM.
+func (s *Store) loadMeta() error {
+	b, err := s.get(metaBlock, view{lsn: newest})
+	if err != nil {
+		return fmt.Errorf("read meta block: %w", err)
+	}
+	s.meta = decodeMeta(b.Payload())
+	b.Release()
+	if uint64(s.meta.highWater) < reserved {
+		return s.data.corrupt(metaBlock, fmt.Sprintf("high-water mark %v is below the reserved places", s.meta.highWater))
+	}
+	groups := s.geo.groups(s.meta.highWater)
+	if int64(groups) > s.data.length()/s.geo.offset(1)+1 {
+		return s.data.corrupt(metaBlock, fmt.Sprintf("high-water mark %v is beyond the file", s.meta.highWater))
+	}
+	s.hints = make([]uint64, groups)
+	for g := range s.hints {
+		s.hints[g] = reserved
+	}
+	return nil
+}

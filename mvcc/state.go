@@ -1,0 +1,96 @@
+package mvcc
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// state is the store's life:
+//
+//	open --fail--> failed --Close--> closed
+//	open --Close--> closing --(users gone or broken)--> closed
+//
+// A failed store still reads and serves backups of what is durable (L8).
+type state struct {
+	failed  atomic.Pointer[error]
+	closing atomic.Bool
+
+	mu    sync.Mutex
+	users int // open transactions, snapshots, backups
+	idle  chan struct{}
+}
+
+// failure is nil, or ErrPoisoned with the first cause.
+func (t *state) failure() error {
+	if e := t.failed.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// writable is nil if a write transaction may begin.
+func (t *state) writable() error {
+	if t.closing.Load() {
+		return ErrClosed
+	}
+	return t.failure()
+}
+
+// enter counts a user.
+func (t *state) enter() {
+	t.mu.Lock()
+	t.users++
+	t.mu.Unlock()
+}
+
+// enterUnlessClosed counts a user if the store is open.
+func (t *state) enterUnlessClosed() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing.Load() {
+		return ErrClosed
+	}
+	t.users++
+	return nil
+}
+
+// leave ends what enter began.
+func (t *state) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users--
+	if t.users == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// shut lets nobody in any more; the channel is closed when all have left. Only
+// the first call succeeds.
+func (t *state) shut() (idle <-chan struct{}, first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closing.CompareAndSwap(false, true) {
+		return nil, false
+	}
+	ch := make(chan struct{})
+	if t.users == 0 {
+		close(ch)
+	} else {
+		t.idle = ch
+	}
+	return ch, true
+}
+
+// fail poisons the store with its first failure (L8) and returns the error that
+// users get.
+func (s *Store) fail(cause error) error {
+	e := fmt.Errorf("%w: %w", ErrPoisoned, cause)
+	if s.state.failed.CompareAndSwap(nil, &e) {
+		s.log2.Error("store failed: no commit is taken until it is opened again", "cause", cause)
+		s.events.send(Event{Kind: EventFailed, Err: cause})
+	}
+	s.cleaner.kick() // it stops, and wakes those who wait for it
+	return *s.state.failed.Load()
+}

@@ -1,0 +1,68 @@
+package mvcc
+
+import (
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// Level is one of the levels that can run full.
+type Level struct {
+	Name        string // "ram", "temporary", "overflow", "host", "log"
+	Used, Limit int64  // bytes
+	Peak        int64  // bytes, since the store was opened
+	State       string // "normal", "low", "high", "critical"
+}
+
+// SnapshotStatus is one live snapshot.
+type SnapshotStatus = snapshot.Status
+
+// Status is the store as operators see it.
+type Status struct {
+	Dir             string
+	Database        string
+	Timeline        string
+	BlockSize       int
+	HighWater       block.ID
+	AllocatedBlocks uint64
+	FileBytes       int64 // of the data file
+	NewestLSN       block.LSN
+	DurableLSN      block.LSN
+	RedoLSN         block.LSN // where recovery would begin
+	LastCommit      time.Time
+	Levels          []Level
+	Snapshots       []SnapshotStatus
+	Readers         int
+	Originals       snapshot.Counters
+	Cache           blockcache.Stats
+	Log             wal.Stats
+	LogWaits        int64  // commits that waited for log space
+	DirtyWaits      int64  // commits that waited for the dirty limit
+	Failed          string // why the store is poisoned, or ""
+}
+
+// readersListed is how many readers Status lists; all are counted.
+const readersListed = 1000
+
+// Status looks at everything without stopping anyone.
+func (s *Store) Status() Status {
+	st := Status{
+		Dir: s.dir, Database: s.database.String(), Timeline: s.timeline.String(), BlockSize: s.geo.size,
+		FileBytes: s.data.length(), NewestLSN: s.newestLSN(), DurableLSN: s.log.Durable(), RedoLSN: s.redoStart(),
+		LastCommit: s.lastCommitTime(), Levels: s.levels(),
+		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
+		Cache: s.cache.Stats(), Log: s.log.Stats(),
+		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
+	}
+	if err := s.state.failure(); err != nil {
+		st.Failed = err.Error()
+	}
+	if t, err := s.BeginRead(); err == nil {
+		st.HighWater, st.AllocatedBlocks = t.meta.highWater, t.meta.inUse
+		t.Close()
+	}
+	return st
+}

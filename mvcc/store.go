@@ -1,0 +1,200 @@
+package mvcc
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// Store is an open database. Safe for concurrent use. Close it.
+type Store struct {
+	// Set by Open, then constant.
+	opts       Options
+	dir        string
+	geo        geometry
+	log2       *slog.Logger
+	database   block.DatabaseID
+	timeline   block.TimelineID
+	created    time.Time
+	data       *dataFile
+	second     *doublewrite
+	cache      *blockcache.Cache
+	snapshots  *snapshot.Set
+	log        *wal.Log
+	cleaner    *cleaner
+	events     *events
+	dirtyMax   int64 // frames
+	privateMax int
+	zeros      []byte // one block
+
+	state    state
+	anchor   anchor
+	newest   atomic.Uint64 // LSN of the newest commit
+	sweeping sync.Mutex
+	replaced replacedQueue
+
+	// writer is held by the open write transaction. It guards what follows.
+	writer     sync.Mutex
+	tx         WriteTx
+	meta       meta
+	hints      []uint64 // per group: no free bit below
+	firstGroup uint64
+	redo       redoWriter
+	scratch    []byte // one block
+	logged     int64  // bytes since the last round was asked for
+	lastTime   time.Time
+
+	lastCommit atomic.Int64 // Unix ns, time of the newest commit
+	secured    atomic.Int64
+	waits      waits
+	background sync.WaitGroup
+	quit       chan struct{}
+}
+
+// waits count what a writer waited for: only ever the disk.
+type waits struct{ logSpace, dirtyLimit atomic.Int64 }
+
+// BlockSize is the size of a block in bytes.
+func (s *Store) BlockSize() int { return s.geo.size }
+
+// Dir is the database's directory.
+func (s *Store) Dir() string { return s.dir }
+
+// Database is the id of the database.
+func (s *Store) Database() block.DatabaseID { return s.database }
+
+// Timeline is the id of the history that the store writes.
+func (s *Store) Timeline() block.TimelineID { return s.timeline }
+
+func (s *Store) newestLSN() block.LSN { return block.LSN(s.newest.Load()) }
+
+func (s *Store) leave() { s.state.leave() }
+
+func (s *Store) lastCommitTime() time.Time { return time.Unix(0, s.lastCommit.Load()) }
+
+// pressCleaner asks for a round when the log or the dirty frames are half way
+// to their limits. The writer calls it.
+func (s *Store) pressCleaner(logged int64) {
+	s.lastCommit.Store(s.lastTime.UnixNano())
+	s.logged += logged
+	if s.logged > s.logPress() || s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
+		s.logged = 0
+		s.cleaner.kick()
+	}
+}
+
+func (s *Store) logPress() int64 {
+	limit := s.opts.LogBytesMax
+	if limit == 0 {
+		limit = s.log.Stats().LimitBytes
+	}
+	return limit / 2
+}
+
+// tickEvery is how often ages, watermarks and the log's idle mark are looked at.
+const tickEvery = 100 * time.Millisecond
+
+// tick keeps the clock of snapshots, syncs in DurableInterval, and marks an
+// idle log (R5).
+func (s *Store) tick() {
+	every := tickEvery
+	if s.opts.Durability == DurableInterval {
+		every = min(every, s.opts.SyncInterval)
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	var lastSync time.Time
+	var idleAt block.LSN
+	for {
+		select {
+		case <-s.quit:
+			return
+		case now := <-t.C:
+			s.snapshots.Tick(now)
+			if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
+				lastSync = now
+				s.background1(s.log.Sync(s.log.End()))
+			}
+			if v := s.log.Durable(); v == idleAt && v == s.log.End() {
+				s.background1(s.log.MarkIdle())
+			} else {
+				idleAt = v
+			}
+			s.watch()
+		}
+	}
+}
+
+// background1 turns an error of background work on the log into the store's.
+func (s *Store) background1(err error) {
+	if err != nil && s.state.failure() == nil {
+		_ = s.fail(err)
+	}
+}
+
+// Close ends the store. It waits Options.CloseWait for what is open, then breaks
+// it: its next use gets a typed error (R21). What was committed is made durable,
+// also in the weaker modes; the data file is brought up to date and cut to its
+// high-water mark. Calling it again returns ErrClosed.
+func (s *Store) Close() error {
+	idle, first := s.state.shut()
+	if !first {
+		return ErrClosed
+	}
+	if !s.waitIdle(idle) {
+		s.snapshots.BreakAll(snapshot.ReasonClosed)
+	}
+	s.writer.Lock() // a write transaction that does not end keeps Close waiting
+	defer s.writer.Unlock()
+	close(s.quit)
+	s.background.Wait()
+	s.cleaner.stop()
+	var errs []error
+	if s.state.failure() == nil {
+		errs = append(errs, s.rest())
+	} else {
+		errs = append(errs, s.state.failure())
+	}
+	errs = append(errs, s.release()...)
+	s.events.close()
+	return errors.Join(errs...)
+}
+
+func (s *Store) waitIdle(idle <-chan struct{}) bool {
+	if s.opts.CloseWait < 0 {
+		select {
+		case <-idle:
+			return true
+		default:
+			return false
+		}
+	}
+	t := time.NewTimer(s.opts.CloseWait)
+	defer t.Stop()
+	select {
+	case <-idle:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// rest brings the files to rest: everything in place, nothing to redo.
+func (s *Store) rest() error {
+	if err := s.cleaner.round(); err != nil {
+		return err
+	}
+	s.snapshots.BreakAll(snapshot.ReasonClosed)
+	return s.data.shrink(s.meta.highWater)
+}
+
+func (s *Store) release() []error {
+	return []error{s.log.Close(), s.cache.Close(), s.second.file.Close(), s.data.file.Close()}
+}
