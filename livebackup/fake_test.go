@@ -87,6 +87,9 @@ func (s *fakeSource) Check(ctx context.Context, progress func(done, total uint64
 	if s.check == nil {
 		return mvcc.CheckResult{LSN: s.info.LSN, Blocks: s.info.Blocks}, nil
 	}
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
 	return s.check(ctx, progress)
 }
 

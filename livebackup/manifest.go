@@ -57,17 +57,25 @@ type Object struct {
 
 // Cost is what a backup cost the database while it ran; see [mvcc.Cost].
 type Cost struct {
-	OriginalsMade     uint64 `json:"originals_made"`
-	OriginalsShared   uint64 `json:"originals_shared"`
-	OriginalsSpilled  uint64 `json:"originals_spilled"`
-	RAMPeakBytes      int64  `json:"ram_peak_bytes"`
-	SpillPeakBytes    int64  `json:"spill_peak_bytes"`
-	OverflowPeakBytes int64  `json:"overflow_peak_bytes"`
+	OriginalsMade    uint64 `json:"originals_made"`
+	OriginalsShared  uint64 `json:"originals_shared"`
+	OriginalsSpilled uint64 `json:"originals_spilled"`
+	OriginalsRead    uint64 `json:"originals_read"`
+	HeldBytes        int64  `json:"-"` // now, while the backup runs
+	HeldPeakBytes    int64  `json:"held_peak_bytes"`
+
+	RAMPeakBytes      int64 `json:"ram_peak_bytes"`
+	SpillPeakBytes    int64 `json:"spill_peak_bytes"`
+	OverflowPeakBytes int64 `json:"overflow_peak_bytes"`
 }
 
+// costOf copies field by field: what the store counts may change, a manifest's
+// format may not.
 func costOf(c mvcc.Cost) Cost {
 	return Cost{
-		OriginalsMade: c.OriginalsMade, OriginalsShared: c.OriginalsShared, OriginalsSpilled: c.OriginalsSpilled,
+		OriginalsMade: c.OriginalsMade, OriginalsShared: c.OriginalsShared,
+		OriginalsSpilled: c.OriginalsSpilled, OriginalsRead: c.OriginalsRead,
+		HeldBytes: c.HeldBytes, HeldPeakBytes: c.HeldPeakBytes,
 		RAMPeakBytes: c.RAMPeakBytes, SpillPeakBytes: c.SpillPeakBytes, OverflowPeakBytes: c.OverflowPeakBytes,
 	}
 }

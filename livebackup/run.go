@@ -89,6 +89,9 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 	if err := r.copy(ctx, s); err != nil {
 		return Manifest{}, err
 	}
+	// Every block is in hand and proven: from here on the database need not
+	// pay, and whatever becomes of the session takes nothing away.
+	s.Close()
 	if err := r.blocks.finish(); err != nil {
 		return Manifest{}, err
 	}
@@ -97,10 +100,6 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 	}
 	if err := r.index.out.finish(); err != nil {
 		return Manifest{}, err
-	}
-	// Ended before it is published: from here on the database pays nothing.
-	if err := s.Close(); err != nil {
-		return Manifest{}, fmt.Errorf("close snapshot: %w", err)
 	}
 	return r.manifest(s.Cost()), nil
 }

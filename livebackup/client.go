@@ -1,0 +1,205 @@
+package livebackup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// Client is a database that another process holds open and serves. It holds
+// nothing open: each operation connects. Safe for concurrent use.
+type Client struct{ dir string }
+
+// Dial makes sure that the database in directory dbDir is served, and returns
+// it as a Source. Where nobody answers, the error is ErrNotServed.
+func Dial(dbDir string) (*Client, error) {
+	c := &Client{dir: dbDir}
+	conn, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	conn.nc.Close()
+	return c, nil
+}
+
+// connect opens a connection and greets.
+func (c *Client) connect() (*clientConn, error) {
+	nc, err := dialSocket(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", c.dir, err)
+	}
+	if err = checkServer(nc, c.dir); err == nil {
+		var conn *clientConn
+		if conn, err = greet(nc); err == nil {
+			return conn, nil
+		}
+	}
+	nc.Close()
+	return nil, fmt.Errorf("database %s: admin socket: %w", c.dir, err)
+}
+
+// notServed tells "nobody is there" from what may pass.
+func notServed(err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w (%w)", ErrNotServed, err)
+	}
+	return err
+}
+
+// clientConn is a connection that was greeted.
+type clientConn struct {
+	nc    net.Conn
+	lease time.Duration
+
+	mu sync.Mutex // held while a frame is written
+}
+
+func greet(nc net.Conn) (*clientConn, error) {
+	nc.SetDeadline(time.Now().Add(handshakeMax))
+	// One who refuses us may have closed already: what he said can still be read.
+	_, writeErr := nc.Write(encodePreamble(protocolVersion, protocolVersion))
+	lowest, highest, err := readPreamble(nc)
+	if err != nil {
+		return nil, errors.Join(err, writeErr)
+	}
+	if lowest > protocolVersion || highest < protocolVersion {
+		return nil, fmt.Errorf("%w: the serving process speaks protocol versions %d to %d, this program %d", ErrVersion, lowest, highest, protocolVersion)
+	}
+	c := &clientConn{nc: nc}
+	var w welcome
+	if err := c.expect(frameWelcome, &w, nil); err != nil {
+		return nil, err
+	}
+	c.lease = time.Duration(w.LeaseMillis) * time.Millisecond
+	if w.LeaseMillis < 1 || c.lease <= 0 {
+		return nil, fmt.Errorf("%w: lease of %d ms", ErrProtocol, w.LeaseMillis)
+	}
+	nc.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// send sends a frame, which also renews the lease. It has no error: what the
+// server said before it closed can still be read, and tells more. So a failure
+// only sees to it that whoever reads does not wait for long.
+func (c *clientConn) send(k frameKind, payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nc.SetWriteDeadline(time.Now().Add(c.lease))
+	if _, err := c.nc.Write(appendFrame(nil, k, payload)); err != nil {
+		c.nc.SetReadDeadline(time.Now().Add(closeMax))
+	}
+}
+
+// keep renews the lease until the connection ends.
+func (c *clientConn) keep(ctx context.Context) {
+	tick := time.NewTicker(max(c.lease/3, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.send(frameRenew, nil)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expect reads frames until one of kind k, whose payload goes to v. Progress
+// frames on the way go to progress.
+func (c *clientConn) expect(k frameKind, v any, progress func(done, total uint64)) error {
+	for {
+		kind, length, err := readFrameHeader(c.nc)
+		if err != nil {
+			return c.lost(err)
+		}
+		payload, err := readControl(c.nc, length)
+		if err != nil {
+			return c.lost(err)
+		}
+		switch {
+		case kind == k:
+			return decodeReply(payload, v)
+		case kind == frameError:
+			return decodeError(payload)
+		case kind == frameProgress && progress != nil:
+			var p checkProgress
+			if err := decodeReply(payload, &p); err != nil {
+				return err
+			}
+			progress(p.Done, p.Total)
+		default:
+			return fmt.Errorf("%w: frame %d where %d was due", ErrProtocol, kind, k)
+		}
+	}
+}
+
+func decodeReply(payload []byte, v any) error {
+	if err := json.Unmarshal(payload, v); err != nil {
+		return fmt.Errorf("%w: reply does not decode: %w", ErrProtocol, err)
+	}
+	return nil
+}
+
+// lost explains the end of a connection that gave no reason itself.
+func (c *clientConn) lost(err error) error {
+	if errors.Is(err, ErrProtocol) {
+		return err
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the serving process closed it or ended")
+	}
+	return fmt.Errorf("%w: %w", ErrDisconnected, err)
+}
+
+// call does one request on a connection of its own.
+func (c *Client) call(ctx context.Context, k frameKind, v any, progress func(done, total uint64)) error {
+	conn, err := c.connect()
+	if err != nil {
+		return err
+	}
+	keeping, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer conn.nc.Close()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.nc.Close() })
+	defer stop()
+	wg.Go(func() { conn.keep(keeping) })
+	conn.send(k, nil)
+	err = conn.expect(frameReply, v, progress)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Status is the status of the database in the serving process. Of very many
+// snapshots only the oldest are there.
+func (c *Client) Status(ctx context.Context) (mvcc.Status, error) {
+	var reply statusReply
+	if err := c.call(ctx, frameStatus, &reply, nil); err != nil {
+		return mvcc.Status{}, fmt.Errorf("status: %w", err)
+	}
+	return reply.Status, nil
+}
+
+// Check runs in the serving process. It ends there when ctx does.
+func (c *Client) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
+	var res mvcc.CheckResult
+	if err := c.call(ctx, frameCheck, &res, progress); err != nil {
+		return mvcc.CheckResult{}, fmt.Errorf("check: %w", err)
+	}
+	return res, nil
+}

@@ -1,0 +1,332 @@
+package livebackup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// The protocol of the admin socket, version 1. Numbers are little-endian.
+//
+// Each side first sends a preamble; the server's names the version chosen as
+// both lowest and highest, or its own range when there is none in common, and
+// then closes:
+//
+//	offset  size  field
+//	0       8     magic      "SPWADMIN"
+//	8       4     lowest     version that the sender speaks
+//	12      4     highest    version
+//
+// Then come frames. The server's first is a welcome, or an error:
+//
+//	offset  size  field
+//	0       4     length     of the payload in bytes
+//	4       1     kind
+//	5       3     zero
+//	8             payload
+//
+//	kind  from    payload
+//	1     client  status     none
+//	2     client  check      none
+//	3     client  open       JSON of openRequest
+//	4     client  next       none
+//	5     client  renew      none; has no reply
+//	6     client  close      none
+//	7-9   client             reserved: release, quiesce, resume
+//	0x80  server  welcome    JSON of welcome
+//	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close)
+//	0x82  server  data       blocks, see below; none are left when it holds none
+//	0x83  server  progress   JSON of checkProgress, any number before the reply to check
+//	0xff  server  error      JSON of wireError; the server then closes
+//
+// Payloads have at most 64 KiB, those of data at most what open agreed on:
+//
+//	offset  size  field
+//	0       4     blocks     n, at most openReply.BatchBlocks
+//	4       4     zero
+//	8       72    cost       so far: nine numbers, in the order of costFields
+//	80      n b   images     whole blocks of b bytes
+//	        n 8   numbers    of the blocks
+//
+// Replies come in the order of the requests. At most pipelineMax requests may
+// be unanswered: two next, so that one batch travels while one is used, and a
+// close. A connection has at most one session, opened once. It ends with the
+// connection, however that ends, and when no frame has come for the length of
+// the lease; a client that has nothing to ask sends renew. A client reads what
+// it asked for without delay, whatever its own sink does: a server that cannot
+// write for the length of the lease gives up.
+
+const protocolVersion = 1
+
+const (
+	preambleSize     = 16
+	frameHeaderSize  = 8
+	dataHeaderSize   = 80
+	controlBytesMax  = 64 << 10
+	messageBytesMax  = 4 << 10 // of an error: JSON may write six bytes for one
+	batchBytesMax    = groupBytesMax
+	batchBytesWanted = 1 << 20
+	nextInFlight     = 2
+	pipelineMax      = nextInFlight + 1
+)
+
+var magicAdmin = magic([]byte("SPWADMIN"))
+
+// frameKind is what a frame is.
+type frameKind uint8
+
+const (
+	frameStatus   frameKind = 1
+	frameCheck    frameKind = 2
+	frameOpen     frameKind = 3
+	frameNext     frameKind = 4
+	frameRenew    frameKind = 5
+	frameClose    frameKind = 6
+	frameWelcome  frameKind = 0x80
+	frameReply    frameKind = 0x81
+	frameData     frameKind = 0x82
+	frameProgress frameKind = 0x83
+	frameError    frameKind = 0xff
+)
+
+// welcome says what the client has to keep to.
+type welcome struct {
+	LeaseMillis int64 `json:"lease_ms"`
+}
+
+type openRequest struct {
+	Owner      string `json:"owner"`
+	Label      string `json:"label"`
+	BatchBytes int    `json:"batch_bytes"` // that the client has room for
+}
+
+type openReply struct {
+	Info        mvcc.BackupInfo `json:"info"`
+	BatchBlocks int             `json:"batch_blocks"`
+}
+
+// statusReply is a status that may have been cut to fit into a frame.
+type statusReply struct {
+	Status           mvcc.Status `json:"status"`
+	SnapshotsLeftOut int         `json:"snapshots_left_out"`
+}
+
+type checkProgress struct {
+	Done  uint64 `json:"done"`
+	Total uint64 `json:"total"`
+}
+
+func encodePreamble(lowest, highest uint32) []byte {
+	b := append(make([]byte, 0, preambleSize), magicAdmin[:]...)
+	return le.AppendUint32(le.AppendUint32(b, lowest), highest)
+}
+
+func readPreamble(r io.Reader) (lowest, highest uint32, err error) {
+	var b [preambleSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return 0, 0, err
+	}
+	if magic(b[:8]) != magicAdmin {
+		return 0, 0, fmt.Errorf("%w: it starts with %q", ErrProtocol, b[:8])
+	}
+	return le.Uint32(b[8:]), le.Uint32(b[12:]), nil
+}
+
+// appendFrame appends a whole frame to b.
+func appendFrame(b []byte, k frameKind, payload []byte) []byte {
+	b = le.AppendUint32(b, uint32(len(payload)))
+	b = append(b, byte(k), 0, 0, 0)
+	return append(b, payload...)
+}
+
+// readFrameHeader reads the start of a frame.
+func readFrameHeader(r io.Reader) (k frameKind, length uint32, err error) {
+	var b [frameHeaderSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return 0, 0, err
+	}
+	if b[5]|b[6]|b[7] != 0 {
+		return 0, 0, fmt.Errorf("%w: reserved bytes are not zero", ErrProtocol)
+	}
+	return frameKind(b[4]), le.Uint32(b[0:]), nil
+}
+
+// readControl reads the payload of a frame that is not data.
+func readControl(r io.Reader, length uint32) ([]byte, error) {
+	if length > controlBytesMax {
+		return nil, fmt.Errorf("%w: frame of %d bytes", ErrProtocol, length)
+	}
+	payload := make([]byte, length)
+	if _, err := io.ReadFull(r, payload); err != nil {
+		return nil, noEOF(err)
+	}
+	return payload, nil
+}
+
+// noEOF tells an end within a frame from one between frames.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// costFields are the counts of a cost in the order of the protocol.
+func costFields(c *mvcc.Cost) ([4]*uint64, [5]*int64) {
+	return [4]*uint64{&c.OriginalsMade, &c.OriginalsShared, &c.OriginalsSpilled, &c.OriginalsRead},
+		[5]*int64{&c.HeldBytes, &c.HeldPeakBytes, &c.RAMPeakBytes, &c.SpillPeakBytes, &c.OverflowPeakBytes}
+}
+
+func appendCost(b []byte, c mvcc.Cost) []byte {
+	counts, sizes := costFields(&c)
+	for _, n := range counts {
+		b = le.AppendUint64(b, *n)
+	}
+	for _, n := range sizes {
+		b = le.AppendUint64(b, uint64(*n))
+	}
+	return b
+}
+
+func decodeCost(b []byte) (c mvcc.Cost) {
+	counts, sizes := costFields(&c)
+	for i, n := range counts {
+		*n = le.Uint64(b[i*8:])
+	}
+	for i, n := range sizes {
+		*n = int64(le.Uint64(b[(len(counts)+i)*8:]))
+	}
+	return c
+}
+
+// batch is the payload of a data frame, in a buffer that is used again.
+type batch struct {
+	buf  []byte
+	size int // of a block
+	n    int
+	cost mvcc.Cost
+}
+
+func newBatch(blocks, size int) *batch {
+	return &batch{buf: make([]byte, dataHeaderSize+blocks*(size+8)), size: size}
+}
+
+// images is the room for, or what there is of, block images.
+func (b *batch) images(n int) []byte { return b.buf[dataHeaderSize:][: n*b.size : n*b.size] }
+
+// id is the number of the i-th block.
+func (b *batch) id(i int) block.ID {
+	return block.ID(le.Uint64(b.buf[dataHeaderSize+b.n*b.size+i*8:]))
+}
+
+// seal enters what stands before and behind the images, and returns the payload.
+func (b *batch) seal(ids []block.ID, cost mvcc.Cost) []byte {
+	b.n = len(ids)
+	head := le.AppendUint32(b.buf[:0], uint32(b.n))
+	appendCost(le.AppendUint32(head, 0), cost)
+	tail := b.buf[:dataHeaderSize+b.n*b.size]
+	for _, id := range ids {
+		tail = le.AppendUint64(tail, uint64(id))
+	}
+	return tail
+}
+
+// read takes the payload of a data frame from r.
+func (b *batch) read(r io.Reader, length uint32) error {
+	if length < dataHeaderSize || uint64(length) > uint64(len(b.buf)) {
+		return fmt.Errorf("%w: data frame of %d bytes", ErrProtocol, length)
+	}
+	if _, err := io.ReadFull(r, b.buf[:length]); err != nil {
+		return noEOF(err)
+	}
+	n := uint64(le.Uint32(b.buf))
+	if le.Uint32(b.buf[4:]) != 0 || dataHeaderSize+n*uint64(b.size+8) != uint64(length) {
+		return fmt.Errorf("%w: data frame of %d bytes says %d blocks", ErrProtocol, length, n)
+	}
+	b.n, b.cost = int(n), decodeCost(b.buf[8:])
+	return nil
+}
+
+// wireError is an error on its way through the socket.
+type wireError struct {
+	Code    string   `json:"code"`
+	Message string   `json:"message"`
+	Path    string   `json:"path,omitempty"` // of a block.CorruptError, as the rest
+	Offset  int64    `json:"offset,omitempty"`
+	Block   block.ID `json:"block,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+}
+
+const codeCorrupt = "corrupt"
+
+// wireCodes are the errors that keep their identity on the way. The codes are
+// part of the protocol.
+var wireCodes = []struct {
+	code string
+	err  error
+}{
+	{"lease_expired", ErrLeaseExpired},
+	{"server_closed", ErrServerClosed},
+	{"busy", ErrBusy},
+	{"protocol", ErrProtocol},
+	{"peer_not_allowed", ErrPeerNotAllowed},
+	{"store_closed", mvcc.ErrClosed},
+	{"store_failed", mvcc.ErrPoisoned},
+	{"canceled", context.Canceled},
+}
+
+func encodeError(err error) []byte {
+	w := wireError{Code: "failed", Message: clip(err.Error())}
+	var corrupt *block.CorruptError
+	if errors.As(err, &corrupt) {
+		w.Code, w.Path, w.Reason = codeCorrupt, clip(corrupt.Path), clip(corrupt.Reason)
+		w.Offset, w.Block = corrupt.Offset, corrupt.Block
+	}
+	for _, c := range wireCodes {
+		if w.Code != codeCorrupt && errors.Is(err, c.err) {
+			w.Code = c.code
+			break
+		}
+	}
+	payload, err := json.Marshal(w)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return payload
+}
+
+func clip(s string) string { return s[:min(len(s), messageBytesMax)] }
+
+// RemoteError is an error that happened in the serving process. It matches, by
+// errors.Is, what it was there where both sides know it.
+type RemoteError struct {
+	Message string
+	cause   error
+}
+
+func (e *RemoteError) Error() string { return "serving process: " + e.Message }
+
+// Unwrap yields the error that this was in the serving process, as far as known.
+func (e *RemoteError) Unwrap() error { return e.cause }
+
+func decodeError(payload []byte) error {
+	var w wireError
+	if err := json.Unmarshal(payload, &w); err != nil {
+		return fmt.Errorf("%w: error does not decode: %w", ErrProtocol, err)
+	}
+	e := &RemoteError{Message: w.Message}
+	if w.Code == codeCorrupt {
+		e.cause = &block.CorruptError{Path: w.Path, Offset: w.Offset, Block: w.Block, Reason: w.Reason}
+	}
+	for _, c := range wireCodes {
+		if c.code == w.Code {
+			e.cause = c.err
+		}
+	}
+	return e
+}

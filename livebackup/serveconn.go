@@ -1,0 +1,321 @@
+package livebackup
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// handshakeMax is how long a peer may take to say which versions it speaks.
+const handshakeMax = 5 * time.Second
+
+// serverConn is one client. A goroutine reads requests, so that an end of the
+// connection or of the lease is seen at once, whatever is being done; another
+// answers them, and alone uses the session and writes.
+type serverConn struct {
+	s  *Server
+	nc net.Conn
+
+	session Session // of the answering goroutine, as the next three
+	batch   *batch
+	ids     []block.ID
+	out     []byte
+	broken  bool // a write failed: nothing more may be written
+
+	mu    sync.Mutex // orders deadlines of writes against the end
+	ended bool       // guarded by mu
+}
+
+// request is a frame from the client.
+type request struct {
+	kind    frameKind
+	payload []byte
+}
+
+// serveConn serves one client until either side ends it.
+func (s *Server) serveConn(nc net.Conn) {
+	defer nc.Close()
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(errStopped)
+	c := &serverConn{s: s, nc: nc}
+	stop := context.AfterFunc(ctx, c.end)
+	defer stop()
+	if err := c.handshake(); err != nil {
+		s.o.Logger.Debug("admin handshake", "error", err)
+		return
+	}
+	requests := make(chan request, pipelineMax)
+	var reader sync.WaitGroup
+	reader.Go(func() { cancel(c.read(requests)) })
+	err := c.answer(ctx, requests)
+	// The snapshot goes first: telling the client may take a moment.
+	if c.session != nil {
+		c.session.Close()
+	}
+	c.farewell(err)
+	cancel(err)
+	nc.Close()
+	reader.Wait()
+}
+
+// end makes whatever waits for the client fail now.
+func (c *serverConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.nc.SetDeadline(time.Unix(1, 0))
+}
+
+func (c *serverConn) handshake() error {
+	c.nc.SetDeadline(time.Now().Add(handshakeMax))
+	lowest, highest, err := readPreamble(c.nc)
+	if err != nil {
+		return err
+	}
+	if lowest > protocolVersion || highest < protocolVersion {
+		c.nc.Write(encodePreamble(protocolVersion, protocolVersion))
+		return fmt.Errorf("client speaks versions %d to %d", lowest, highest)
+	}
+	hello, err := json.Marshal(welcome{LeaseMillis: c.s.o.Lease.Milliseconds()})
+	if err != nil {
+		return err
+	}
+	_, err = c.nc.Write(appendFrame(encodePreamble(protocolVersion, protocolVersion), frameWelcome, hello))
+	return err
+}
+
+// read takes requests until the connection or the lease ends, and says which.
+// Each whole frame renews the lease; one that dribbles in does not.
+func (c *serverConn) read(requests chan<- request) error {
+	for {
+		if !c.setReadDeadline() {
+			return ErrDisconnected
+		}
+		kind, length, err := readFrameHeader(c.nc)
+		if err != nil {
+			return lost(err)
+		}
+		payload, err := readControl(c.nc, length)
+		if err != nil {
+			return lost(err)
+		}
+		if kind == frameRenew {
+			continue
+		}
+		select {
+		case requests <- request{kind, payload}:
+		default:
+			return fmt.Errorf("%w: more than %d requests at once", ErrProtocol, pipelineMax)
+		}
+	}
+}
+
+func lost(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrLeaseExpired
+	case errors.Is(err, ErrProtocol):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDisconnected, err)
+}
+
+func (c *serverConn) setReadDeadline() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.nc.SetReadDeadline(time.Now().Add(c.s.o.Lease))
+	}
+	return !c.ended
+}
+
+// answer handles requests in their order and returns why it stopped.
+func (c *serverConn) answer(ctx context.Context, requests <-chan request) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case r := <-requests:
+			err := c.handle(ctx, r)
+			if cause := context.Cause(ctx); cause != nil {
+				return cause // what went wrong then, went wrong because of this
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *serverConn) handle(ctx context.Context, r request) error {
+	if len(r.payload) > 0 && r.kind != frameOpen {
+		return fmt.Errorf("%w: request %d has a payload", ErrProtocol, r.kind)
+	}
+	switch r.kind {
+	case frameStatus:
+		return c.status(ctx)
+	case frameCheck:
+		return c.check(ctx)
+	case frameOpen:
+		return c.open(ctx, r.payload)
+	case frameNext:
+		return c.next(ctx)
+	case frameClose:
+		return c.close()
+	}
+	return fmt.Errorf("%w: request %d is unknown", ErrProtocol, r.kind)
+}
+
+func (c *serverConn) status(ctx context.Context) error {
+	st, err := c.s.src.Status(ctx)
+	if err != nil {
+		return err
+	}
+	reply := statusReply{Status: st}
+	for {
+		payload, err := json.Marshal(reply)
+		if err != nil || len(payload) <= controlBytesMax || len(reply.Status.Snapshots) == 0 {
+			return errors.Join(err, c.write(frameReply, payload))
+		}
+		// The oldest cost most, and come first: leave out from the end.
+		keep := len(reply.Status.Snapshots) / 2
+		reply.Status.Snapshots, reply.SnapshotsLeftOut = st.Snapshots[:keep], len(st.Snapshots)-keep
+	}
+}
+
+// checkReportEvery is how often a check tells how far it is.
+const checkReportEvery = 200 * time.Millisecond
+
+func (c *serverConn) check(ctx context.Context) error {
+	var last time.Time
+	var failed error
+	res, err := c.s.src.Check(ctx, func(done, total uint64) {
+		if now := time.Now(); failed == nil && now.Sub(last) >= checkReportEvery {
+			last = now
+			failed = c.reply(frameProgress, checkProgress{done, total})
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	return c.replyCheck(res)
+}
+
+// replyCheck leaves out problems that do not fit, and says so.
+func (c *serverConn) replyCheck(res mvcc.CheckResult) error {
+	room := controlBytesMax / 2
+	for i, p := range res.Problems {
+		p = clip(p)
+		quoted, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
+		if room -= len(quoted) + 1; room < 0 {
+			left := fmt.Sprintf("and %d more", len(res.Problems)-i)
+			res.Problems = append(res.Problems[:i:i], left)
+			break
+		}
+		res.Problems[i] = p
+	}
+	return c.reply(frameReply, res)
+}
+
+func (c *serverConn) open(ctx context.Context, payload []byte) error {
+	if c.session != nil {
+		return fmt.Errorf("%w: a session is open", ErrProtocol)
+	}
+	var req openRequest
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil || req.BatchBytes < 1 {
+		return fmt.Errorf("%w: open request does not decode: %v", ErrProtocol, err)
+	}
+	if err := errors.Join(checkText("owner", req.Owner), checkText("label", req.Label)); err != nil {
+		return err
+	}
+	session, err := c.s.src.Open(ctx, SessionOptions{Owner: req.Owner, Label: req.Label})
+	if err != nil {
+		return err
+	}
+	c.session = session
+	info := session.Info()
+	blocks := max(1, min(req.BatchBytes, c.s.o.BatchBytes)/info.BlockSize)
+	c.batch, c.ids = newBatch(blocks, info.BlockSize), make([]block.ID, blocks)
+	return c.reply(frameReply, openReply{Info: info, BatchBlocks: blocks})
+}
+
+// next hands out one batch. The store is done with it before the first byte is
+// written: a slow client keeps nobody waiting.
+func (c *serverConn) next(ctx context.Context) error {
+	if c.session == nil {
+		return fmt.Errorf("%w: no session is open", ErrProtocol)
+	}
+	n, err := c.session.Next(ctx, c.batch.images(len(c.ids)), c.ids)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	return c.write(frameData, c.batch.seal(c.ids[:n], c.session.Cost()))
+}
+
+func (c *serverConn) close() error {
+	if c.session == nil {
+		return fmt.Errorf("%w: no session is open", ErrProtocol)
+	}
+	if err := c.session.Close(); err != nil {
+		return err
+	}
+	return c.reply(frameReply, c.session.Cost())
+}
+
+func (c *serverConn) reply(k frameKind, v any) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(payload) > controlBytesMax {
+		return fmt.Errorf("reply of %d bytes is too large for a frame", len(payload))
+	}
+	return c.write(k, payload)
+}
+
+// write sends a frame. It waits for the client no longer than a lease, and not
+// at all once the connection has ended.
+func (c *serverConn) write(k frameKind, payload []byte) error {
+	c.mu.Lock()
+	if !c.ended {
+		c.nc.SetWriteDeadline(time.Now().Add(c.s.o.Lease))
+	}
+	c.mu.Unlock()
+	c.out = appendFrame(c.out[:0], k, payload)
+	if _, err := c.nc.Write(c.out); err != nil {
+		c.broken = true
+		return lost(err)
+	}
+	return nil
+}
+
+// farewell tells the client why, if it can still be told.
+func (c *serverConn) farewell(err error) {
+	c.s.o.Logger.Debug("admin connection ended", "reason", err)
+	if c.broken || errors.Is(err, ErrDisconnected) {
+		return
+	}
+	if errors.Is(err, ErrLeaseExpired) {
+		c.s.o.Logger.Warn("admin client was silent for too long; its snapshot was closed", "lease", c.s.o.Lease)
+	}
+	c.mu.Lock()
+	c.ended = true
+	c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	c.mu.Unlock()
+	c.nc.Write(appendFrame(nil, frameError, encodeError(err)))
+}
