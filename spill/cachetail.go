@@ -2,25 +2,25 @@ package spill
 
 import "github.com/spillwaydb/spillway/internal/vfs"
 
-// cacheTailRuns bounds what temporary storage leaves in the page cache of a
-// directory: as many runs of at most stageBytes (8 MiB).
-const cacheTailRuns = 32
+// cacheTailBytes is how much is written to a directory between two sweeps of
+// its file out of the page cache.
+const cacheTailBytes = 8 << 20
 
-// cacheTail keeps spill writes from filling the page cache (R17). A page can be
-// dropped only once it is clean, so each run is asked for twice: when it was
-// written, which starts its writeback, and when cacheTailRuns others were
-// written behind it, which drops it.
+// cacheTail keeps temporary storage from filling the page cache (R17). A page
+// can be dropped only once it is clean, and a fast writer runs ahead of the
+// device. So each run is dropped when it was written, which only starts its
+// writeback, and every cacheTailBytes the whole file is: that finds what has
+// become clean since, and what reads brought in, and costs what is cached.
 type cacheTail struct {
-	runs [cacheTailRuns]struct{ off, n int64 }
-	next int
+	since int64 // bytes written since the last sweep
 }
 
-func (t *cacheTail) written(f vfs.File, off, n int64) {
+// written follows a write of n bytes to f, which may be fileBytesMax long.
+func (t *cacheTail) written(f vfs.File, off, n, fileBytesMax int64) {
 	f.DropCache(off, n)
-	oldest := &t.runs[t.next]
-	if oldest.n > 0 {
-		f.DropCache(oldest.off, oldest.n)
+	t.since += n
+	if t.since >= cacheTailBytes {
+		t.since = 0
+		f.DropCache(0, fileBytesMax)
 	}
-	oldest.off, oldest.n = off, n
-	t.next = (t.next + 1) % cacheTailRuns
 }

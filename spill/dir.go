@@ -156,7 +156,7 @@ func (d *dir) reserve(first, n int) (enough bool, err error) {
 // taken. If that fails too, the next growth takes the same place.
 func (d *dir) undoReserve(first, n int) {
 	d.mu.Lock()
-	atEnd := first+n >= d.space.extents()
+	atEnd := d.space.holesFrom(first)
 	d.mu.Unlock()
 	off := d.offset(first)
 	if atEnd {

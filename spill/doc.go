@@ -25,10 +25,12 @@
 //   - Nothing wrong is ever returned: each slot is bound to its block number,
 //     LSN, place and use. A stale, misplaced, lost or damaged write is a
 //     *block.CorruptError.
-//   - The page cache stays the database's (R17): writeback is started behind
-//     each run and its pages are dropped when they are clean; what stays is
-//     cacheTailRuns runs for each directory. O_DIRECT would need aligned
-//     buffers at every caller, and gains nothing that was measurable.
+//   - The page cache stays the database's (R17): writeback of each run is
+//     started at once, and every cacheTailBytes all clean pages of the file are
+//     dropped; what stays is that much, and what the device has yet to write.
+//     Linux only: no other system has such advice. O_DIRECT would do without
+//     the advice, but not every file system has it, and it needs aligned
+//     buffers on every read.
 //   - Nothing is synced: after a crash nobody could find it.
 //   - Space goes back as it frees: a wholly free extent is punched out, a free
 //     tail is cut off, by a goroutine of the store (trim.go), after trimDelay

@@ -14,10 +14,12 @@ import (
 // it, and it means nothing without the slots' numbers in this process's RAM.
 //
 // A plain slot is the block itself, sealed (block.Seal) with the slot's seed:
-// CRC-32C of the eight bytes of its Slot number, started from the database's
-// seed. Slot numbers that differ only within 32 neighbouring bits never have the
-// same seed (a CRC finds every burst as long as itself), so each of the 2^20
-// uses of a place has its own; others share one once in 2^32.
+//
+//	database's seed ^ low half of Slot ^ (high half of Slot * 0x9E3779B1)
+//
+// A CRC that starts from another seed always differs. So no two uses of one
+// place (2^20 of them), and no two of 4096 neighbouring places, are ever taken
+// for each other; places further apart share a seed once in 2^32.
 //
 // An encrypted slot:
 //
@@ -50,7 +52,7 @@ const (
 )
 
 // The encrypted fields fill the trailer exactly.
-const _ = uint(block.TrailerSize-(1+tagSize+useSize)) + uint((1+tagSize+useSize)-block.TrailerSize)
+var _ = [1]struct{}{}[block.TrailerSize-(1+tagSize+useSize)]
 
 // codec turns blocks into slots and back, in place.
 type codec struct {
@@ -86,8 +88,8 @@ func (c *codec) encode(b []byte, id block.ID, lsn block.LSN, slot Slot, use uint
 	b[at] = typ
 	var counter [8]byte
 	binary.LittleEndian.PutUint64(counter[:], use)
-	nonce, data := nonceOf(counter[:useSize]), additionalData(id, lsn, slot)
-	c.aead.Seal(b[:0], nonce[:], b[:at+1], data[:])
+	nonce, data := gcmInput(counter[:useSize], id, lsn, slot)
+	c.aead.Seal(b[:0], nonce, b[:at+1], data)
 	copy(b[len(b)-useSize:], counter[:])
 }
 
@@ -112,27 +114,27 @@ func (c *codec) decode(b []byte, id block.ID, lsn block.LSN, slot Slot) (reason 
 
 func (c *codec) decrypt(b []byte, id block.ID, lsn block.LSN, slot Slot) (t block.Trailer, reason string) {
 	at := len(b) - block.TrailerSize
-	nonce, data := nonceOf(b[len(b)-useSize:]), additionalData(id, lsn, slot)
-	if _, err := c.aead.Open(b[:0], nonce[:], b[:len(b)-useSize], data[:]); err != nil {
+	nonce, data := gcmInput(b[len(b)-useSize:], id, lsn, slot)
+	if _, err := c.aead.Open(b[:0], nonce, b[:len(b)-useSize], data); err != nil {
 		return t, "authentication tag does not agree"
 	}
 	return block.Trailer{Type: block.Type(b[at]), ID: id, LSN: lsn}, ""
 }
 
 func (c *codec) slotSeed(slot Slot) block.Seed {
-	var n [8]byte
-	binary.LittleEndian.PutUint64(n[:], uint64(slot))
-	return block.Seed(block.Checksum(c.seed, n[:]))
+	return c.seed ^ block.Seed(slot) ^ block.Seed(slot>>32)*0x9E3779B1
 }
 
-func nonceOf(use []byte) (nonce [12]byte) {
-	copy(nonce[:], use)
-	return nonce
-}
+const nonceSize = 12
 
-func additionalData(id block.ID, lsn block.LSN, slot Slot) (data [24]byte) {
+// gcmInput is nonce and additional data, together because both are needed on
+// the heap.
+func gcmInput(use []byte, id block.ID, lsn block.LSN, slot Slot) (nonce, data []byte) {
+	in := make([]byte, nonceSize+24)
+	nonce, data = in[:nonceSize], in[nonceSize:]
+	copy(nonce, use)
 	binary.LittleEndian.PutUint64(data[0:], uint64(id))
 	binary.LittleEndian.PutUint64(data[8:], uint64(lsn))
 	binary.LittleEndian.PutUint64(data[16:], uint64(slot))
-	return data
+	return nonce, data
 }

@@ -208,6 +208,16 @@ func (s *space) growth(n int) (first, count int) {
 	return first, count
 }
 
+// holesFrom reports whether the file has no space from an extent on.
+func (s *space) holesFrom(extent int) bool {
+	for _, c := range s.class[extent:] {
+		if c != hole {
+			return false
+		}
+	}
+	return true
+}
+
 // resize lengthens the map by holes, or cuts off extents that are leaving.
 func (s *space) resize(extents int) {
 	before := s.extents()

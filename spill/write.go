@@ -93,7 +93,7 @@ func (s *Store) writeRun(d *dir, r run, items []Item, slots []Slot, now time.Tim
 		s.wakeFor(d)
 		return false
 	}
-	d.tail.written(d.file, off, int64(len(buf)))
+	d.tail.written(d.file, off, int64(len(buf)), d.offset(d.space.extentsMax()))
 	d.wrote(slots)
 	s.addUsed(int64(len(buf)))
 	return true
