@@ -208,7 +208,10 @@ func makeFiles(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
 			return err
 		}
 	}
-	log, err := wal.Create(wal.Options{FS: fsys, Dir: logDir, Database: sb.database, Timeline: sb.timeline}, base)
+	log, err := wal.Create(wal.Options{
+		FS: fsys, Dir: logDir, Database: sb.database, Timeline: sb.timeline,
+		SegmentBytes: wal.SegmentBytesMin, // soon full; the next one has the size that Options ask for
+	}, base)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spillwaydb/spillway/internal/hostmem"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/spill"
+	"github.com/spillwaydb/spillway/wal"
 )
 
 // Durability says when a commit is acknowledged.
@@ -28,6 +29,19 @@ const (
 	// backup, when the log's buffer is full, and at Close: for bulk loads.
 	DurableNever
 )
+
+// LogBytesMin is the least Options.LogBytesMax: three of the smallest segments.
+const LogBytesMin = 3 * wal.SegmentBytesMin
+
+// segmentBytes is the size of new segments of the log: eight of them fit into
+// its limit, so that it is recycled in small steps. 0: the log's own default.
+func (o *Options) segmentBytes() int64 {
+	const most = 16 << 20
+	if o.LogBytesMax == 0 {
+		return 0
+	}
+	return min(max(o.LogBytesMax/8&^4095, wal.SegmentBytesMin), most)
+}
 
 // TempDir is a directory for temporary storage and how many bytes of it may be
 // used.
@@ -59,7 +73,8 @@ type Options struct {
 	Durability   Durability
 	SyncInterval time.Duration // of DurableInterval; 0: 100 ms
 
-	// LogBytesMax bounds the log that recovery needs. 0: 256 MiB.
+	// LogBytesMax bounds the log that recovery needs, at least LogBytesMin.
+	// 0: 256 MiB.
 	LogBytesMax int64
 	// CloseWait is how long Close waits for open transactions, snapshots and
 	// backups before it breaks them (R21). 0: 5 s; negative: not at all.
@@ -107,8 +122,8 @@ func (o *Options) validate() error {
 		return optionError("Durability %d is unknown", o.Durability)
 	case o.SyncInterval < 0:
 		return optionError("SyncInterval %v is negative", o.SyncInterval)
-	case o.LogBytesMax < 0:
-		return optionError("LogBytesMax %d is negative", o.LogBytesMax)
+	case o.LogBytesMax != 0 && o.LogBytesMax < LogBytesMin:
+		return optionError("LogBytesMax %d is below %d", o.LogBytesMax, LogBytesMin)
 	}
 	return o.sizeRAM()
 }

@@ -30,7 +30,7 @@ func (s *Store) recover() error {
 	a := &s.anchor.now
 	log, err := wal.Open(wal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
-		LimitBytes: s.opts.LogBytesMax, OnDurable: s.onDurable, Logger: s.opts.Logger,
+		SegmentBytes: s.opts.segmentBytes(), LimitBytes: s.opts.LogBytesMax, OnDurable: s.onDurable, Logger: s.opts.Logger,
 	}, wal.Start{Redo: a.redo, Durable: a.durable})
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
