@@ -155,20 +155,27 @@ func (l *localObjects) Claim(ctx context.Context, name string, note []byte) (io.
 	if err != nil {
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	}
-	if err = f.Lock(); errors.Is(err, vfs.ErrLocked) {
-		err = ErrClaimed
-	}
-	if err == nil {
-		_, err = l.fs.Lstat(l.path(name)) // the one before us may have removed it
-	}
-	if err == nil {
-		_, err = f.WriteAt(note, 0)
-	}
-	if err != nil {
+	if err := l.lockClaim(f, name, note); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	}
 	return f, nil
+}
+
+func (l *localObjects) lockClaim(f vfs.File, name string, note []byte) error {
+	if err := f.Lock(); errors.Is(err, vfs.ErrLocked) {
+		return ErrClaimed
+	} else if err != nil {
+		return err
+	}
+	if _, err := l.fs.Lstat(l.path(name)); err != nil {
+		return err // the one before us has removed it
+	}
+	if _, err := f.WriteAt(note, 0); err != nil {
+		l.fs.Remove(l.path(name)) // ours; the first error is the one to tell
+		return err
+	}
+	return nil
 }
 
 // localWriter is an object under its temporary name, locked.

@@ -147,13 +147,21 @@ func (r *restore) swap(building string) error {
 		return err
 	}
 	if err := fsys.Rename(building, target); err != nil {
-		return fmt.Errorf("put database in place: %w", err)
+		return errors.Join(fmt.Errorf("put database in place: %w", err), r.takeBack(building))
 	}
 	if err := fsys.SyncDir(r.place.parent); err != nil {
-		// Not known to be durable: take it away again, so that nobody relies on it.
-		return errors.Join(fmt.Errorf("make the new name durable: %w", err), fsys.Rename(target, building))
+		return errors.Join(fmt.Errorf("make the new name durable: %w", err), r.takeBack(building))
 	}
 	return nil
+}
+
+// takeBack undoes a rename that may have happened, though it is not known to be
+// durable: nobody is to rely on what an error says is not there.
+func (r *restore) takeBack(building string) error {
+	if _, err := r.o.FS.Lstat(building); !errors.Is(err, fs.ErrNotExist) {
+		return err // nil: it is still where it was built
+	}
+	return r.o.FS.Rename(r.place.target, building)
 }
 
 // removeTree removes dir and what is in it. It follows no links.

@@ -72,8 +72,10 @@ func (s *Server) serveConn(nc net.Conn) {
 func (c *serverConn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended = true
-	c.nc.SetDeadline(time.Unix(1, 0))
+	if !c.ended { // else the farewell is under way
+		c.ended = true
+		c.nc.SetDeadline(time.Unix(1, 0))
+	}
 }
 
 func (c *serverConn) handshake() error {
