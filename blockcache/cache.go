@@ -55,7 +55,7 @@ type Cache struct {
 func Open(o Options) (*Cache, error) {
 	c := &Cache{opts: o}
 	for i := range c.latches {
-		c.latches[i].init(c)
+		c.latches[i].init()
 	}
 	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
 	c.frames.init(o.BlockSize)

@@ -16,7 +16,9 @@ var ErrNoMemory = errors.New("no memory for a frame")
 // twice for the collector's slack (L9).
 const descriptorBytes = 2 * 192
 
-const chunkBytes = 1 << 20
+// chunkBytes is a multiple of what the system may map as one large page: frames
+// are touched at random, and small pages would cost a walk each.
+const chunkBytes = 4 << 20
 
 // frames is the off-heap memory of all frames. Memory is mapped in chunks when
 // it is first needed. Frames beyond the limit are overflow: when they come back

@@ -16,9 +16,15 @@ const latchCount = 128 // power of two
 type Latch struct {
 	mu     sync.Mutex
 	loaded sync.Cond
-	table  []*Version // buckets, chained by Version.hash; a power of two
+	table  []entry // open addressing, linear probing; a power of two, at most half full
 	heads  int
-	cache  *Cache
+}
+
+// entry is one place of a latch's table. The number stands beside the pointer,
+// so that a look-up touches one cache line until it has found its version.
+type entry struct {
+	id block.ID
+	v  *Version // nil: empty
 }
 
 // Latch locks and returns the latch of a block.
@@ -34,10 +40,9 @@ func (c *Cache) latchOf(id block.ID) *Latch {
 
 func hash(id block.ID) uint64 { return uint64(id) * 0x9e3779b97f4a7c15 }
 
-func (l *Latch) init(c *Cache) {
-	l.cache = c
+func (l *Latch) init() {
 	l.loaded.L = &l.mu
-	l.table = make([]*Version, 16)
+	l.table = make([]entry, 16)
 }
 
 // Lock takes a latch again that [Cache.Latch] returned.
@@ -53,75 +58,75 @@ func (l *Latch) Wait() { l.loaded.Wait() }
 // Wake lets everyone go on who waits on this latch.
 func (l *Latch) Wake() { l.loaded.Broadcast() }
 
-func (l *Latch) bucket(id block.ID) **Version {
-	return &l.table[hash(id)>>16&uint64(len(l.table)-1)]
+// home is where the search for a block begins.
+func (l *Latch) home(id block.ID) int { return int(hash(id) >> 16 & uint64(len(l.table)-1)) }
+
+// find is the place of a block in the table, or the empty place where it would
+// go.
+func (l *Latch) find(id block.ID) int {
+	at := l.home(id)
+	for l.table[at].v != nil && l.table[at].id != id {
+		at = (at + 1) & (len(l.table) - 1)
+	}
+	return at
 }
 
 // Head is the table's entry for a block: its newest version (which may be
 // loading, or say that the block is free), or nil when the newest version is
 // in place in the data file and nowhere else.
-func (l *Latch) Head(id block.ID) *Version {
-	for v := *l.bucket(id); v != nil; v = v.hash {
-		if v.ID == id {
-			return v
-		}
-	}
-	return nil
-}
+func (l *Latch) Head(id block.ID) *Version { return l.table[l.find(id)].v }
 
 // Insert makes v the head of a block that has no entry.
 func (l *Latch) Insert(v *Version) {
-	if l.heads >= 2*len(l.table) {
+	if 2*(l.heads+1) > len(l.table) {
 		l.grow()
 	}
-	b := l.bucket(v.ID)
-	v.hash, *b = *b, v
+	l.table[l.find(v.ID)] = entry{v.ID, v}
 	v.Role = RoleHead
 	l.heads++
 }
 
 func (l *Latch) grow() {
 	old := l.table
-	l.table = make([]*Version, 2*len(old))
-	for _, v := range old {
-		for v != nil {
-			next := v.hash
-			b := l.bucket(v.ID)
-			v.hash, *b = *b, v
-			v = next
+	l.table = make([]entry, 2*len(old))
+	for _, e := range old {
+		if e.v != nil {
+			l.table[l.find(e.id)] = e
 		}
 	}
 }
 
-// Remove takes the head v out of the table.
+// Remove takes the head v out of the table. Entries that were pushed past its
+// place move back, so that no search meets a gap before its end.
 func (l *Latch) Remove(v *Version) {
-	for p := l.bucket(v.ID); *p != nil; p = &(*p).hash {
-		if *p == v {
-			*p, v.hash = v.hash, nil
-			l.heads--
-			return
+	gap := l.find(v.ID)
+	if l.table[gap].v != v {
+		return
+	}
+	l.heads--
+	mask := len(l.table) - 1
+	for at := (gap + 1) & mask; l.table[at].v != nil; at = (at + 1) & mask {
+		if home := l.home(l.table[at].id); (at-home)&mask >= (at-gap)&mask {
+			l.table[gap], gap = l.table[at], at
 		}
 	}
+	l.table[gap] = entry{}
 }
 
 // Replace puts v in the place of the head old, which becomes pending behind it.
 func (l *Latch) Replace(old, v *Version) {
-	for p := l.bucket(v.ID); *p != nil; p = &(*p).hash {
-		if *p == old {
-			v.hash, *p, old.hash = old.hash, v, nil
-			break
-		}
-	}
+	l.table[l.find(old.ID)] = entry{v.ID, v}
 	v.Role = RoleHead
 	v.Older = old
 	old.Role = RolePending
 }
 
-// Heads calls f for every head under this latch, which the caller holds.
+// Heads calls f for every head under this latch, which the caller holds. f does
+// not change the table.
 func (l *Latch) Heads(f func(*Version)) {
-	for _, v := range l.table {
-		for ; v != nil; v = v.hash {
-			f(v)
+	for _, e := range l.table {
+		if e.v != nil {
+			f(e.v)
 		}
 	}
 }

@@ -53,7 +53,6 @@ type Version struct {
 	Older   *Version   // the version this one replaced, while that is pending
 	Holder  Holder     // of an original
 	freq    uint8      // hits since it was queued, at most freqMax
-	hash    *Version   // next in the bucket
 
 	// Guarded by lists.mu.
 	queue      queue
@@ -75,13 +74,3 @@ func (v *Version) Pin() { v.pins.Add(1) }
 
 // Pinned reports whether anyone holds a pin.
 func (v *Version) Pinned() bool { return v.pins.Load() > 0 }
-
-// held is how many bytes the version takes from RAM and temporary storage
-// together: what letting go of it would free.
-func (v *Version) held() int64 {
-	n := int64(0)
-	if v.data != nil {
-		n += int64(len(v.data))
-	}
-	return n
-}

@@ -213,6 +213,7 @@ func (c *cleaner) batch(ids []block.ID, upTo block.LSN) error {
 		last = max(last, lsn)
 	}
 	defer c.unpin()
+	s.awaitAppended(last)
 	if err := s.log.Sync(last); err != nil {
 		return err
 	}

@@ -91,9 +91,12 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 		}
 	}
 	s.lastTime = at
+	s.publishing.Lock()
 	t.publish(lsn)
+	err := s.log.Append(lsn, w.buf, true)
+	s.publishing.Unlock()
 	s.pressCleaner(int64(len(w.buf)))
-	if err := s.log.Append(lsn, w.buf, true); err != nil {
+	if err != nil {
 		return 0, s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
 	}
 	if cap(w.buf) > 2*wal.RecordBytesMax {
@@ -206,6 +209,14 @@ func (s *Store) publishOne(p *private, lsn block.LSN) {
 	if p.base != nil {
 		s.cache.Unpin(p.base)
 		p.base = nil
+	}
+}
+
+// awaitAppended returns when a commit that was found published is in the log.
+func (s *Store) awaitAppended(lsn block.LSN) {
+	if lsn > s.log.End() {
+		s.publishing.Lock()
+		s.publishing.Unlock() //nolint:staticcheck // only waiting for who holds it
 	}
 }
 

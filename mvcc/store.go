@@ -40,6 +40,9 @@ type Store struct {
 	sweeping sync.Mutex
 	replaced replacedQueue
 
+	// publishing is held from a commit's publication to its place in the log.
+	publishing sync.Mutex
+
 	// writer is held by the open write transaction. It guards what follows.
 	writer     sync.Mutex
 	tx         WriteTx

@@ -17,3 +17,13 @@ func keepFromDumps(b []byte) error {
 	}
 	return nil
 }
+
+// preferLargePages asks for large pages where b is long enough for them: memory
+// that is touched at random otherwise costs a walk of the page tables each time.
+// Only advice: a kernel without them says no.
+func preferLargePages(b []byte) {
+	const largePage = 2 << 20
+	if len(b) >= largePage {
+		_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+	}
+}

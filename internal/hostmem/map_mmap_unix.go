@@ -25,6 +25,7 @@ func Map(n int) ([]byte, error) {
 	if err := keepFromDumps(b); err != nil {
 		return nil, errors.Join(err, Unmap(b))
 	}
+	preferLargePages(b)
 	return b, nil
 }
 
