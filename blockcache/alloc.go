@@ -34,6 +34,7 @@ func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 		if c.makeRoom(needClean) {
 			continue
 		}
+		c.spiller.demand() // clean frames may be there, but all pinned
 		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
 			if d, err := c.take(extra + c.frames.overflow); d != nil || err != nil {
 				return d, err

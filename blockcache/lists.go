@@ -202,7 +202,7 @@ func (c *Cache) evictOne(l *Latch, v *Version, from *list) bool {
 	case v.Role != RoleHead || v.Dirty || !v.InPlace || v.data == nil:
 		return false // not a clean head any more: its list is no longer this one
 	case v.Pinned() || v.Loading:
-		from.push(v)
+		q.main.push(v) // in use; left in the small list, many such would hide the main one
 		return false
 	case from == &q.small && v.freq > 0:
 		v.freq = 0

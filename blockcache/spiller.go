@@ -21,6 +21,7 @@ type spiller struct {
 	kicked    chan struct{}
 	quit      chan struct{}
 	done      sync.WaitGroup
+	demanded  atomic.Bool // someone waits for a frame
 	full      atomic.Bool // the last write found no room
 	freed     atomic.Bool // slots were freed since
 	batch     []*Version
@@ -44,9 +45,18 @@ func (s *spiller) stop() {
 
 // kick makes the spiller look, if frames are short.
 func (s *spiller) kick() {
-	if s.c.Available() >= s.low {
-		return
+	if s.c.Available() < s.low {
+		s.wake()
 	}
+}
+
+// demand makes the spiller write at least one batch: someone found no frame.
+func (s *spiller) demand() {
+	s.demanded.Store(true)
+	s.wake()
+}
+
+func (s *spiller) wake() {
 	select {
 	case s.kicked <- struct{}{}:
 	default:
@@ -68,7 +78,7 @@ func (s *spiller) run() {
 			return
 		case <-s.kicked:
 		}
-		for s.c.Available() < s.high && s.spillSome() {
+		for (s.demanded.Swap(false) || s.c.Available() < s.high) && s.spillSome() {
 			select {
 			case <-s.quit:
 				return

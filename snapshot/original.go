@@ -43,6 +43,7 @@ func (o *Original) Held(delta int64) {
 	for i := range o.set.backups {
 		if b := o.set.backups[i]; b != nil && o.wants&(1<<i) != 0 {
 			b.held += delta
+			b.heldPeak = max(b.heldPeak, b.held)
 		}
 	}
 }

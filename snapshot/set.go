@@ -76,13 +76,14 @@ func (s *Set) Replaced(v *blockcache.Version) bool {
 	if v.Slot() != 0 {
 		o.bytes += s.cache.BlockBytes()
 	}
-	if byReader {
-		born := s.points[s.search(v.LSN)].born
-		o.sub = s.points[at].list(born)
-		o.sub.add(o)
-	}
 	s.count(o, wants, byReader)
-	o.change(func() { o.wants = wants })
+	o.change(func() {
+		o.wants = wants
+		if byReader {
+			o.sub = s.points[at].list(s.points[s.search(v.LSN)].born)
+			o.sub.add(o)
+		}
+	})
 	v.Role = blockcache.RoleOriginal
 	v.Holder = o
 	s.index.ReplaceOrInsert(o)
