@@ -1,0 +1,199 @@
+package livebackup
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+// resealed returns data with the checksums of its envelope made right again,
+// so that fuzzing gets behind them.
+func resealed(data []byte) []byte {
+	if len(data) < envelopeSize {
+		return data
+	}
+	data = bytes.Clone(data)
+	le.PutUint64(data[48:], uint64(len(data)-envelopeSize))
+	sum := sha(data[envelopeSize:])
+	copy(data[56:], sum[:])
+	le.PutUint32(data[92:], checksum(data[:92]))
+	return data
+}
+
+func FuzzManifest(f *testing.F) {
+	repo, err := OpenRepository(f.Context(), "/repo", RepositoryOptions{FS: simfs.New(), Create: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	res, err := Backup(f.Context(), newFake(1, 20, 4<<10), repo, sweepOptions)
+	if err != nil {
+		f.Fatal(err)
+	}
+	id := res.Manifest.ID
+	data, err := readSmall(f.Context(), repo.objects, objectName(id, kindManifest, 0), manifestBytesMax)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, false)
+	f.Add(bytes.Replace(data, []byte(`"full"`), []byte(`"part"`), 1), true)
+	f.Add(bytes.Replace(data, []byte(`"blocks":20`), []byte(`"blocks":99`), 1), true)
+	f.Add(append(bytes.Clone(data), ' '), true)
+	f.Fuzz(func(t *testing.T, data []byte, reseal bool) {
+		if reseal {
+			data = resealed(data)
+		}
+		m, err := decodeManifest(data, id, repo.id)
+		if err != nil {
+			return
+		}
+		again, err := m.encode(repo.id)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%v: accepted what it would not write:\n%q\n%q", err, data, again)
+		}
+	})
+}
+
+// FuzzIndex feeds sections with right checksums and wrong contents.
+func FuzzIndex(f *testing.F) {
+	groups := groupEntry{object: 1, blocks: 2, offset: 64, stored: 8192}.append(nil)
+	runs := runEntry{first: 4, blocks: 2}.append(nil)
+	f.Add(uint32(1), uint32(1), uint64(4), uint64(5), append(bytes.Clone(groups), runs...))
+	f.Add(uint32(1), uint32(2), uint64(4), uint64(4), append(groups, append(bytes.Clone(runs), runs...)...))
+	f.Fuzz(func(t *testing.T, groups, runs uint32, lowest, highest uint64, body []byte) {
+		h := sectionHeader{groups: groups, runs: runs, lowest: block.ID(lowest), highest: block.ID(highest), crc: checksum(body)}
+		head := h.encode()
+		data := append(encodeObjectHeader(magicIndex, block.DatabaseID{}, BackupID{1, 1}, 1), head[:]...)
+		s, err := readSections(t, append(data, body...))
+		if err != nil {
+			return
+		}
+		// What is accepted tiles its groups: exactly what a reader relies on.
+		blocks := uint64(0)
+		for _, g := range s.groups {
+			blocks += uint64(g.blocks)
+		}
+		for _, r := range s.runs {
+			blocks -= uint64(r.blocks)
+		}
+		if blocks != 0 || s.untiled() != "" {
+			t.Fatalf("accepted %+v", s)
+		}
+	})
+}
+
+// readSections reads an index object that holds one section.
+func readSections(t *testing.T, data []byte) (*section, error) {
+	repo := openRepo(t, simfs.New(), "/repo")
+	id := BackupID{1, 1}
+	if err := repo.put(t.Context(), objectName(id, kindIndex, 1), data); err != nil {
+		t.Fatal(err)
+	}
+	m := &Manifest{ID: id, Objects: []Object{{Kind: string(kindIndex), Number: 1, Size: int64(len(data)), SHA256: sha(data)}}}
+	r := indexReader{in: newSeriesReader(repo.objects, m, kindIndex, magicIndex), blockSize: 4096}
+	defer r.in.close()
+	s, err := r.read(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	kept := *s
+	if _, err := r.read(t.Context()); err != io.EOF {
+		return nil, errStopped
+	}
+	return &kept, nil
+}
+
+// FuzzNames: what parses as a name is a name that we make, and safe to join.
+func FuzzNames(f *testing.F) {
+	for _, name := range []string{"0000000001-0000000a.manifest", "0000000001-0000000a.blocks-00000001.0badcafe.tmp", "../x", "1-1.run"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		id, k, number, temp, ok := parseObjectName(name)
+		if !ok {
+			return
+		}
+		if !temp && objectName(id, k, number) != name {
+			t.Fatalf("%q parses, and is %q", name, objectName(id, k, number))
+		}
+		if !validName(objectName(id, k, number)) {
+			t.Fatalf("%q is no name", name)
+		}
+	})
+}
+
+// FuzzServer sends anything to a server: it ends the connection, closes the
+// session and takes no more memory than it may.
+func FuzzServer(f *testing.F) {
+	open := appendFrame(nil, frameOpen, []byte(`{"owner":"o","label":"l","batch_bytes":8192}`))
+	hello := encodePreamble(1, 1)
+	f.Add(append(bytes.Clone(hello), open...))
+	f.Add(appendFrame(appendFrame(append(bytes.Clone(hello), open...), frameNext, nil), frameClose, nil))
+	f.Add(appendFrame(appendFrame(bytes.Clone(hello), frameStatus, nil), frameCheck, nil))
+	f.Add(encodePreamble(3, 4))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		fake := newFake(1, 5, 4<<10)
+		o, err := ServeOptions{Lease: time.Minute}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newServer(fake, o)
+		ours, theirs := net.Pipe()
+		s.wg.Go(func() { s.serveConn(theirs) })
+		drained := make(chan struct{})
+		go func() { io.Copy(io.Discard, ours); close(drained) }()
+		ours.Write(input)
+		ours.Close()
+		s.wg.Wait()
+		<-drained
+		if fake.openSessions() != 0 {
+			t.Fatal("session left open")
+		}
+	})
+}
+
+// FuzzClient answers a client with anything: it reports an error or blocks that
+// fit, and ends.
+func FuzzClient(f *testing.F) {
+	welcome := appendFrame(encodePreamble(1, 1), frameWelcome, []byte(`{"lease_ms":60000}`))
+	opened := appendFrame(welcome, frameReply, []byte(`{"info":{"BlockSize":4096,"Blocks":1},"batch_blocks":1}`))
+	b := newBatch(1, 4096)
+	f.Add(appendFrame(bytes.Clone(opened), frameData, b.seal([]block.ID{7}, costOfNothing)))
+	f.Add(appendFrame(bytes.Clone(opened), frameError, encodeError(ErrBusy)))
+	f.Add(append(bytes.Clone(opened), 0xff, 0xff, 0xff, 0xff, byte(frameData), 0, 0, 0))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		ours, theirs := net.Pipe()
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			go io.Copy(io.Discard, theirs)
+			theirs.Write(input)
+			theirs.Close()
+		}()
+		useSession(ours)
+		ours.Close()
+		<-answered
+	})
+}
+
+// useSession does what a backup does with a session.
+func useSession(nc net.Conn) {
+	conn, err := greet(nc)
+	if err != nil {
+		return
+	}
+	s, err := openRemote(conn, SessionOptions{})
+	if err != nil {
+		return
+	}
+	buf, ids := make([]byte, 64<<10), make([]block.ID, 3)
+	for err == nil {
+		_, err = s.Next(context.Background(), buf, ids)
+	}
+	s.Close()
+}
