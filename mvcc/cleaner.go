@@ -254,42 +254,48 @@ func (c *cleaner) pick(id block.ID, upTo block.LSN) (block.LSN, error) {
 			l.Wait()
 			continue
 		}
-		if v.Data() == nil {
-			if err := s.fetchSpilled(l, v); err != nil {
-				return 0, err
-			}
-			continue
-		}
 		again, err := s.secure(l, v)
 		if err != nil {
 			return 0, err
 		}
-		if !again {
-			c.add(v)
-			return v.LSN, nil
+		if again {
+			continue
 		}
+		return v.LSN, c.add(l, v)
 	}
 }
 
 // add copies the version's image into the batch, sealed. Under the latch.
-func (c *cleaner) add(v *blockcache.Version) {
+func (c *cleaner) add(l *blockcache.Latch, v *blockcache.Version) error {
 	s := c.s
 	at := len(c.picked) * s.geo.size
 	image := c.buf[at : at+s.geo.size]
-	copy(image, v.Data())
+	if v.Data() != nil {
+		copy(image, v.Data())
+	} else if err := s.readSpilled(l, v, image); err != nil {
+		return err
+	}
 	block.Seal(image, block.Trailer{Type: v.Type, ID: v.ID, LSN: v.LSN}, s.data.seed)
 	v.Pin()
 	c.picked = append(c.picked, picked{v, image, v.Image < s.redoStart()})
+	return nil
 }
 
-// fetchSpilled brings a committed version whose only image is in temporary
-// storage into a frame. If it cannot be read the store fails: data file and log
-// can rebuild the block, which is what opening the store again does (R7). Under
-// the latch, which it releases meanwhile.
-func (s *Store) fetchSpilled(l *blockcache.Latch, v *blockcache.Version) error {
-	return s.fetch(l, v, func(frame []byte) error {
-		return s.cache.ReadSlotInto(v.Slot(), v.ID, v.LSN, frame)
-	})
+// readSpilled reads a committed head whose only image is in temporary storage.
+// It takes no frame: a batch of them would need more than the standing reserve
+// (R7). If it cannot be read the store fails: data file and log can rebuild the
+// block, which is what opening the store again does (R7). Under the latch,
+// which it releases meanwhile; the head stays the head, because who replaces it
+// waits while it is loading.
+func (s *Store) readSpilled(l *blockcache.Latch, v *blockcache.Version, image []byte) error {
+	v.Loading = true
+	slot := v.Slot()
+	l.Unlock()
+	err := s.cache.ReadSlotInto(slot, v.ID, v.LSN, image)
+	l.Lock()
+	v.Loading = false
+	l.Wake()
+	return err
 }
 
 // fetch reads a version's image into a frame of the standing reserve.
@@ -378,13 +384,20 @@ func (s *Store) cleaned(v *blockcache.Version) {
 			h.Rec = max(h.Rec, v.LSN+1)
 		}
 	}
+	for v.Loading { // someone reads it from its slot
+		l.Wait()
+	}
 	if v.Role == blockcache.RoleDead {
 		return
 	}
 	v.InPlace = true
-	if v.Role != blockcache.RoleHead {
+	switch {
+	case v.Role != blockcache.RoleHead:
 		s.cache.Keep(v) // an original that needs no temporary storage now
-	} else {
+	case v.Data() == nil: // it was in its slot only
+		l.Remove(v)
+		s.cache.Kill(v)
+	default:
 		from := s.cache.ClassOf(v)
 		v.Dirty = false
 		s.cache.Reclass(v, from)
