@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/livebackup"
+)
+
+const backupLong = `Takes a full backup of a database into a repository: a directory, which is made
+if it does not exist. Each database has a repository of its own.
+
+If a process has the database open and serves it, the backup is live: that
+process goes on reading and writing, and the backup is exactly the state at one
+commit. If no process has it open, this command opens it.
+
+The backup appears in the repository when it is whole and durable. If anything
+goes wrong, or on Ctrl-C, what was written is removed again.`
+
+const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
+  livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --label nightly --verify
+  livebackup backup --db /srv/app/db --repo /backups/app --json | jq -r .id`
+
+// compressions that --compression takes.
+var compressions = []string{"none", "fastest", "default"}
+
+// compression is a flag value.
+type compression string
+
+func (c *compression) String() string { return string(*c) }
+func (c *compression) Type() string   { return strings.Join(compressions, "|") }
+func (c *compression) Set(text string) error {
+	for _, known := range compressions {
+		if text == known {
+			*c = compression(text)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one of %s", text, strings.Join(compressions, ", "))
+}
+
+type backupFlags struct {
+	database    databaseFlags
+	repo        string
+	label       string
+	compression compression
+	rate        human.Rate
+	workers     int
+	verify      bool
+}
+
+func (a *app) backup() *cobra.Command {
+	f := backupFlags{compression: "fastest"}
+	c := &cobra.Command{
+		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
+		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runBackup(ctx, f) }),
+	}
+	f.database.add(c)
+	c.Flags().StringVar(&f.repo, "repo", "", "directory of the repository (required)")
+	require(c, "repo")
+	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
+	c.Flags().Var(&f.compression, "compression", "how hard to compress")
+	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
+	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on one CPU")
+	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
+	mustComplete(c, "compression", compressions)
+	return c
+}
+
+// mustComplete lets shells complete the values of a flag.
+func mustComplete(c *cobra.Command, flag string, values []string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag was not defined: a mistake in this package
+	}
+}
+
+func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
+	db, err := f.database.reach(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.close(&err)
+	repo, err := livebackup.OpenRepository(ctx, f.repo, livebackup.RepositoryOptions{Create: true})
+	if err != nil {
+		return err
+	}
+	a.note("database: %s", db.how())
+	p := a.progress("backup")
+	res, err := livebackup.Backup(ctx, db, repo, livebackup.BackupOptions{
+		Owner: owner(), Label: f.label, Compression: livebackup.Compression(f.compression),
+		Workers: f.workers, BytesPerSecond: int64(f.rate), Progress: p.report,
+	})
+	p.end()
+	if err != nil {
+		return err
+	}
+	out := backupResult{backupJSON: manifestJSON(res.Manifest), Live: db.served, BufferBytes: res.BufferBytes, Swept: res.Swept}
+	if f.verify {
+		return a.verifyTaken(ctx, repo, out)
+	}
+	return a.print(out, out.text)
+}
+
+// verifyTaken proves the backup that was just taken, then prints both.
+func (a *app) verifyTaken(ctx context.Context, repo *livebackup.Repository, out backupResult) error {
+	p := a.progress("verify")
+	proof, err := livebackup.Verify(ctx, repo, out.ID, livebackup.VerifyOptions{Progress: p.report})
+	p.end()
+	if err != nil {
+		return err
+	}
+	out.State, out.Proof = livebackup.StateProven, &proof
+	return a.print(out, out.text)
+}
+
+// owner is who takes the backup, as the database's status shows it.
+func owner() string {
+	who := "livebackup"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	host, _ := os.Hostname() // "" will do: it is for people
+	return fmt.Sprintf("%s@%s pid %d", who, host, os.Getpid())
+}
+
+// backupJSON is a backup as programs read it.
+type backupJSON struct {
+	livebackup.Manifest
+	Database string            `json:"database"`
+	Timeline string            `json:"timeline"`
+	State    livebackup.State  `json:"state"`
+	Damage   string            `json:"damage,omitempty"`
+	Proof    *livebackup.Proof `json:"proof,omitempty"`
+}
+
+func manifestJSON(m livebackup.Manifest) backupJSON {
+	return backupJSON{Manifest: m, Database: m.Database.String(), Timeline: m.Timeline.String(), State: livebackup.StateComplete}
+}
+
+// backupResult is what the backup command prints.
+type backupResult struct {
+	backupJSON
+	Live        bool  `json:"live"`
+	BufferBytes int64 `json:"buffer_bytes"` // memory that the backup itself took
+	Swept       int   `json:"swept"`        // objects of dead backups that were removed
+}
+
+func (r backupResult) text(w io.Writer) {
+	m := r.Manifest
+	fmt.Fprintf(w, "backup %v is complete, exact at LSN %v (%s)\n", m.ID, m.EndLSN, when(m.Committed))
+	fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
+		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
+	fmt.Fprintf(w, "  writers waited %s for it to start; it kept %s originals, %s shared, %s spilled\n",
+		human.Elapsed(m.StartStall), human.Count(m.Cost.OriginalsMade), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
+	if r.Swept > 0 {
+		fmt.Fprintf(w, "  removed %d objects that a dead backup had left\n", r.Swept)
+	}
+	if r.Proof != nil {
+		fmt.Fprintf(w, "  read back and proven: %s blocks in %s\n", human.Count(r.Proof.Blocks), human.Elapsed(r.Proof.Duration))
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/kv"
+	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// databaseFlags say which database, and how to open it if nobody has it open.
+type databaseFlags struct {
+	dir    string
+	maxRAM human.Size
+}
+
+func (f *databaseFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.dir, "db", "", "directory of the database (required)")
+	c.Flags().Var(&f.maxRAM, "max-ram", "memory for the database if this command has to open it;\n0 is a quarter of what the host allows")
+	require(c, "db")
+}
+
+// require marks a flag that names a directory as required.
+func require(c *cobra.Command, flag string) {
+	for _, err := range []error{c.MarkFlagRequired(flag), c.MarkFlagDirname(flag)} {
+		if err != nil {
+			panic(err) // the flag was not defined: a mistake in this package
+		}
+	}
+}
+
+// database is a database in reach: served by another process, or open here.
+type database struct {
+	livebackup.Source
+	served bool
+	own    *kv.DB // nil if served
+}
+
+// reach asks the process that has the database open, or opens it.
+func (f *databaseFlags) reach(ctx context.Context) (*database, error) {
+	if err := mustBeThere(f.dir); err != nil {
+		return nil, err
+	}
+	client, err := livebackup.Dial(f.dir)
+	if err == nil {
+		return &database{Source: client, served: true}, nil
+	}
+	if !errors.Is(err, livebackup.ErrNotServed) {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	db, err := kv.Open(f.dir, kv.Options{Store: mvcc.Options{MaxRAM: int64(f.maxRAM)}})
+	if errors.Is(err, mvcc.ErrLocked) {
+		return nil, fmt.Errorf("%w: another process has it open and does not serve it "+
+			"(it has to call livebackup.Serve for a backup while it runs)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &database{Source: livebackup.NewSource(db.Store()), own: db}, nil
+}
+
+// mustBeThere refuses a directory without a database: opening would create one.
+func mustBeThere(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, "data"))
+	if errors.Is(err, fs.ErrNotExist) {
+		_, dirErr := os.Stat(dir)
+		if dirErr != nil {
+			return fmt.Errorf("%s: %w: there is no such directory", dir, mvcc.ErrNotDatabase)
+		}
+		return fmt.Errorf("%s: %w: it holds no file named data", dir, mvcc.ErrNotDatabase)
+	}
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s: %w: %w", dir, mvcc.ErrNotDatabase, err)
+	}
+	return err
+}
+
+// close closes what reach opened, and adds its error to the one that the command
+// ends with.
+func (d *database) close(err *error) {
+	if d.own == nil {
+		return
+	}
+	if closeErr := d.own.Close(); closeErr != nil {
+		*err = errors.Join(*err, fmt.Errorf("close database: %w", closeErr))
+	}
+}
+
+// how says which process works.
+func (d *database) how() string {
+	if d.served {
+		return "live, through the process that has it open"
+	}
+	return "opened by this command: no other process has it open"
+}

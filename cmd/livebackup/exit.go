@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/demo"
+	"github.com/spillwaydb/spillway/kv"
+	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
+	"github.com/spillwaydb/spillway/snapshot"
+)
+
+// The exit codes. They are part of the command's interface: none changes its
+// meaning.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitDamage  = 3
+	exitRefused = 4
+	exitBusy    = 5
+	exitNoSpace = 6
+	exitBroken  = 7
+)
+
+const exitCodesText = `Exit codes:
+  0    done
+  1    failed: an I/O error, or anything that has no code of its own
+  2    usage: an unknown command, flag or argument, or a value that is nonsense
+  3    damage: the database or the backup is damaged, or the demo found a difference
+  4    refused: not a database or repository, not found, unknown format, target not
+       empty, wrong repository, no permission
+  5    busy: another process has the database open and does not serve it, too many
+       backups run, or another restore to this target runs
+  6    no space: the repository, the restore target or the database's disk is full
+  7    broken off: the snapshot was broken, or the connection to the serving process
+       was lost; try again
+  130  interrupted (Ctrl-C); 143 terminated. What was half done has been removed.`
+
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
+}
+
+// usageError is an error of the command line.
+type usageError struct{ cause error }
+
+func (e *usageError) Error() string { return e.cause.Error() }
+func (e *usageError) Unwrap() error { return e.cause }
+
+// damageError says that the result, which was printed, is bad news.
+type damageError struct{ cause error }
+
+func (e *damageError) Error() string { return e.cause.Error() }
+func (e *damageError) Unwrap() error { return e.cause }
+
+// outcome is what an error means to who called.
+type outcome struct {
+	kind string // stable, for programs
+	code int
+}
+
+// outcomes by error; the first that matches counts.
+var outcomes = []struct {
+	is error
+	outcome
+}{
+	{livebackup.ErrNotServed, outcome{"not_served", exitBusy}},
+	{mvcc.ErrLocked, outcome{"locked", exitBusy}},
+	{livebackup.ErrClaimed, outcome{"busy", exitBusy}},
+	{livebackup.ErrBusy, outcome{"busy", exitBusy}},
+	{livebackup.ErrRestoreRunning, outcome{"busy", exitBusy}},
+	{snapshot.ErrTooManyBackups, outcome{"busy", exitBusy}},
+	{livebackup.ErrRepositoryFull, outcome{"no_space", exitNoSpace}},
+	{livebackup.ErrTargetFull, outcome{"no_space", exitNoSpace}},
+	{mvcc.ErrNoSpace, outcome{"no_space", exitNoSpace}},
+	{snapshot.ErrBroken, outcome{"snapshot_broken", exitBroken}},
+	{livebackup.ErrLeaseExpired, outcome{"lease_expired", exitBroken}},
+	{livebackup.ErrDisconnected, outcome{"disconnected", exitBroken}},
+	{livebackup.ErrServerClosed, outcome{"disconnected", exitBroken}},
+	{livebackup.ErrBackupDamaged, outcome{"damaged", exitDamage}},
+	{block.ErrCorrupt, outcome{"damaged", exitDamage}},
+	{mvcc.ErrBehind, outcome{"damaged", exitDamage}},
+	{demo.ErrDifferent, outcome{"different", exitDamage}},
+	{livebackup.ErrRepositoryNotFound, outcome{"not_found", exitRefused}},
+	{livebackup.ErrBackupNotFound, outcome{"not_found", exitRefused}},
+	{livebackup.ErrNotRepository, outcome{"not_repository", exitRefused}},
+	{mvcc.ErrNotDatabase, outcome{"not_database", exitRefused}},
+	{kv.ErrForeignRoot, outcome{"not_database", exitRefused}},
+	{livebackup.ErrVersion, outcome{"unknown_format", exitRefused}},
+	{mvcc.ErrVersion, outcome{"unknown_format", exitRefused}},
+	{kv.ErrVersion, outcome{"unknown_format", exitRefused}},
+	{livebackup.ErrForeignDatabase, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrRepositoryAhead, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrTargetNotEmpty, outcome{"target_not_empty", exitRefused}},
+	{livebackup.ErrTargetIsDatabase, outcome{"target_in_use", exitRefused}},
+	{livebackup.ErrTargetIsRepository, outcome{"target_in_use", exitRefused}},
+	{livebackup.ErrPeerNotAllowed, outcome{"not_allowed", exitRefused}},
+	{fs.ErrPermission, outcome{"not_allowed", exitRefused}},
+	{mvcc.ErrOptions, outcome{"usage", exitUsage}},
+}
+
+// outcomeOf says what err means. A signal outweighs what followed from it.
+func outcomeOf(ctx context.Context, err error) outcome {
+	var interrupted *interruptError
+	var usage *usageError
+	switch {
+	case errors.As(context.Cause(ctx), &interrupted):
+		return outcome{"interrupted", interrupted.exitCode()}
+	case errors.As(err, &usage):
+		return outcome{"usage", exitUsage}
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.is) {
+			return o.outcome
+		}
+	}
+	return outcome{"failed", exitFailed}
+}
+
+// errorJSON is an error as programs read it.
+type errorJSON struct {
+	Error struct {
+		Kind     string `json:"kind"`
+		Message  string `json:"message"`
+		ExitCode int    `json:"exit_code"`
+	} `json:"error"`
+}
+
+// end tells how the run ended and returns its exit code.
+func (a *app) end(ctx context.Context, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	o := outcomeOf(ctx, err)
+	var printed *damageError
+	if a.json && errors.As(err, &printed) {
+		return o.code // the result says it
+	}
+	if a.json {
+		var e errorJSON
+		e.Error.Kind, e.Error.Message, e.Error.ExitCode = o.kind, err.Error(), o.code
+		if a.print(e, nil) == nil {
+			return o.code
+		}
+	}
+	fmt.Fprintf(a.stderr, "livebackup: %v\n", err)
+	if o.code == exitUsage {
+		fmt.Fprintln(a.stderr, `Try "livebackup --help".`)
+	}
+	return o.code
+}

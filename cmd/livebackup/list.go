@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/livebackup"
+)
+
+const listExample = `  livebackup list --repo /backups/app
+  livebackup list --repo /backups/app --json | jq -r '.[] | select(.state == "proven") | .id'`
+
+func (a *app) list() *cobra.Command {
+	var repo string
+	c := &cobra.Command{
+		Use: "list --repo DIR", Short: "List the backups of a repository, oldest first",
+		Long: `Lists the backups of a repository, oldest first, without reading their blocks.
+
+States: "complete" is whole as far as names and sizes tell, "proven" was read back
+by verify, "damaged" cannot be restored.`,
+		Example: listExample, Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, repo) }),
+	}
+	c.Flags().StringVar(&repo, "repo", "", "directory of the repository (required)")
+	require(c, "repo")
+	return c
+}
+
+func (a *app) runList(ctx context.Context, dir string) error {
+	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
+	if err != nil {
+		return err
+	}
+	entries, err := livebackup.List(ctx, repo)
+	if err != nil {
+		return err
+	}
+	list := make([]backupJSON, 0, len(entries))
+	for i := range entries {
+		list = append(list, entryJSON(&entries[i]))
+	}
+	return a.print(list, func(w io.Writer) { listText(w, list) })
+}
+
+func entryJSON(e *livebackup.Entry) backupJSON {
+	b := manifestJSON(e.Manifest)
+	b.ID, b.State, b.Proof = e.ID, e.State(), e.Proof
+	if e.Damage != nil {
+		b.Damage = e.Damage.Error()
+	}
+	return b
+}
+
+func listText(w io.Writer, list []backupJSON) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "no backups yet")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BACKUP\tSTARTED\tLSN\tSIZE\tSTORED\tTOOK\tSTATE\tLABEL")
+	for _, b := range list {
+		fmt.Fprintf(t, "%v\t%s\t%v\t%s\t%s\t%s\t%s\t%s\n", b.ID, when(b.Started), b.EndLSN,
+			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), human.Elapsed(b.Duration), b.State, b.Label)
+	}
+	t.Flush()
+	for _, b := range list {
+		if b.Damage != "" {
+			fmt.Fprintf(w, "%v is damaged: %s\n", b.ID, b.Damage)
+		}
+	}
+}
+
+// when is a moment as people read it, in their time zone.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}

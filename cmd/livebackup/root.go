@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8/cwriter"
+)
+
+// app is one run of the command.
+type app struct {
+	stdout, stderr io.Writer
+	json           bool
+	quiet          bool
+	began          bool // a command runs: what goes wrong is no longer a matter of usage
+}
+
+const rootLong = `livebackup takes backups of Spillway databases while they are being written to,
+lists them, proves that they can be restored, and restores them.
+
+It talks to the process that has the database open, through a socket in the
+database's directory; if no process has it open, it opens the database itself.
+"livebackup demo" shows all of it on real files, in half a minute.`
+
+const rootExample = `  livebackup demo
+  livebackup backup  --db /srv/app/db --repo /backups/app
+  livebackup list    --repo /backups/app
+  livebackup verify  --repo /backups/app
+  livebackup restore --repo /backups/app --to /srv/app/db.restored
+  livebackup status  --db /srv/app/db`
+
+// run executes the command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	ctx, release := interruptible(ctx, stderr)
+	defer release()
+	a := &app{stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.began {
+		a.json = a.json || slices.Contains(args, "--json") // the flags may not have come so far
+		err = &usageError{err}
+	}
+	return a.end(ctx, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "livebackup",
+		Short:         "Live backups of Spillway databases",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON value instead of text, also for errors")
+	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "show no progress")
+	root.AddCommand(a.demo(), a.backup(), a.list(), a.verify(), a.restore(), a.status(), a.check(), exitCodesTopic())
+	root.CompletionOptions.HiddenDefaultCmd = false
+	return root
+}
+
+// command makes fn what a cobra command runs.
+func (a *app) command(fn func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		a.began = true
+		return fn(c.Context(), args)
+	}
+}
+
+// print writes a result: as JSON, or by text.
+func (a *app) print(value any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.stdout)
+		return nil
+	}
+	e := json.NewEncoder(a.stdout)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return fmt.Errorf("print result: %w", err)
+	}
+	return nil
+}
+
+// note tells a person something that is no result.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
+// isTerminal reports whether a person looks at what is written to w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && cwriter.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+const statusLong = `Shows a database as its operators see it: its size, how full each level is and
+whether a watermark was crossed, and the live snapshots with what each holds.
+
+Levels: "ram" is what MaxRAM grants, "temporary" is where originals spill to,
+"overflow" is memory beyond MaxRAM for originals when that is full, "host" is the
+memory of the machine or the container, "log" is what recovery would read.
+
+HOLDS is what a snapshot keeps; FREES is what ending it now would give back.`
+
+func (a *app) status() *cobra.Command {
+	var f databaseFlags
+	c := &cobra.Command{
+		Use: "status --db DIR", Short: "Show levels, watermarks, and live snapshots with what each holds",
+		Long: statusLong, Example: "  livebackup status --db /srv/app/db\n  watch -n1 livebackup status --db /srv/app/db", Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runStatus(ctx, f) }),
+	}
+	f.add(c)
+	return c
+}
+
+func (a *app) runStatus(ctx context.Context, f databaseFlags) (err error) {
+	db, err := f.reach(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.close(&err)
+	s, err := db.Status(ctx)
+	if err != nil {
+		return err
+	}
+	out := newStatusReport(&s, db.served)
+	return a.print(out, out.text)
+}

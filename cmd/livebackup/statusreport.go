@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// statusReport is what the status command prints.
+type statusReport struct {
+	Dir             string           `json:"dir"`
+	Live            bool             `json:"live"`
+	Database        string           `json:"database"`
+	Timeline        string           `json:"timeline"`
+	BlockSize       int              `json:"block_size"`
+	FileBytes       int64            `json:"file_bytes"`
+	AllocatedBlocks uint64           `json:"allocated_blocks"`
+	NewestLSN       block.LSN        `json:"newest_lsn"`
+	DurableLSN      block.LSN        `json:"durable_lsn"`
+	RedoLSN         block.LSN        `json:"redo_lsn"`
+	LastCommit      time.Time        `json:"last_commit"`
+	Failed          string           `json:"failed,omitempty"`
+	Levels          []levelReport    `json:"levels"`
+	Readers         int              `json:"readers"`
+	Snapshots       []snapshotReport `json:"snapshots"`
+	Originals       originalsReport  `json:"originals"`
+	Waits           waitsReport      `json:"waits"`
+}
+
+type levelReport struct {
+	Name       string `json:"name"`
+	UsedBytes  int64  `json:"used_bytes"`
+	LimitBytes int64  `json:"limit_bytes"`
+	PeakBytes  int64  `json:"peak_bytes"`
+	State      string `json:"state"`
+}
+
+type snapshotReport struct {
+	ID         uint64    `json:"id"`
+	Kind       string    `json:"kind"`
+	Owner      string    `json:"owner"`
+	Label      string    `json:"label"`
+	LSN        block.LSN `json:"lsn"`
+	Opened     time.Time `json:"opened"`
+	HoldsBytes int64     `json:"holds_bytes"`
+	FreesBytes int64     `json:"frees_bytes"`
+}
+
+type originalsReport struct {
+	Kept    int    `json:"kept"`
+	Made    uint64 `json:"made"`
+	Shared  uint64 `json:"shared"`
+	Spilled int64  `json:"spilled"`
+	Broken  uint64 `json:"snapshots_broken"`
+}
+
+// waitsReport counts commits that waited, and for what: only ever the disk.
+type waitsReport struct {
+	LogSpace   int64 `json:"log_space"`
+	DirtyLimit int64 `json:"dirty_limit"`
+}
+
+func newStatusReport(s *mvcc.Status, live bool) statusReport {
+	r := statusReport{
+		Dir: s.Dir, Live: live, Database: s.Database, Timeline: s.Timeline, BlockSize: s.BlockSize, FileBytes: s.FileBytes,
+		AllocatedBlocks: s.AllocatedBlocks, NewestLSN: s.NewestLSN, DurableLSN: s.DurableLSN, RedoLSN: s.RedoLSN,
+		LastCommit: s.LastCommit, Failed: s.Failed, Readers: s.Readers,
+		Levels: []levelReport{}, Snapshots: []snapshotReport{},
+		Originals: originalsReport{s.Originals.Originals, s.Originals.OriginalsMade, s.Originals.OriginalsShared, s.Cache.Spilled, s.Originals.SnapshotsBroken},
+		Waits:     waitsReport{s.LogWaits, s.DirtyWaits},
+	}
+	for _, l := range s.Levels {
+		r.Levels = append(r.Levels, levelReport{l.Name, l.Used, l.Limit, l.Peak, l.State})
+	}
+	for _, p := range s.Snapshots {
+		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes})
+	}
+	return r
+}
+
+func (r statusReport) text(w io.Writer) {
+	how := "not open in any process"
+	if r.Live {
+		how = "open in another process"
+	}
+	fmt.Fprintf(w, "%s (%s)\n", r.Dir, how)
+	if r.Failed != "" {
+		fmt.Fprintf(w, "FAILED     %s\n", r.Failed)
+	}
+	fmt.Fprintf(w, "database   %s\ntimeline   %s\n", r.Database, r.Timeline)
+	fmt.Fprintf(w, "size       %s, %s of it in use, in blocks of %s\n", human.Bytes(r.FileBytes),
+		human.Bytes(int64(r.AllocatedBlocks)*int64(r.BlockSize)), human.Bytes(int64(r.BlockSize)))
+	fmt.Fprintf(w, "commits    LSN %v, at %s; durable to %v, recovery from %v\n", r.NewestLSN, when(r.LastCommit), r.DurableLSN, r.RedoLSN)
+	fmt.Fprintf(w, "originals  %s kept now; %s made, %s shared, %s spilled since it was opened\n", human.Count(r.Originals.Kept),
+		human.Count(r.Originals.Made), human.Count(r.Originals.Shared), human.Count(r.Originals.Spilled))
+	fmt.Fprintf(w, "waits      %s for log space, %s for the cleaner\n\n", human.Count(r.Waits.LogSpace), human.Count(r.Waits.DirtyLimit))
+	r.levelsText(w)
+	fmt.Fprintln(w)
+	r.snapshotsText(w)
+}
+
+func (r statusReport) levelsText(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "LEVEL\tUSED\tLIMIT\tFULL\t\tPEAK\tSTATE")
+	for _, l := range r.Levels {
+		share := 0.0
+		if l.LimitBytes > 0 {
+			share = float64(l.UsedBytes) / float64(l.LimitBytes)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%3.0f%%\t%s\t%s\n", l.Name, human.Bytes(l.UsedBytes), human.Bytes(l.LimitBytes),
+			gauge(share), 100*share, human.Bytes(max(l.PeakBytes, l.UsedBytes)), l.State)
+	}
+	t.Flush()
+}
+
+// gauge draws how full something is.
+func gauge(share float64) string {
+	const width = 12
+	n := max(0, min(width, int(share*width+0.5)))
+	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "]"
+}
+
+// snapshotsShown is how many snapshots are printed as text.
+const snapshotsShown = 20
+
+func (r statusReport) snapshotsText(w io.Writer) {
+	if len(r.Snapshots) == 0 {
+		fmt.Fprintln(w, "no live snapshots")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SNAPSHOT\tLSN\tAGE\tHOLDS\tFREES\tOWNER\tLABEL")
+	for _, s := range r.Snapshots[:min(len(r.Snapshots), snapshotsShown)] {
+		fmt.Fprintf(t, "%s %d\t%v\t%s\t%s\t%s\t%s\t%s\n", s.Kind, s.ID, s.LSN, human.Elapsed(time.Since(s.Opened)),
+			human.Bytes(s.HoldsBytes), human.Bytes(s.FreesBytes), s.Owner, s.Label)
+	}
+	t.Flush()
+	if more := len(r.Snapshots) - snapshotsShown; more > 0 {
+		fmt.Fprintf(w, "and %s more\n", human.Count(more))
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/livebackup"
+)
+
+const verifyLong = `Reads a backup back from the medium and decodes it on the very path that a
+restore takes, down to the checksum of every block; only the writing is left out.
+What it finds, good or bad, is recorded in the repository and shown by list.
+
+Without BACKUP it takes the newest.`
+
+const verifyExample = `  livebackup verify --repo /backups/app
+  livebackup verify --repo /backups/app 0000000012-8f3a9c21`
+
+func (a *app) verify() *cobra.Command {
+	var dir string
+	var o livebackup.VerifyOptions
+	c := &cobra.Command{
+		Use: "verify --repo DIR [BACKUP]", Short: "Prove that a backup can be restored",
+		Long: verifyLong, Example: verifyExample, Args: cobra.MaximumNArgs(1),
+		RunE: a.command(func(ctx context.Context, args []string) error {
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			return a.runVerify(ctx, dir, name, o)
+		}),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return completeBackup(c.Context(), dir)
+		},
+	}
+	c.Flags().StringVar(&dir, "repo", "", "directory of the repository (required)")
+	require(c, "repo")
+	c.Flags().BoolVar(&o.NoRecord, "no-record", false, "leave the repository as it is: for one that cannot be written")
+	return c
+}
+
+// completeBackup names the backups in a repository to a shell.
+func completeBackup(ctx context.Context, dir string) ([]string, cobra.ShellCompDirective) {
+	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	entries, err := livebackup.List(ctx, repo)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, fmt.Sprintf("%v\t%s %s %s", e.ID, when(e.Manifest.Started), e.State(), e.Manifest.Label))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// parseBackup reads the name of a backup; "" is the newest.
+func parseBackup(name string) (id livebackup.BackupID, err error) {
+	if name == "" {
+		return id, nil
+	}
+	if id, err = livebackup.ParseBackupID(name); err != nil {
+		return id, &usageError{fmt.Errorf(`%q is no backup: names are like 0000000012-8f3a9c21, see "livebackup list"`, name)}
+	}
+	return id, nil
+}
+
+func (a *app) runVerify(ctx context.Context, dir, name string, o livebackup.VerifyOptions) error {
+	id, err := parseBackup(name)
+	if err != nil {
+		return err
+	}
+	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
+	if err != nil {
+		return err
+	}
+	p := a.progress("verify")
+	o.Progress = p.report
+	proof, err := livebackup.Verify(ctx, repo, id, o)
+	p.end()
+	found := errors.Is(err, block.ErrCorrupt) && !proof.Backup.IsZero()
+	if err != nil && !found {
+		return err
+	}
+	text := func(w io.Writer) { proofText(w, proof) }
+	if err := errors.Join(a.print(proof, text)); err != nil {
+		return err
+	}
+	if found {
+		return &damageError{err}
+	}
+	return nil
+}
+
+func proofText(w io.Writer, p livebackup.Proof) {
+	if !p.OK {
+		fmt.Fprintf(w, "backup %v is DAMAGED; %s blocks were good before that\n", p.Backup, human.Count(p.Blocks))
+		return
+	}
+	fmt.Fprintf(w, "backup %v is proven: %s blocks, %s, in %s (%s)\n", p.Backup, human.Count(p.Blocks),
+		human.Bytes(p.RawBytes), human.Elapsed(p.Duration), human.PerSecond(p.RawBytes, p.Duration))
+}
