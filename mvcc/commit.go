@@ -10,10 +10,6 @@ import (
 	"github.com/spillwaydb/spillway/wal"
 )
 
-// recordBytes is how long a record of a commit grows before the next begins: an
-// entry of the largest block still fits into wal.RecordBytesMax behind it.
-const recordBytes = wal.RecordBytesMax - 2*block.SizeMax
-
 // Commit makes the transaction's changes the newest commit and returns its LSN,
 // durable in the default mode (L7). One that changed nothing takes no LSN (R6).
 //
@@ -83,7 +79,7 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 		}
 	}
 	if err := t.encode(w, lsn); err != nil {
-		return 0, t.giveUp(err)
+		return 0, t.giveUp(errors.Join(err, s.void(lsn)))
 	}
 	if !streamed {
 		if err := s.reserveLog(int64(len(w.buf))); err != nil {
@@ -95,6 +91,7 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 	t.publish(lsn)
 	err := s.log.Append(lsn, w.buf, true)
 	s.publishing.Unlock()
+	s.partial = false
 	s.pressCleaner(int64(len(w.buf)))
 	if err != nil {
 		return 0, s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
@@ -103,6 +100,21 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 		w.buf = nil
 	}
 	return lsn, nil
+}
+
+// void ends a commit that failed half way through its redo, which happens when
+// temporary storage lost a private block (L10): the part that is in the log does
+// not count. The LSN is taken, by a commit that changes nothing.
+func (s *Store) void(lsn block.LSN) error {
+	if s.log.End() >= lsn || !s.partial {
+		return nil
+	}
+	s.partial = false
+	if err := s.log.Append(lsn, []byte{entryVoid}, true); err != nil {
+		return s.fail(fmt.Errorf("void commit %v: %w", lsn, err))
+	}
+	s.newest.Store(uint64(lsn))
+	return nil
 }
 
 // giveUp undoes a commit that has no LSN in the log yet.
@@ -115,63 +127,6 @@ func (t *WriteTx) giveUp(cause error) error {
 		s.allocHint(p.v.ID)
 	}
 	return fmt.Errorf("commit: %w", cause)
-}
-
-// encode writes the commit's redo. Records that are full go to the log, all but
-// the last one.
-func (t *WriteTx) encode(w *redoWriter, lsn block.LSN) error {
-	t.freed = t.freed[:0]
-	for i := range t.blocks {
-		p := &t.blocks[i]
-		if p.dropped {
-			if p.existed {
-				t.freed = append(t.freed, p.v.ID)
-			}
-			continue
-		}
-		if err := t.encodeOne(w, p, lsn); err != nil {
-			return err
-		}
-		if len(w.buf) > recordBytes {
-			if err := t.s.log.Append(lsn, w.buf, false); err != nil {
-				return t.s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
-			}
-			w.buf = w.buf[:0]
-		}
-	}
-	for ids := t.freed; len(ids) > 0; {
-		n := min(len(ids), 1<<14)
-		w.free(ids[:n])
-		if ids = ids[n:]; len(w.buf) > recordBytes {
-			if err := t.s.log.Append(lsn, w.buf, false); err != nil {
-				return t.s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
-			}
-			w.buf = w.buf[:0]
-		}
-	}
-	return nil
-}
-
-func (t *WriteTx) encodeOne(w *redoWriter, p *private, lsn block.LSN) error {
-	s := t.s
-	data := p.v.Data()
-	if data == nil {
-		if err := s.cache.ReadSlotInto(p.v.Slot(), p.v.ID, p.v.LSN, s.scratch); err != nil {
-			return err
-		}
-		data = s.scratch
-	}
-	payload := block.Payload(data)
-	image := true
-	if p.base != nil {
-		image = w.diff(p.v.ID, p.v.Type, lsn-p.since, block.Payload(p.base.Data()), payload, s.zeros)
-	} else {
-		w.image(p.v.ID, p.v.Type, payload, s.zeros)
-	}
-	if image {
-		p.v.Image = lsn
-	}
-	return nil
 }
 
 // publish makes the private versions the newest ones. It comes before the last

@@ -73,6 +73,7 @@ import (
 //	3 diff     block, type (1 byte), LSN minus predecessor's LSN, runs
 //	4 free     count, blocks
 //	5 mark     length, name (reserved)
+//	6 void     the commit was given up half way: none of its entries count
 //
 // Runs are pairs of skip and length, the bytes behind each; a length of 0 ends
 // the list. A diff applies to exactly the predecessor's LSN (R8).
@@ -91,6 +92,7 @@ const (
 	entryDiff   = 3
 	entryFree   = 4
 	entryMark   = 5
+	entryVoid   = 6
 )
 
 // UserRootSize is the number of bytes that a front door may keep at the root.

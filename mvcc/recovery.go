@@ -18,6 +18,7 @@ import (
 type recovery struct {
 	s        *Store
 	lastFree map[block.ID]block.LSN // newest free of a block in the accepted log (R8)
+	void     map[block.LSN]struct{} // commits that were given up
 	bad      map[block.ID]error     // blocks that cannot be read and had no image yet
 	pinned   *blockcache.Version    // the version being changed
 	lsn      block.LSN
@@ -41,7 +42,7 @@ func (s *Store) recover() error {
 	if err := s.repairTorn(); err != nil {
 		return err
 	}
-	r := &recovery{s: s, lastFree: map[block.ID]block.LSN{}, bad: map[block.ID]error{}, at: a.durableTime}
+	r := &recovery{s: s, lastFree: map[block.ID]block.LSN{}, void: map[block.LSN]struct{}{}, bad: map[block.ID]error{}, at: a.durableTime}
 	if err := log.Replay(a.redo, r.survey); err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
@@ -104,7 +105,8 @@ func eachEntry(lsn block.LSN, body []byte, f func(e *redoEntry) error) error {
 	}
 }
 
-// survey is the first pass: which blocks are freed, and when.
+// survey is the first pass: which blocks are freed, and when; which commits are
+// void.
 func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
 	return eachEntry(lsn, body, func(e *redoEntry) error {
 		switch e.kind {
@@ -116,6 +118,8 @@ func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
 			if e.at.After(r.at) {
 				r.at = e.at
 			}
+		case entryVoid:
+			r.void[lsn] = struct{}{}
 		}
 		return nil
 	})
@@ -124,6 +128,9 @@ func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
 // redo is the second pass.
 func (r *recovery) redo(lsn block.LSN, body []byte, last bool) error {
 	r.lsn = lsn
+	if _, void := r.void[lsn]; void {
+		return nil
+	}
 	if err := eachEntry(lsn, body, r.entry); err != nil {
 		return err
 	}

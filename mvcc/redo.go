@@ -167,6 +167,7 @@ func (r *redoReader) next() (e redoEntry, more bool, err error) {
 		err = r.frees(&e)
 	case entryMark:
 		err = r.mark()
+	case entryVoid:
 	default:
 		err = fmt.Errorf("%w: entry of kind %d", errRedo, e.kind)
 	}

@@ -50,7 +50,9 @@ type Store struct {
 	hints      []uint64 // per group: no free bit below
 	firstGroup uint64
 	redo       redoWriter
+	redoHalves [2]redoWriter
 	scratch    []byte // one block
+	partial    bool   // some records of the commit being encoded are in the log
 	logged     int64  // bytes since the last round was asked for
 	lastTime   time.Time
 
