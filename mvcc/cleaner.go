@@ -359,11 +359,13 @@ func inPlaceBehind(h *blockcache.Version) *blockcache.Version {
 // snapshots that want it are broken; the store goes on (R4, L10).
 func (s *Store) secureFromFile(l *blockcache.Latch, v *blockcache.Version) error {
 	var unreadable error
+	var t block.Trailer
 	err := s.fetch(l, v, func(frame []byte) error {
-		_, unreadable = s.readImage(v.ID, v.LSN, 0, false, frame)
+		t, unreadable = s.readImage(v.ID, v.LSN, 0, false, frame)
 		return unreadable
 	})
 	if unreadable == nil {
+		v.Type = t.Type // of a version that had no frame when it was replaced
 		return err
 	}
 	v.InPlace = false

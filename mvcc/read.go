@@ -181,7 +181,7 @@ func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, fr
 	if v.Role == blockcache.RoleDead {
 		return frame, nil // let go of meanwhile: look again
 	}
-	if fresh {
+	if slot == 0 { // until now nobody may have known
 		v.LSN, v.Type = t.LSN, t.Type
 	}
 	s.cache.Adopt(v, frame)
