@@ -81,6 +81,23 @@ func TestT07_LostWriteIsFound(t *testing.T) {
 	})
 }
 
+// TestShortFileIsFound: what the buffer held before is not taken for what was
+// read, not even the slot's own bytes.
+func TestShortFileIsFound(t *testing.T) {
+	storesOnMemDisk(t, func(t *testing.T, s *Store, f *memFile) {
+		vs := versions(2)
+		slots := mustWrite(t, s, vs)
+		dst := append([]byte(nil), f.pages[1]...)
+		if err := f.Truncate(4096); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Read(slots[1], vs[1].id, vs[1].lsn, dst); !errors.Is(err, block.ErrCorrupt) {
+			t.Fatal(err)
+		}
+		mustRead(t, s, slots[0], vs[0])
+	})
+}
+
 // TestFreeOfAFreeSlotChangesNothing: outside of invariants builds, where it
 // panics.
 func TestFreeOfAFreeSlotChangesNothing(t *testing.T) {

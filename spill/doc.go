@@ -34,19 +34,21 @@
 //   - Nothing is synced: after a crash nobody could find it.
 //   - Space goes back as it frees: a wholly free extent is punched out, a free
 //     tail is cut off, by a goroutine of the store (trim.go), after trimDelay
-//     so that frees gather. One growth step is kept until the last slot is free.
+//     so that frees gather. One or two growth steps are kept until the last
+//     slot is free.
 //
 // # Locks
 //
 // All methods are safe for concurrent use. Taken in this order:
 //
-//	Store.life    Close excludes all calls; every call holds it shared
-//	Store.writer  one Write at a time: staging buffer, use counter, page cache tails
-//	dir.growing   the file's size: the writer's Allocate, the trimmer's Truncate
-//	dir.mu        the map of slots and all counters; never held across I/O
+//	Store.life      Close excludes all calls; every call holds it shared
+//	Store.writer    one Write at a time: staging buffer, use counter, page cache tails
+//	Store.trimming  one trim at a time; never taken with writer
+//	dir.growing     the file's size: the writer's Allocate, the trimmer's Truncate
+//	dir.mu          the map of slots and all counters; never held across I/O
 //
-// So Free and Stats never wait for I/O (Stats asks the file system for its free
-// bytes holding no lock but life), and Read waits only for its own. A slot's
+// So Free never waits for I/O, Read and Stats only for their own (Stats asks the
+// file system for its free bytes), and only Close makes others wait. A slot's
 // bytes have no lock: the caller must not free a slot that is being read, or it
 // may get a false *block.CorruptError, never wrong data.
 package spill

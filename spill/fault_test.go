@@ -84,12 +84,12 @@ func TestL10_FailedDirectoryKeepsWhatItHolds(t *testing.T) {
 	slots := mustWrite(t, s, vs)
 
 	bad := map[string]bool{"a": true}
-	disk.fault = func(op string, _ int, dir string) error {
+	disk.setFault(func(op string, _ int, dir string) error {
 		if op == "write" && bad[dir] {
 			return errIO
 		}
 		return nil
-	}
+	})
 	more := mustWrite(t, s, vs)
 	for _, slot := range more {
 		if slot.dir() == 0 {
@@ -127,12 +127,12 @@ func TestL10_FailedDirectoryKeepsWhatItHolds(t *testing.T) {
 func TestT08_FailureIsToldFromFull(t *testing.T) {
 	disk := newMemDisk(1 << 40)
 	s := mustOpen(t, Options{FS: disk, Dirs: []Dir{{Path: "a", BytesMax: 256 << 10}, {Path: "b", BytesMax: 8 << 20}}})
-	disk.fault = func(op string, _ int, dir string) error {
+	disk.setFault(func(op string, _ int, dir string) error {
 		if op == "write" && dir == "b" {
 			return errShort
 		}
 		return nil
-	}
+	})
 	slots := make([]Slot, 100)
 	var failure *IOError
 	n, err := s.Write(items(versions(100), 4096), slots)

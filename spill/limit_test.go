@@ -108,12 +108,12 @@ func TestR7_WritesGoOnlyIntoReservedSpace(t *testing.T) {
 	s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 12 << 20}}, FS: disk})
 	m := newStoreModel(t, newRand(t), s)
 	for range 300 {
-		disk.fault = func(op string, _ int, _ string) error {
+		disk.setFault(func(op string, _ int, _ string) error {
 			if op == "write" {
 				disk.room -= 1 << 40 // no room while a write is going on
 			}
 			return nil
-		}
+		})
 		m.write(100)
 		disk.mu.Lock()
 		for disk.room < 0 {
@@ -127,6 +127,60 @@ func TestR7_WritesGoOnlyIntoReservedSpace(t *testing.T) {
 		t.Fatalf("%+v", d)
 	}
 	m.finish()
+}
+
+// TestR7_NoSpaceForReservedSpaceIsNotAnErrorEither is a file system that copies
+// on write: it may refuse what it has promised.
+func TestR7_NoSpaceForReservedSpaceIsNotAnErrorEither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newMemDisk(1 << 40)
+		s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 1 << 30}}, FS: disk})
+		m := newStoreModel(t, newRand(t), s)
+		refused := 0
+		disk.setFault(func(op string, _ int, _ string) error {
+			if op == "write" {
+				refused++
+				return errNoSpace
+			}
+			return nil
+		})
+		for range 3 {
+			if err := m.write(100); err != ErrFull {
+				t.Error(err)
+			}
+		}
+		if refused != 1 {
+			t.Errorf("a full file system was asked %d times at once", refused)
+		}
+		if d := s.Stats().Dirs[0]; d.State != StateFull || d.Failure != nil {
+			t.Errorf("%+v", d)
+		}
+		disk.setFault(nil)
+		time.Sleep(retryInterval)
+		if err := m.write(100); err != nil {
+			t.Error(err)
+		}
+		m.finish()
+		s.Close()
+	})
+}
+
+// TestR7_ReturnedSpaceEndsFull: whoever gives space back need not wait.
+func TestR7_ReturnedSpaceEndsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newMemDisk(16 << 20)
+		s := mustOpen(t, Options{FS: disk, Dirs: []Dir{{Path: "a", BytesMax: 1 << 30}}})
+		m := newStoreModel(t, newRand(t), s)
+		for m.write(64) == nil {
+		}
+		m.free(len(m.live)) // no time passes: the clock stands still
+		s.trim()
+		if err := m.write(16 << 20 / 4096); err != nil {
+			t.Error(err)
+		}
+		m.finish()
+		s.Close()
+	})
 }
 
 func TestT09_FreeBytesMinIsLeftToOthers(t *testing.T) {

@@ -74,12 +74,19 @@ func (m *memDisk) step(op, dir string) error {
 
 // failAt makes operation n, and no other, fail.
 func (m *memDisk) failAt(n int, err error) {
-	m.fault = func(_ string, at int, _ string) error {
+	m.setFault(func(_ string, at int, _ string) error {
 		if at == n {
 			return err
 		}
 		return nil
-	}
+	})
+}
+
+// setFault is for when a trimmer may be at work.
+func (m *memDisk) setFault(fault func(op string, n int, dir string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = fault
 }
 
 // memFile keeps the pages that have space; a page without reads as zeros.

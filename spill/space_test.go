@@ -159,13 +159,19 @@ func TestShortRunsAreTakenLast(t *testing.T) {
 	s := space{slots: 10 * extentSlots}
 	s.reservedNow(s.growth(1))
 	s.take(extentSlots)
-	for i := int64(0); i < extentSlots; i += 2 {
-		s.free(i)
+	for i := range int64(extentSlots) {
+		if i%runSlotsMin != 0 {
+			s.free(i)
+		}
 	}
 	if _, ok := s.take(1); ok {
-		t.Fatal("a run of one slot was taken while the file can grow")
+		t.Fatal("a short run was taken while the file can grow")
 	}
-	if r, ok := s.takeShort(8); !ok || r.n != 1 {
-		t.Fatalf("got %+v %v, want a run of one slot", r, ok)
+	if r, ok := s.takeShort(extentSlots); !ok || r.n != runSlotsMin-1 {
+		t.Fatalf("got %+v %v, want a run of %d slots", r, ok, runSlotsMin-1)
+	}
+	s.free(2 * runSlotsMin)
+	if r, ok := s.take(extentSlots); !ok || r.n != 2*runSlotsMin-1 || r.first != runSlotsMin+1 {
+		t.Fatalf("got %+v %v, want the long run", r, ok)
 	}
 }

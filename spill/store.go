@@ -36,6 +36,8 @@ type Store struct {
 	wake    chan struct{} // to the trimmer: some directory has space to give back
 	stop    chan struct{}
 	trimmer sync.WaitGroup
+	// trimming lets one trim run at a time.
+	trimming sync.Mutex
 }
 
 // Open checks the directories and opens a file in each. Close releases them;

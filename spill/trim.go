@@ -32,7 +32,11 @@ func (s *Store) trimLoop() {
 	}
 }
 
+// trim gives back what is free now. Once it has returned, so has all that was
+// free when it was called.
 func (s *Store) trim() {
+	s.trimming.Lock()
+	defer s.trimming.Unlock()
 	for _, d := range s.dirs {
 		for s.open() && d.trimTail() {
 		}

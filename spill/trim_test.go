@@ -42,12 +42,12 @@ func TestHolesAndTailGoBackExactly(t *testing.T) {
 
 func TestWithoutHolesTheTailStillGoesBack(t *testing.T) {
 	disk := newMemDisk(1 << 40)
-	disk.fault = func(op string, _ int, _ string) error {
+	disk.setFault(func(op string, _ int, _ string) error {
 		if op == "punch" {
 			return errors.ErrUnsupported
 		}
 		return nil
-	}
+	})
 	s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 64 << 20}}, FS: disk})
 	slots := mustWrite(t, s, versions(12_000))
 	s.Free(slots[:11_000]...)
@@ -62,6 +62,43 @@ func TestWithoutHolesTheTailStillGoesBack(t *testing.T) {
 	s.Free(more...)
 	s.Free(slots[11_000:]...)
 	mustBeEmpty(t, s)
+}
+
+// TestFailedTrimKeepsCount: what could not be given back is still held, and
+// said to be.
+func TestFailedTrimKeepsCount(t *testing.T) {
+	for _, fault := range []error{errIO, errNoSpace} {
+		for _, op := range []string{"truncate", "punch"} {
+			disk := newMemDisk(1 << 40)
+			s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 64 << 20}}, FS: disk})
+			slots := mustWrite(t, s, versions(8192))
+			disk.setFault(func(o string, _ int, _ string) error {
+				if o == op {
+					return fault
+				}
+				return nil
+			})
+			s.Free(slots[1:8000]...)
+			s.Free(slots[8001:]...)
+			s.trim()
+			s.dirs[0].mu.Lock()
+			checkSpace(t, &s.dirs[0].space)
+			s.dirs[0].mu.Unlock()
+			st := s.Stats().Dirs[0]
+			if taken := disk.files[0].taken(); taken != st.FileBytes || taken < 1<<20 {
+				t.Errorf("%s, %v: stats say %d bytes, the disk gave %d", op, fault, st.FileBytes, taken)
+			}
+			if (st.State == StateFailed) != (fault == errIO) {
+				t.Errorf("%s, %v: %+v", op, fault, st)
+			}
+			disk.setFault(nil)
+			s.Free(slots[0], slots[8000])
+			mustBeEmpty(t, s)
+			if disk.files[0].taken() != 0 {
+				t.Errorf("%s, %v: space was never given back", op, fault)
+			}
+		}
+	}
 }
 
 // TestL9_MetaFollowsUse proves that maps shrink with the file.
