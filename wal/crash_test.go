@@ -75,6 +75,16 @@ var workloads = []struct {
 		r.append(2000)
 		r.commit(9000, 10, 9000)
 	}},
+	{"overlap", func(r *rig) {
+		r.create()
+		for i := range 5 {
+			r.append(400)
+			r.duringSync(func() { r.append(300*i, 20) })
+			r.sync()
+			r.append(700)
+		}
+		r.sync()
+	}},
 	{"close", func(r *rig) {
 		r.create()
 		r.commit(100)
@@ -94,7 +104,9 @@ var workloads = []struct {
 // refused, and the log goes on.
 func TestCrash_EveryEvent(t *testing.T) {
 	states := 6
-	if *soak {
+	if raceDetector {
+		states = 2
+	} else if *soak {
 		states = 60
 	}
 	for _, w := range workloads {
@@ -150,8 +162,10 @@ func checkCrash(t *testing.T, r *rig, k, i int) {
 // TestCrash_InRecovery cuts at every event of the recovery that follows a cut at
 // every event (depth 2).
 func TestCrash_InRecovery(t *testing.T) {
-	step := 5
-	if *soak {
+	step := 7
+	if raceDetector {
+		step = 31
+	} else if *soak {
 		step = 1
 	}
 	for _, w := range workloads {
@@ -209,6 +223,8 @@ func TestB6_KillThenCut(t *testing.T) {
 				if n.recover(); n.err != nil {
 					t.Fatalf("killed after event %d: %v", k, n.err)
 				}
+				n.commit(1200) // in a file whose name the killed process may not have synced
+				n.must()
 				for x := range 4 {
 					z := crashState(n, k, x)
 					if z.recover(); z.err != nil {

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -76,6 +77,25 @@ func (r *segmentReader) record(off int64) (rec record, ok bool, err error) {
 	return rec, ok, nil
 }
 
+// candidate is the first offset from off on where a record's tag stands, -1 if
+// there is none: what is worth a checksum.
+func (r *segmentReader) candidate(off int64) (int64, error) {
+	for {
+		b, err := r.bytes(off, recordHeaderBytes)
+		if err != nil || len(b) < recordHeaderBytes {
+			return -1, err
+		}
+		b = r.window[off-r.off:]
+		for len(b) >= recordHeaderBytes {
+			if binary.LittleEndian.Uint32(b[4:]) == r.seg.seal.tagAt(off) {
+				return off, nil
+			}
+			b = b[recordAlign:]
+			off += recordAlign
+		}
+	}
+}
+
 // follows reports whether rec is the record due behind one of commit lsn with
 // checksum sum; open says that lsn is not complete.
 func (r *record) follows(lsn block.LSN, sum uint32, open bool) bool {
@@ -143,8 +163,14 @@ func (l *Log) read(from, to block.LSN, fn func(*record) error) error {
 	}
 	h := &segs[0].header
 	p := readPass{l: l, from: from, to: to, fn: fn, lsn: h.prevLSN, sum: h.prevSum, open: h.open}
-	for _, seg := range segs {
-		if done, err := p.segment(seg); done || err != nil {
+	for i, seg := range segs {
+		// The last one may grow, but the range ends in it. The others are
+		// complete.
+		end := seg.header.size
+		if i < len(segs)-1 {
+			end = seg.end
+		}
+		if done, err := p.segment(seg, end); done || err != nil {
 			return err
 		}
 	}
@@ -181,14 +207,15 @@ type readPass struct {
 	body []byte // pieces of a body so far
 }
 
-// segment hands out what of the range is in seg; done once all of it is.
-func (p *readPass) segment(seg *segment) (done bool, err error) {
+// segment hands out what of the range is in seg, whose records end at end; done
+// once all of the range is handed out.
+func (p *readPass) segment(seg *segment, end int64) (done bool, err error) {
 	r, err := openSegment(&p.l.o, seg)
 	if err != nil {
 		return false, p.explain(seg, err)
 	}
 	defer r.close()
-	for off := int64(recordsOffset); !p.l.endedBefore(seg, off); {
+	for off := int64(recordsOffset); off < end; {
 		rec, ok, err := r.record(off)
 		if err == nil && (!ok || !rec.follows(p.lsn, p.sum, p.open)) {
 			err = corrupt(r.path, off, fmt.Sprintf("record behind LSN %v is damaged", p.lsn), nil)
@@ -238,12 +265,4 @@ func (p *readPass) explain(seg *segment, err error) error {
 		}
 	}
 	return fmt.Errorf("read log at LSN %v: %w", p.lsn, ErrReleased)
-}
-
-// endedBefore reports that no record of seg stands at off or behind. The
-// current segment's end moves, but a reader stops at the horizon before it.
-func (l *Log) endedBefore(seg *segment, off int64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return seg != l.cur && off >= seg.end
 }

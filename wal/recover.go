@@ -270,7 +270,10 @@ func (r *recovery) search(s *segment, off int64, due block.LSN) error {
 		return err
 	}
 	defer in.close()
-	for ; off+recordHeaderBytes <= s.header.size; off += recordAlign {
+	for {
+		if off, err = in.candidate(off); err != nil || off < 0 {
+			return err
+		}
 		rec, ok, err := in.record(off)
 		if err != nil {
 			return err
@@ -278,8 +281,8 @@ func (r *recovery) search(s *segment, off int64, due block.LSN) error {
 		if ok && rec.synced >= due {
 			return r.damage(due, s, off, rec.synced)
 		}
+		off += recordAlign
 	}
-	return nil
 }
 
 func (r *recovery) damage(due block.LSN, s *segment, off int64, claim block.LSN) error {
@@ -306,7 +309,7 @@ func (r *recovery) trim() {
 // The same bytes overwrite themselves, so a power cut here changes nothing.
 func (r *recovery) secure(synced block.LSN) error {
 	for _, s := range r.chain {
-		if s.last <= synced {
+		if s.last < synced {
 			continue
 		}
 		if err := r.rewrite(s, synced); err != nil {
@@ -338,7 +341,9 @@ func (r *recovery) rewrite(s *segment, synced block.LSN) error {
 			return corrupt(in.path, off, "record changed while it was read", nil)
 		}
 		n := recordBytes(len(rec.body))
-		if rec.lsn > synced {
+		// A claim covers commits; a mark behind the last of them may be in the
+		// cache only, and the next segment's header is going to name it.
+		if rec.lsn > synced || rec.lsn == synced && rec.is(flagMark) {
 			b, err := in.bytes(off, n)
 			if err != nil {
 				return err

@@ -187,6 +187,105 @@ func TestR5_CleanCloseVouchesForAll(t *testing.T) {
 	}
 }
 
+// R5: only the last group is in doubt. What was appended while 1 was synced says
+// nothing about 1, so its group gets a mark that does.
+func TestR5_OnlyTheLastGroupIsInDoubt(t *testing.T) {
+	r := newRig(t, newTestFS(t)).create()
+	r.append(100)
+	r.duringSync(func() { r.append(200) })
+	r.sync()
+	r.sync()
+	p := r.must().placeOf(1)
+	n := r.crash(simfs.DropAll)
+	n.damage(p.slot, p.off+50)
+	n.mustRefuse(p.off)
+}
+
+// R5: the header of a segment vouches for the segment before it.
+func TestR5_HeaderVouchesForWhatIsBefore(t *testing.T) {
+	r := logOf(t, 1)
+	first := r.l.cur
+	r.commit(50000)
+	r.commit(int(first.limit()-r.l.pos) - recordHeaderBytes - recordAlign)
+	last := r.placeOf(r.acked)
+	r.commit(500)
+	next := r.placeOf(r.acked)
+	if last.slot != first.slot || next.slot == first.slot {
+		t.Fatalf("slots %d and %d", last.slot, next.slot)
+	}
+	n := r.crash(simfs.DropAll)
+	n.damage(next.slot, next.off)
+	n.damage(last.slot, last.off+100)
+	n.mustRefuse(last.off)
+}
+
+// R5: a mark that a sync wrote into the middle of a commit does not end it.
+func TestR5_MarkInsideACommit(t *testing.T) {
+	r := newRig(t, newTestFS(t)).create()
+	r.append(100)
+	c := commit{nonce: 99, sizes: []int{300, 400, 10}}
+	r.model[2] = c
+	add := func(i int) { r.keep(r.l.Append(2, c.body(2, i), i == 2)) }
+	r.duringSync(func() { add(0) })
+	r.sync()
+	r.l.o.BufferBytes = 1
+	add(1) // forces a sync of the first record, and its mark
+	n := r.must().crash(simfs.KeepAll)
+	r.l.mu.Lock()
+	r.keep(r.l.flushAll()) // what add(1) left in the buffer
+	r.l.mu.Unlock()
+	list := r.must().places()
+	if len(list) < 3 || list[2].flags != flagMark || list[2].lsn != 2 {
+		t.Fatalf("no mark in the middle: %+v", list)
+	}
+	n.mustEndAt(1)
+	r.crash(simfs.KeepAll).mustEndAt(1)
+	add(2)
+	r.appended = 2
+	r.sync()
+	r.must().crash(simfs.DropAll).mustEndAt(2)
+}
+
+// A record follows another only with its checksum and the LSN that is due.
+func TestR5_Follows(t *testing.T) {
+	for _, c := range []struct {
+		r    record
+		open bool
+		want bool
+	}{
+		{record{lsn: 6, prevSum: 9}, false, true},
+		{record{lsn: 6, prevSum: 8}, false, false},
+		{record{lsn: 5, prevSum: 9}, false, false},
+		{record{lsn: 7, prevSum: 9}, false, false},
+		{record{lsn: 5, prevSum: 9}, true, true},
+		{record{lsn: 6, prevSum: 9}, true, false},
+		{record{lsn: 5, prevSum: 9, flags: flagMark}, false, true},
+		{record{lsn: 6, prevSum: 9, flags: flagMark}, false, false},
+		{record{lsn: 5, prevSum: 9, flags: flagMark}, true, true},
+	} {
+		if got := c.r.follows(5, 9, c.open); got != c.want {
+			t.Errorf("%+v behind LSN 5, open %v: %v", c.r, c.open, got)
+		}
+	}
+}
+
+// A segment is not let go before its successor is on disk: there would be no
+// log at all after a cut.
+func TestReleaseWaitsForTheSuccessor(t *testing.T) {
+	r := newRig(t, newTestFS(t))
+	r.o.LimitBytes = 3 * SegmentBytesMin
+	r.create()
+	r.commit(100000, 100000, 100000)
+	for cur := r.l.cur; r.l.cur == cur; {
+		r.append(20000) // not synced
+	}
+	r.acked = r.l.Durable()
+	r.release(r.acked + 1)
+	n := r.must().crash(simfs.KeepAll)
+	n.recover()
+	n.must()
+}
+
 // R5: a commit of several records without its last one is a torn tail.
 func TestR5_CommitWithoutItsLastRecord(t *testing.T) {
 	r := logOf(t, 2)
@@ -473,7 +572,9 @@ func TestSegmentSizeChanges(t *testing.T) {
 // the model.
 func TestRandomHistories(t *testing.T) {
 	runs := 150
-	if *soak {
+	if raceDetector {
+		runs = 20
+	} else if *soak {
 		runs = 20000
 	}
 	seed := rand.Uint64()

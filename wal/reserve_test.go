@@ -137,6 +137,43 @@ func TestB16_DiskFullHealsByItself(t *testing.T) {
 	}
 }
 
+// B16: the same where the system finds out late, while it writes or syncs a new
+// file; any other failure there poisons (L8).
+func TestB16_NoSpaceFoundLate(t *testing.T) {
+	for _, op := range []simfs.Op{simfs.OpWrite, simfs.OpSync, simfs.OpSyncDir} {
+		r := logOf(t, 1)
+		r.fs.Fail(simfs.Fault{Ops: op, Err: syscall.ENOSPC})
+		if err := r.l.Reserve(100_000); !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrFailed) {
+			t.Errorf("%v: %v", op, err)
+		}
+		r.commit(100_000)
+		r.must()
+		r.fs.Fail(simfs.Fault{Ops: op})
+		if err := r.l.Reserve(300_000); !errors.Is(err, ErrFailed) {
+			t.Errorf("%v with EIO: %v", op, err)
+		}
+	}
+}
+
+// R7: a release between a reservation and its commit takes nothing back.
+func TestR7_ReleaseLeavesAReservationAlone(t *testing.T) {
+	r := newRig(t, newTestFS(t))
+	r.o.LimitBytes = 3 * SegmentBytesMin
+	r.create()
+	r.commit(100)
+	if err := r.l.Reserve(300_000); err != nil {
+		t.Fatal(err)
+	}
+	r.release(r.acked + 1)
+	r.fs.Fail(simfs.Fault{Ops: simfs.OpCreate | simfs.OpOpen, Sticky: true})
+	if err := r.l.Append(2, make([]byte, 300_000), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.l.Sync(2); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // L8: "no space left" from a write into reserved space, or from its sync, is
 // not that: it poisons.
 func TestL8_NoSpaceInReservedSpacePoisons(t *testing.T) {

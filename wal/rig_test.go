@@ -64,6 +64,7 @@ type rig struct {
 	err     error
 	created bool
 	nonce   uint64
+	hook    func()
 
 	model    map[block.LSN]commit
 	appended block.LSN // last commit that may be there
@@ -71,8 +72,18 @@ type rig struct {
 	redo     block.LSN
 }
 
+// duringSync has fn called, once, when the next sync of a file begins.
+func (r *rig) duringSync(fn func()) { r.hook = fn }
+
 func newRig(t testing.TB, fs *simfs.FS) *rig {
-	return &rig{t: t, fs: fs, o: testOptions(fs), model: map[block.LSN]commit{}, redo: 1}
+	r := &rig{t: t, fs: fs, o: testOptions(fs), model: map[block.LSN]commit{}, redo: 1}
+	fs.Before(func(e simfs.Event) {
+		if fn := r.hook; fn != nil && e.Op == simfs.OpSync {
+			r.hook = nil
+			fn()
+		}
+	})
+	return r
 }
 
 func (r *rig) keep(err error) bool {
@@ -124,8 +135,9 @@ func (r *rig) sync() {
 	if r.err != nil {
 		return
 	}
-	if r.keep(r.l.Sync(r.appended)) {
-		r.acked = r.appended
+	upto := r.appended // more may come while it syncs
+	if r.keep(r.l.Sync(upto)) {
+		r.acked = max(r.acked, upto)
 	}
 }
 
@@ -171,7 +183,7 @@ func (r *rig) reopen() {
 // after is a rig that goes on in fs with what r knows.
 func (r *rig) after(fs *simfs.FS) *rig {
 	n := *r
-	n.fs, n.o, n.l, n.err = fs, r.o, nil, nil
+	n.fs, n.o, n.l, n.err, n.hook = fs, r.o, nil, nil, nil
 	n.o.FS = fs
 	n.model = maps.Clone(r.model)
 	return &n
