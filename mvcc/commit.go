@@ -43,6 +43,9 @@ func (t *WriteTx) unchanged() bool {
 
 // prepare does what can be refused (R7): afterwards there is an LSN.
 func (t *WriteTx) prepare() error {
+	if err := t.s.state.failure(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
 	if t.failed != nil {
 		return fmt.Errorf("commit: %w", t.failed)
 	}
@@ -183,6 +186,11 @@ func (s *Store) settledHead(l *blockcache.Latch, p *private) *blockcache.Version
 		l.Wait()
 		h = l.Head(p.v.ID)
 	}
+	if h != nil && !p.existed && !h.Freed { // someone read the place while it was free
+		l.Remove(h)
+		s.cache.Kill(h)
+		h = nil
+	}
 	if h == nil && p.existed {
 		h = &blockcache.Version{ID: p.v.ID, LSN: p.since, InPlace: true}
 		l.Insert(h)
@@ -237,9 +245,15 @@ func (s *Store) commitTime() (at, raw time.Time) {
 // awaitCommitted waits until the commit may be acknowledged.
 func (s *Store) awaitCommitted(lsn block.LSN) error {
 	if s.opts.Durability == DurableCommit {
-		return s.awaitDurable(lsn)
+		if err := s.awaitDurable(lsn); err != nil {
+			return err
+		}
+	} else {
+		s.advance(lsn)
 	}
-	s.advance(lsn)
+	if err := s.state.failure(); err != nil { // no acknowledgement from here on (L8)
+		return fmt.Errorf("%w: %w", wal.ErrUnknownOutcome, err)
+	}
 	return nil
 }
 

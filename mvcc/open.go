@@ -72,11 +72,13 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 }
 
 func createData(dir string, o *Options) (vfs.File, error) {
-	if err := o.FS.Mkdir(dir, 0o700); err == nil {
-		if err := o.FS.SyncDir(filepath.Dir(dir)); err != nil {
-			return nil, err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	made := o.FS.Mkdir(dir, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return nil, made
+	}
+	// A directory that is there may be one whose maker was killed; but the one
+	// above it need not be ours.
+	if err := o.FS.SyncDir(filepath.Dir(dir)); err != nil && made == nil {
 		return nil, err
 	}
 	entries, err := o.FS.ReadDir(dir)
@@ -86,7 +88,14 @@ func createData(dir string, o *Options) (vfs.File, error) {
 	if len(entries) > 0 {
 		return nil, fmt.Errorf("%w: the directory holds %s but no file %s", ErrNotDatabase, entries[0].Name(), nameData)
 	}
-	return o.FS.OpenFile(filepath.Join(dir, nameData), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := o.FS.OpenFile(filepath.Join(dir, nameData), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.FS.SyncDir(dir); err != nil { // a directory without it is refused
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
@@ -99,6 +108,7 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
+	s.state.idle = make(chan struct{})
 	s.database, s.timeline, s.created = sb.database, sb.timeline, sb.created
 	s.geo = newGeometry(sb.blockSize)
 	s.anchor.now, s.anchor.slot = sb, slot

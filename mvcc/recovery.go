@@ -28,6 +28,9 @@ type recovery struct {
 // recover opens the log, repairs torn blocks, redoes, and leaves the store as
 // it was at the newest durable commit.
 func (s *Store) recover() error {
+	if err := s.secureFiles(); err != nil {
+		return fmt.Errorf("secure what was found: %w", err)
+	}
 	a := &s.anchor.now
 	log, err := wal.Open(wal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
@@ -55,6 +58,16 @@ func (s *Store) recover() error {
 	s.lastTime = r.at
 	s.lastCommit.Store(r.at.UnixNano())
 	return s.loadMeta()
+}
+
+// secureFiles makes durable what is about to be relied on. Who wrote it may
+// have been killed, or its sync may have failed: then the system's cache shows
+// what the disk does not hold. Blocks follow when they are redone (mistrust).
+func (s *Store) secureFiles() error {
+	if err := s.writeSuperblock(&s.anchor.now, s.anchor.slot); err != nil {
+		return err
+	}
+	return s.opts.FS.SyncDir(s.dir)
 }
 
 func (s *Store) onDurable(v block.LSN) {
@@ -131,14 +144,7 @@ func (r *recovery) redo(lsn block.LSN, body []byte, last bool) error {
 	if _, void := r.void[lsn]; void {
 		return nil
 	}
-	if err := eachEntry(lsn, body, r.entry); err != nil {
-		return err
-	}
-	s := r.s
-	if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
-		return s.cleaner.clean(lsn)
-	}
-	return nil
+	return eachEntry(lsn, body, r.entry)
 }
 
 func (r *recovery) entry(e *redoEntry) error {
@@ -167,7 +173,28 @@ func (r *recovery) change(e *redoEntry, apply func(*redoEntry) error) error {
 	if err := s.data.reserve(e.id); err != nil {
 		return err
 	}
+	if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 { // also in the middle of a commit
+		if err := s.cleaner.clean(r.lsn); err != nil {
+			return err
+		}
+	}
 	return apply(e)
+}
+
+// mistrust has a block written again that is at or past this commit already: it
+// was written after the checkpoint in force, so perhaps not to the disk.
+func (r *recovery) mistrust(v *blockcache.Version, image block.LSN) {
+	s := r.s
+	l := s.cache.Latch(v.ID)
+	defer l.Unlock()
+	v.Image = max(v.Image, image)
+	if v.Dirty || v.Role != blockcache.RoleHead {
+		return
+	}
+	s.cache.Forget(v)
+	from := s.cache.ClassOf(v)
+	v.Dirty, v.Rec = true, r.lsn
+	s.cache.Reclass(v, from)
 }
 
 // image replaces the block, whatever it holds, readable or not, unless it is
@@ -178,6 +205,9 @@ func (r *recovery) image(e *redoEntry) error {
 	b, err := s.get(e.id, view{lsn: newest})
 	if err == nil {
 		past := b.v.LSN >= r.lsn
+		if past {
+			r.mistrust(b.v, r.lsn)
+		}
 		b.Release()
 		if past {
 			return nil
@@ -215,6 +245,7 @@ func (r *recovery) diff(e *redoEntry) error {
 	defer b.Release()
 	have, want := b.v.LSN, r.lsn-e.since
 	if have >= r.lsn {
+		r.mistrust(b.v, 0)
 		return nil
 	}
 	if have != want {
