@@ -15,10 +15,9 @@ import (
 type state struct {
 	failed  atomic.Pointer[error]
 	closing atomic.Bool
-
-	mu    sync.Mutex
-	users int // open transactions, snapshots, backups
-	idle  chan struct{}
+	users   atomic.Int64  // open transactions, snapshots, backups
+	idle    chan struct{} // closed when the store is closing and has no users
+	once    sync.Once     // closes idle
 }
 
 // failure is nil, or ErrPoisoned with the first cause.
@@ -38,49 +37,34 @@ func (t *state) writable() error {
 }
 
 // enter counts a user.
-func (t *state) enter() {
-	t.mu.Lock()
-	t.users++
-	t.mu.Unlock()
-}
+func (t *state) enter() { t.users.Add(1) }
 
 // enterUnlessClosed counts a user if the store is open.
 func (t *state) enterUnlessClosed() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.users.Add(1)
 	if t.closing.Load() {
+		t.leave()
 		return ErrClosed
 	}
-	t.users++
 	return nil
 }
 
 // leave ends what enter began.
 func (t *state) leave() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.users--
-	if t.users == 0 && t.idle != nil {
-		close(t.idle)
-		t.idle = nil
+	if t.users.Add(-1) == 0 && t.closing.Load() {
+		t.once.Do(func() { close(t.idle) })
 	}
 }
 
-// shut lets nobody in any more; the channel is closed when all have left. Only
-// the first call succeeds.
-func (t *state) shut() (idle <-chan struct{}, first bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// shut lets nobody in any more; idle is closed when all have left. Only the
+// first call succeeds.
+func (t *state) shut() (first bool) {
 	if !t.closing.CompareAndSwap(false, true) {
-		return nil, false
+		return false
 	}
-	ch := make(chan struct{})
-	if t.users == 0 {
-		close(ch)
-	} else {
-		t.idle = ch
-	}
-	return ch, true
+	t.enter() // so that leave looks, also when there is nobody
+	t.leave()
+	return true
 }
 
 // fail poisons the store with its first failure (L8) and returns the error that

@@ -149,11 +149,10 @@ func (s *Store) background1(err error) {
 // also in the weaker modes; the data file is brought up to date and cut to its
 // high-water mark. Calling it again returns ErrClosed.
 func (s *Store) Close() error {
-	idle, first := s.state.shut()
-	if !first {
+	if !s.state.shut() {
 		return ErrClosed
 	}
-	if !s.waitIdle(idle) {
+	if !s.waitIdle() {
 		s.snapshots.BreakAll(snapshot.ReasonClosed)
 	}
 	s.writer.Lock() // a write transaction that does not end keeps Close waiting
@@ -172,10 +171,10 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-func (s *Store) waitIdle(idle <-chan struct{}) bool {
+func (s *Store) waitIdle() bool {
 	if s.opts.CloseWait < 0 {
 		select {
-		case <-idle:
+		case <-s.state.idle:
 			return true
 		default:
 			return false
@@ -184,7 +183,7 @@ func (s *Store) waitIdle(idle <-chan struct{}) bool {
 	t := time.NewTimer(s.opts.CloseWait)
 	defer t.Stop()
 	select {
-	case <-idle:
+	case <-s.state.idle:
 		return true
 	case <-t.C:
 		return false
