@@ -194,7 +194,8 @@ func publishSuperblock(dir string, fsys vfs.FS, file vfs.File, sb superblock) er
 		return fmt.Errorf("create: %w", err)
 	}
 	if _, err := file.WriteAt(sb.encode(), 0); err != nil {
-		return fmt.Errorf("create: %w", err)
+		_, again := file.WriteAt(make([]byte, superblockSize), 0) // half of it would look like damage
+		return fmt.Errorf("create: %w", errors.Join(err, again))
 	}
 	if err := file.Sync(); err != nil {
 		return fmt.Errorf("create: %w", err)

@@ -64,6 +64,9 @@ func (s *Store) recover() error {
 // have been killed, or its sync may have failed: then the system's cache shows
 // what the disk does not hold. Blocks follow when they are redone (mistrust).
 func (s *Store) secureFiles() error {
+	if err := s.data.file.Truncate(s.data.size); err != nil { // to what it is: the size may be in the cache only
+		return fmt.Errorf("set size of %s: %w", s.data.path, err)
+	}
 	if err := s.writeSuperblock(&s.anchor.now, s.anchor.slot); err != nil {
 		return err
 	}
