@@ -100,12 +100,13 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	b := &Backup{s: s, live: live, queued: make([]block.ID, 64)}
 	b.view = view{live.LSN(), live.Err}
 	b.spilledBefore, b.peaks = s.cache.Stats().Spilled, s.cache.FollowPeaks()
-	if err := s.log.Sync(live.LSN()); err != nil {
-		live.Close()
-		return nil, err
+	err = s.log.Sync(live.LSN())
+	if err == nil {
+		err = b.describe(began, stall)
 	}
-	if err := b.describe(began, stall); err != nil {
+	if err != nil {
 		live.Close()
+		s.cache.UnfollowPeaks(b.peaks)
 		return nil, err
 	}
 	return b, nil
@@ -162,8 +163,9 @@ func (b *Backup) Close() error {
 // Next fills buf with whole verified block images, trailers sealed, and ids
 // with their numbers, as many as fit into both, and returns how many. io.EOF
 // with 0 after the last. The images are the caller's: Next has let go of the
-// originals (R10). A snapshot that was broken returns *snapshot.BrokenError for
-// ever after (L10).
+// originals (R10). After another error it may be called again and goes on where
+// it was. A snapshot that was broken returns *snapshot.BrokenError for ever
+// after (L10).
 func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -177,17 +179,17 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 	}
 	n := 0
 	for n < room {
-		if err := b.stop(ctx); err != nil {
-			return 0, err
+		got, err := 0, b.stop(ctx)
+		if err == nil {
+			got, err = b.step(buf[n*size:room*size], ids[n:room])
+			n += got
 		}
-		got, err := b.step(buf[n*size:room*size], ids[n:room])
-		if err != nil {
+		if err != nil && n == 0 {
 			return 0, b.explain(err)
 		}
-		if got == 0 {
-			break
+		if err != nil || got == 0 {
+			break // what was taken is done (R10) and must be handed out; the error comes again
 		}
-		n += got
 	}
 	if err := b.live.Err(); err != nil {
 		return 0, err
@@ -251,7 +253,7 @@ func (b *Backup) fromQueue(buf []byte, ids []block.ID) (int, error) {
 		}
 		ok, err := b.takeOne(id, buf[out*b.s.geo.size:][:b.s.geo.size])
 		if err != nil {
-			return 0, err
+			return out, err
 		}
 		if ok {
 			ids[out] = id
@@ -402,7 +404,8 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error
 			b.done(id)
 		} else if ok, err := b.takeOne(id, dst); err != nil || !ok {
 			if err != nil {
-				return 0, err
+				b.pending = slices.Concat(run[i:], b.pending)
+				return out, err
 			}
 			continue
 		}
