@@ -8,11 +8,14 @@ import "time"
 //  1. a frame that is free under MaxRAM
 //  2. a clean head, down to the floor
 //  3. the frame of an original that the data file still holds (L4)
-//  4. a clean head below the floor
-//  5. while temporary storage has room: what the spiller frees, waiting for the disk
-//  6. overflow, up to its cap
-//  7. a snapshot is broken (R13)
-//  8. what the cleaner frees, waiting for the disk
+//  4. while temporary storage has room: a clean head down to half the floor, then
+//     what the spiller frees, waiting for the disk
+//  5. when it has none: overflow, up to its cap; then a snapshot is broken (R13)
+//  6. any clean head
+//  7. what the cleaner frees, waiting for the disk
+//
+// The floor keeps writers from reading every block of their working set from the
+// disk because a snapshot is open.
 //
 // The caller holds no latch, and no pin that a cleaner or spiller would need
 // (R7). It fails only if the operating system has no memory.
@@ -34,7 +37,6 @@ func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 		if c.makeRoom(needClean) {
 			continue
 		}
-		c.spiller.demand() // clean frames may be there, but all pinned
 		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
 			if d, err := c.take(extra + c.frames.overflow); d != nil || err != nil {
 				return d, err
@@ -48,7 +50,9 @@ func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 			continue
 		}
 		c.frameWaits.Add(1)
-		c.frames.wait(moved)
+		if !c.frames.wait(moved) {
+			c.evict()
+		}
 		moved = nil
 	}
 }
@@ -73,12 +77,19 @@ func (c *Cache) makeRoom(needClean func()) bool {
 	if c.Frames(ClassClean) > c.floor && c.evict() {
 		return true
 	}
-	if c.dropInPlace() || c.evict() {
+	if c.dropInPlace() {
 		return true
 	}
 	if needClean != nil {
 		needClean()
 	}
+	if c.Frames(ClassOriginal) == 0 {
+		return c.evict()
+	}
+	if !c.spiller.isFull() && c.Frames(ClassClean) > c.floor/2 && c.evict() {
+		return true
+	}
+	c.spiller.demand() // clean frames may be there, but all pinned
 	return false
 }
 
@@ -104,12 +115,15 @@ func (f *frames) watch() chan struct{} {
 	return f.moved
 }
 
-func (f *frames) wait(moved chan struct{}) {
+// wait reports whether progress was made.
+func (f *frames) wait(moved chan struct{}) bool {
 	t := time.NewTimer(waitMax)
 	defer t.Stop()
 	select {
 	case <-moved:
+		return true
 	case <-t.C:
+		return false
 	}
 }
 

@@ -82,11 +82,15 @@ func (f *frames) carve() ([]byte, error) {
 	return d, nil
 }
 
+// hotMax is how many free frames keep their memory while overflow is in use:
+// what is evicted there is mostly taken again at once.
+const hotMax = 64
+
 // give takes a frame back.
 func (f *frames) give(d []byte) {
 	f.mu.Lock()
 	f.inUse--
-	if f.inUse >= f.limit {
+	if f.inUse >= f.limit && len(f.hot) >= hotMax {
 		hostmem.Discard(d)
 		f.cold = append(f.cold, d)
 	} else {

@@ -16,23 +16,27 @@ const spillBatch = 128
 // pins what it writes, needs no frame itself and waits for nobody but the disk,
 // so that everyone may wait for it (R7).
 type spiller struct {
-	c         *Cache
-	low, high int64
-	kicked    chan struct{}
-	quit      chan struct{}
-	done      sync.WaitGroup
-	demanded  atomic.Bool // someone waits for a frame
-	full      atomic.Bool // the last write found no room
-	freed     atomic.Bool // slots were freed since
-	batch     []*Version
-	items     []spill.Item
-	slots     []spill.Slot
+	c          *Cache
+	low, high  int64
+	kicked     chan struct{}
+	quit       chan struct{}
+	done       sync.WaitGroup
+	demanded   atomic.Bool  // someone waits for a frame
+	full       atomic.Bool  // the last write found no room
+	freed      atomic.Bool  // enough slots were freed since
+	vacated    atomic.Int64 // slots freed since it was full or enough
+	worthWhile int64        // how many slots are enough
+	batch      []*Version
+	items      []spill.Item
+	slots      []spill.Slot
 }
 
 func (s *spiller) start(c *Cache) {
 	s.c = c
 	s.low = max(c.frames.limit/16, 16)
 	s.high = 2 * s.low
+	slots := c.opts.Spill.Stats().LimitBytes / int64(c.opts.BlockSize)
+	s.worthWhile = max(1, min(2*spillBatch, slots/8))
 	s.kicked = make(chan struct{}, 1)
 	s.quit = make(chan struct{})
 	s.done.Go(s.run)
@@ -65,10 +69,15 @@ func (s *spiller) wake() {
 
 func (s *spiller) isFull() bool { return s.full.Load() }
 
-// notFull is called when slots come free.
+// notFull is called when a slot comes free. Temporary storage counts as full
+// until there is room for a batch worth writing: otherwise everyone who needs a
+// frame would wait for a write of one block.
 func (s *spiller) notFull() {
-	s.freed.Store(true)
-	s.full.Store(false)
+	if s.vacated.Add(1) >= s.worthWhile {
+		s.vacated.Store(0)
+		s.freed.Store(true)
+		s.full.Store(false)
+	}
 }
 
 func (s *spiller) run() {
