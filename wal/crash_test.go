@@ -239,19 +239,22 @@ func TestB6_KillThenCut(t *testing.T) {
 func TestB6_FailedSyncLeftCacheAhead(t *testing.T) {
 	for _, failure := range []simfs.SyncFailure{simfs.SyncPending, simfs.SyncCacheNew, simfs.SyncCacheOld} {
 		t.Run(fmt.Sprint(failure), func(t *testing.T) {
-			r := newRig(t, newTestFS(t)).create()
-			r.commit(100)
-			r.fs.Fail(simfs.Fault{Ops: simfs.OpSync, Sync: failure})
-			r.commit(2000)
-			if !errors.Is(r.err, ErrUnknownOutcome) {
-				t.Fatalf("commit through a failed sync: %v", r.err)
+			for name, write := range map[string]func(*rig){
+				"commit": func(r *rig) { r.commit(2000) },
+				"mark":   (*rig).idle,
+			} {
+				r := newRig(t, newTestFS(t)).create()
+				r.commit(100)
+				r.must().fs.Fail(simfs.Fault{Ops: simfs.OpSync, Sync: failure})
+				if write(r); !errors.Is(r.err, ErrFailed) {
+					t.Fatalf("%s through a failed sync: %v", name, r.err)
+				}
+				n := r.after(r.fs.Kill())
+				n.recover()
+				n.must().crash(simfs.DropAll).recovered()
+				n.commit(300)
+				n.must().crash(simfs.DropAll).recovered()
 			}
-			n := r.after(r.fs.Kill())
-			n.recover()
-			n.must()
-			z := n.crash(simfs.DropAll)
-			z.recover()
-			z.must()
 		})
 	}
 }

@@ -272,18 +272,18 @@ func TestR5_Follows(t *testing.T) {
 // A segment is not let go before its successor is on disk: there would be no
 // log at all after a cut.
 func TestReleaseWaitsForTheSuccessor(t *testing.T) {
-	r := newRig(t, newTestFS(t))
-	r.o.LimitBytes = 3 * SegmentBytesMin
-	r.create()
-	r.commit(100000, 100000, 100000)
-	for cur := r.l.cur; r.l.cur == cur; {
-		r.append(20000) // not synced
-	}
-	r.acked = r.l.Durable()
+	r := logOf(t, 3).crash(simfs.DropAll)
+	r.o.SegmentBytes *= 2 // so that what is released is removed
+	r.recovered()
+	r.append(100) // in a fresh segment, not synced
 	r.release(r.acked + 1)
-	n := r.must().crash(simfs.KeepAll)
-	n.recover()
-	n.must()
+	r.must().crash(simfs.KeepAll).recovered()
+	r.sync()
+	r.release(r.acked + 1)
+	if n := r.must().l.Stats().Segments; n > 2 {
+		t.Errorf("%d segments after a release", n)
+	}
+	r.crash(simfs.KeepAll).recovered()
 }
 
 // R5: a commit of several records without its last one is a torn tail.

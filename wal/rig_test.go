@@ -206,6 +206,13 @@ func (r *rig) recover() {
 	}
 }
 
+// recovered fails the test if the log does not recover.
+func (r *rig) recovered() {
+	r.t.Helper()
+	r.recover()
+	r.must()
+}
+
 // check compares the log with the model: every acknowledged commit is there,
 // nothing that was never appended, no hole, all bodies right.
 func (r *rig) check() {

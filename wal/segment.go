@@ -79,12 +79,9 @@ func (s *segment) writeHeaders(v block.LSN) error {
 	return nil
 }
 
-// slotError is a failure to make a slot file. poison says that a write or sync
-// failed for another reason than lack of space (L8).
-type slotError struct {
-	err    error
-	poison bool
-}
+// slotError is a write or sync that failed while a slot file was made. Unless
+// space was lacking it poisons (L8).
+type slotError struct{ err error }
 
 func (e *slotError) Error() string { return e.err.Error() }
 func (e *slotError) Unwrap() error { return e.err }
@@ -120,11 +117,11 @@ func fillSlot(o *Options, f vfs.File) error {
 	for off := int64(0); off < o.SegmentBytes; off += int64(len(chunk)) {
 		chunk = chunk[:min(int64(len(chunk)), o.SegmentBytes-off)]
 		if _, err := f.WriteAt(chunk, off); err != nil {
-			return &slotError{fmt.Errorf("prewrite segment: %w", err), !isNoSpace(err)}
+			return &slotError{fmt.Errorf("prewrite segment: %w", err)}
 		}
 		// Piecewise, so that a commit's own sync never queues behind much.
 		if err := f.Sync(); err != nil {
-			return &slotError{fmt.Errorf("sync new segment: %w", err), !isNoSpace(err)}
+			return &slotError{fmt.Errorf("sync new segment: %w", err)}
 		}
 		clear(chunk[:recordsOffset])
 	}
@@ -137,7 +134,7 @@ func publishSlot(o *Options, name string) error {
 		return fmt.Errorf("name segment: %w", err)
 	}
 	if err := o.FS.SyncDir(o.Dir); err != nil {
-		return &slotError{fmt.Errorf("sync log directory: %w", err), !isNoSpace(err)}
+		return &slotError{fmt.Errorf("sync log directory: %w", err)}
 	}
 	return nil
 }

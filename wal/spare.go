@@ -151,7 +151,7 @@ func (l *Log) prepareFailed(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	var slot *slotError
-	if errors.As(err, &slot) && slot.poison {
+	if errors.As(err, &slot) {
 		l.fail(err)
 		return l.failed
 	}
