@@ -271,7 +271,7 @@ func (s *Store) build(file vfs.File) error {
 	s.data = &dataFile{file: file, path: file.Name(), geo: s.geo, seed: block.SeedOf(s.database), size: size}
 	s.events = newEvents(o.OnEvent, o.Logger)
 	s.zeros, s.scratch = make([]byte, s.geo.size), make([]byte, s.geo.size)
-	s.tx.byID = map[block.ID]int{}
+	s.workspace.byID = map[block.ID]int{}
 	if err := s.openCache(); err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ type Store struct {
 
 	// writer is held by the open write transaction. It guards what follows.
 	writer     sync.Mutex
-	tx         WriteTx
+	workspace  workspace
 	meta       meta
 	hints      []uint64 // per group: no free bit below
 	firstGroup uint64

@@ -19,13 +19,20 @@ type WriteTx struct {
 	meta meta // as the transaction has it
 	was  meta // as it was at the base
 
-	byID    map[block.ID]int
-	blocks  []private
+	workspace
 	inRAM   int // private versions that have a frame
 	spillAt int // where the search for something to spill goes on
-	freed   []block.ID
 	open    bool
 	failed  error // what made the transaction unfit for commit
+}
+
+// workspace is memory that one write transaction leaves to the next. The
+// transaction itself is new each time: a late Rollback of one that has ended
+// must not find its successor.
+type workspace struct {
+	byID   map[block.ID]int
+	blocks []private
+	freed  []block.ID
 }
 
 // private is one block that the transaction changes.
@@ -45,10 +52,7 @@ func (s *Store) BeginWrite() (*WriteTx, error) {
 		return nil, err
 	}
 	s.state.enter()
-	t := &s.tx
-	t.s, t.base, t.open, t.failed = s, s.newestLSN(), true, nil
-	t.meta, t.was = s.meta, s.meta
-	return t, nil
+	return &WriteTx{s: s, base: s.newestLSN(), open: true, meta: s.meta, was: s.meta, workspace: s.workspace}, nil
 }
 
 // Base is the commit that the transaction sees.
@@ -302,13 +306,13 @@ func (t *WriteTx) finish() {
 	s := t.s
 	t.open = false
 	if len(t.blocks) > 1<<13 {
-		t.byID, t.blocks = map[block.ID]int{}, nil
+		s.workspace = workspace{byID: map[block.ID]int{}}
 	} else {
 		clear(t.byID)
 		clear(t.blocks)
-		t.blocks = t.blocks[:0]
+		s.workspace = workspace{t.byID, t.blocks[:0], t.freed[:0]}
 	}
-	t.freed, t.inRAM, t.spillAt = t.freed[:0], 0, 0
+	t.workspace = workspace{}
 	s.writer.Unlock()
 	s.leave()
 }
