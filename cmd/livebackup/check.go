@@ -63,7 +63,7 @@ func (a *app) runCheck(ctx context.Context, f databaseFlags) (err error) {
 		return err
 	}
 	if !out.OK {
-		return &damageError{fmt.Errorf("%s: %w: %d problems", f.dir, block.ErrCorrupt, len(out.Problems))}
+		return &damageError{fmt.Errorf("%s: %w: %s", f.dir, block.ErrCorrupt, human.Plural(len(out.Problems), "problem"))}
 	}
 	return nil
 }

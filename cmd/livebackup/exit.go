@@ -10,6 +10,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/demo"
+	"github.com/spillwaydb/spillway/internal/interrupt"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -107,12 +108,11 @@ var outcomes = []struct {
 
 // outcomeOf says what err means. A signal outweighs what followed from it.
 func outcomeOf(ctx context.Context, err error) outcome {
-	var interrupted *interruptError
+	if code := interrupt.Code(ctx); code != 0 {
+		return outcome{"interrupted", code}
+	}
 	var usage *usageError
-	switch {
-	case errors.As(context.Cause(ctx), &interrupted):
-		return outcome{"interrupted", interrupted.exitCode()}
-	case errors.As(err, &usage):
+	if errors.As(err, &usage) {
 		return outcome{"usage", exitUsage}
 	}
 	for _, o := range outcomes {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8/cwriter"
+
+	"github.com/spillwaydb/spillway/internal/interrupt"
 )
 
 // app is one run of the command.
@@ -36,7 +38,11 @@ const rootExample = `  livebackup demo
 
 // run executes the command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	ctx, release := interruptible(ctx, stderr)
+	ctx, release := interrupt.Context(ctx, func() {
+		if isTerminal(stderr) {
+			fmt.Fprintln(stderr, "\nstopping, and removing what is half done; once more to kill")
+		}
+	})
 	defer release()
 	a := &app{stdout: stdout, stderr: stderr}
 	root := a.root()

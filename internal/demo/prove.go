@@ -17,7 +17,7 @@ func (d *demo) verify(ctx context.Context) (err error) {
 		return err
 	}
 	p := d.report.Proof
-	d.story.begin("Verify", "read back through the restore path: %s blocks proven in %s", human.Count(p.Blocks), human.Elapsed(p.Duration))
+	d.story.begin("Verify", "read back through the restore path: %s blocks proven, in %s", human.Count(p.Blocks), human.Elapsed(p.Duration))
 	return nil
 }
 
@@ -106,45 +106,40 @@ func differences(r *Report) string {
 	return out.String()
 }
 
-// costs says what the backup cost.
+// costs says what the backup and the two snapshots cost.
 func (d *demo) costs() {
 	r := d.report
 	d.story.print("\nWhat it cost\n")
-	d.story.say("start       a writer could wait %s at most", human.Elapsed(r.Backup.StartStall))
-	d.story.say("commits/s   before %s, during %s, after %s", rateText(r.Before), rateText(r.During), rateText(r.After))
-	d.story.say("originals   made %s, shared by several snapshots %s, spilled %s", human.Count(r.OriginalsMade),
-		human.Count(r.OriginalsShared), human.Count(r.OriginalsSpilled))
-	var levels []string
-	for _, l := range r.Levels {
-		if l.Name != "log" {
-			levels = append(levels, fmt.Sprintf("%s %s of %s", l.Name, human.Bytes(l.Peak), human.Bytes(l.Limit)))
+	d.story.say("stall       a writer could wait %s when the backup opened", human.Elapsed(r.Backup.StartStall))
+	d.story.say("commits/s   %s before, %s while it ran, %s after", rateText(r.Before), rateText(r.During), rateText(r.After))
+	d.story.say("originals   %s made; %s shared by several snapshots,", human.Count(r.OriginalsMade), human.Count(r.OriginalsShared))
+	d.story.say("            %s spilled to temporary storage", human.Count(r.OriginalsSpilled))
+	for i, l := range r.Levels {
+		head := ""
+		if i == 0 {
+			head = "peaks"
 		}
+		d.story.say("%-11s %-9s %s of %s%s", head, l.Name, human.Bytes(l.Peak), human.Bytes(l.Limit), watermarksText(r.Watermarks, l.Name))
 	}
-	d.story.say("peaks       %s", strings.Join(levels, ", "))
-	d.story.say("watermarks  %s", watermarksText(r.Watermarks))
 }
 
-// watermarksText says how often each level was crossed upward, and to where.
-func watermarksText(list []Watermark) string {
-	var names []string
-	worst, count := map[string]string{}, map[string]int{}
+// watermarksText says how often a level crossed a watermark, and how far up.
+func watermarksText(list []Watermark, level string) string {
 	severity := map[string]int{"normal": 0, "low": 1, "high": 2, "critical": 3}
+	worst, count := "normal", 0
 	for _, w := range list {
-		if count[w.Level] == 0 {
-			names = append(names, w.Level)
+		if w.Level != level {
+			continue
 		}
-		count[w.Level]++
-		if severity[w.State] >= severity[worst[w.Level]] {
-			worst[w.Level] = w.State
+		count++
+		if severity[w.State] > severity[worst] {
+			worst = w.State
 		}
 	}
-	if len(names) == 0 {
-		return "none"
+	if count == 0 {
+		return ""
 	}
-	for i, n := range names {
-		names[i] = fmt.Sprintf("%s %d times, up to %s", n, count[n], worst[n])
-	}
-	return strings.Join(names, "; ")
+	return fmt.Sprintf("; %s, up to %s", human.Plural(count, "watermark event"), worst)
 }
 
 func rateText(t Throughput) string { return human.Count(int(t.PerSecond())) }

@@ -136,7 +136,7 @@ func (d *demo) load(ctx context.Context) (err error) {
 	}
 	r := d.report
 	r.Tree, r.Generated, r.Counters = d.tree.name, d.tree.generated, counters
-	d.story.begin("Load", "%s files of\n%s", human.Count(len(d.tree.files)), d.tree.name)
+	d.story.begin("Load", "%s files of %s", human.Count(len(d.tree.files)), d.tree.name)
 	if d.db, err = d.open("db"); err != nil {
 		return err
 	}
@@ -154,17 +154,15 @@ func (d *demo) load(ctx context.Context) (err error) {
 	size := int64(st.AllocatedBlocks) * int64(st.BlockSize)
 	d.rate = l.sinkRate(size, d.o.BackupTakes)
 	r.SinkRate = d.rate
-	d.story.say("and %s counters, one record each: %s in blocks of %s, in %s", human.Count(counters),
-		human.Bytes(size), human.Bytes(int64(st.BlockSize)), human.Elapsed(r.LoadTook))
-	d.story.say("granted: MaxRAM %s, temporary storage %s, overflow %s", human.Bytes(d.o.MaxRAM),
-		human.Bytes(d.o.TempMax), human.Bytes(d.o.OverflowMax))
+	d.story.say("and %s counters, one record each: %s in blocks of %s\n(%s); granted: %s of memory, %s of temporary storage", human.Count(counters),
+		human.Bytes(size), human.Bytes(int64(st.BlockSize)), human.Elapsed(r.LoadTook), human.Bytes(d.o.MaxRAM), human.Bytes(d.o.TempMax))
 	return nil
 }
 
 // before measures writers that no snapshot concerns.
 func (d *demo) before(ctx context.Context) error {
-	d.story.begin("Write", "%d writers rewrite, create and delete files; every transaction also\n"+
-		"moves an amount between two counters, so that their sum never changes", d.o.Writers)
+	d.story.begin("Write", "%d writers rewrite, create and delete files; each transaction also\n"+
+		"moves an amount between two counters: their sum must not change", d.o.Writers)
 	if err := d.tune(ctx); err != nil {
 		return err
 	}
@@ -223,11 +221,11 @@ func (d *demo) opened(auditor block.LSN, b mvcc.BackupInfo) {
 	r := d.report
 	r.AuditorLSN, r.BackupLSN = auditor, b.LSN
 	c := r.compare("LSN of auditor and backup", fmt.Sprint(auditor), fmt.Sprint(b.LSN))
-	d.story.say("%s later, with the writers held for %s (to have a state to compare\nwith; a backup itself needs no such thing):",
-		human.Elapsed(reportAge), human.Elapsed(r.WritersHeld))
-	d.story.say("  an auditor's snapshot at LSN %v, and the backup's at LSN %v%s", auditor, b.LSN, equalText(c))
-	d.story.begin("Backup", "of %s blocks to a slow sink (%s), while the writers go on;\nopening it could make a writer wait %s at most",
-		human.Count(b.Blocks), human.PerSecond(d.rate, time.Second), human.Elapsed(b.StartStall))
+	d.story.say("%s later an auditor opens a snapshot at LSN %v, and\nthe backup opens its own at LSN %v%s",
+		human.Elapsed(reportAge), auditor, b.LSN, equalText(c))
+	d.story.say("(for that the demo held its writers for %s; a backup does not)", human.Elapsed(r.WritersHeld))
+	d.story.begin("Backup", "of %s to a slow sink (%s), while the writers go on;\nwhen it opened, a writer could wait %s at most",
+		human.Bytes(int64(b.Blocks)*int64(b.BlockSize)), human.PerSecond(d.rate, time.Second), human.Elapsed(b.StartStall))
 }
 
 func (d *demo) backup(ctx context.Context) (err error) {

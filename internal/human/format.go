@@ -2,13 +2,22 @@ package human
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 )
 
 // Bytes formats a measured number of bytes: "64 MiB".
-func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+func Bytes(n int64) string { return strings.Replace(humanize.IBytes(uint64(max(n, 0))), ".0 ", " ", 1) }
+
+// Plural is a count with what is counted: "1 backup", "2 backups".
+func Plural[N Integer](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return Count(n) + " " + one + "s"
+}
 
 // PerSecond formats a measured rate in bytes: "19 MiB/s".
 func PerSecond(bytes int64, d time.Duration) string {

@@ -1,0 +1,67 @@
+// Package interrupt turns the first interrupt or termination signal into the end
+// of a context, so that what is half done can be cleaned up, and lets the second
+// one kill, as it does elsewhere.
+//
+//	ctx, release := interrupt.Context(ctx, func() { fmt.Fprintln(os.Stderr, "stopping") })
+//	defer release()
+//	err := work(ctx)
+//	os.Exit(...) // interrupt.Code(ctx), if it is not 0
+//
+// Why the context ended is its cause: an *[Error]. Who was stopped by a signal
+// exits with 128 plus its number: 130 for Ctrl-C, 143 for a termination. A shell,
+// or a supervisor, tells by that a command that was stopped from one that failed.
+package interrupt
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Error is the cause of a context that a signal ended.
+type Error struct{ Signal os.Signal }
+
+func (e *Error) Error() string { return "stopped by signal: " + e.Signal.String() }
+
+// ExitCode is 128 plus the signal's number.
+func (e *Error) ExitCode() int {
+	if n, ok := e.Signal.(syscall.Signal); ok {
+		return 128 + int(n)
+	}
+	return 128 + int(syscall.SIGINT)
+}
+
+// Context returns a context that the first interrupt or termination signal ends,
+// after told was called. release gives the signals back.
+func Context(ctx context.Context, told func()) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			told()
+			cancel(&Error{s})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(context.Canceled)
+		<-done
+	}
+}
+
+// Code is the exit code if a signal ended ctx, and 0 if none did.
+func Code(ctx context.Context) int {
+	var e *Error
+	if errors.As(context.Cause(ctx), &e) {
+		return e.ExitCode()
+	}
+	return 0
+}
