@@ -15,7 +15,8 @@ import (
 //
 //	K1  every node is well-formed: cells in bounds, none overlaps another, free
 //	    space adds up, no node is empty
-//	K2  keys ascend, and are within what the branches above say
+//	K2  keys ascend, are within what the branches above say, share what the node
+//	    says, and have the hints that they should
 //	K3  all leaves are on level 0; a root branch has two children at least
 //	K4  a branch marks every child below which there is more than inline values
 //	K5  a long value has exactly the blocks that its size asks for
@@ -115,8 +116,12 @@ func (c *checker) node(ref childRef, level int, lower, upper []byte) error {
 	if err != nil {
 		return c.damaged(err)
 	}
+	typ := b.Type()
 	n = slices.Clone(n) // visiting goes deep: nothing stays pinned
 	b.Release()
+	if want := nodeType(level); typ != want {
+		return c.found(ref.id, "its type is %v, expected %v", typ, want)
+	}
 	if reason := n.problem(); reason != "" {
 		return c.found(ref.id, "%s", reason)
 	}
@@ -238,10 +243,11 @@ func (n node) problem() string {
 	live := 0
 	for i := range n.count() {
 		c, ok := n.cell(i)
-		if !ok || n.slot(i) < n.low() {
+		if !ok || n.slot(i).offset() < n.low() {
 			return fmt.Sprintf("cell of slot %d is out of bounds", i)
 		}
-		spans = append(spans, span{n.slot(i), n.slot(i) + c.size()})
+		from := n.slot(i).offset()
+		spans = append(spans, span{from, from + c.size()})
 		live += c.size()
 	}
 	slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
@@ -259,7 +265,7 @@ func (n node) problem() string {
 // orderProblem says which key is out of order or bounds, or "". In a branch slot
 // 0 has no key.
 func (n node) orderProblem(lower, upper []byte) string {
-	first := min(n.level(), 1)
+	first := n.base()
 	last := lower
 	for i := first; i < n.count(); i++ {
 		k, _ := n.key(i)
@@ -267,6 +273,12 @@ func (n node) orderProblem(lower, upper []byte) string {
 			if o := bytes.Compare(k, last); o < 0 || o == 0 && (i > first || first > 0) {
 				return fmt.Sprintf("key %x of slot %d is not behind %x", k, i, last)
 			}
+		}
+		if other, _ := n.key(first); n.shared() > commonPrefix(k, other) {
+			return fmt.Sprintf("key %x of slot %d does not share %d bytes", k, i, n.shared())
+		}
+		if n.hint(i) != hintOf(k, n.shared()) {
+			return fmt.Sprintf("hint of slot %d is %#x", i, n.hint(i))
 		}
 		last = k
 	}

@@ -80,10 +80,10 @@ func (t *tree) slotsBetween(c childRef, level int, from, to []byte) (i, j int, e
 func (n node) searchRange(from, to []byte) (i, j int, ok bool) {
 	j, ok = n.count(), true
 	if from != nil {
-		i, _, ok = n.search(from, 0)
+		i, _, ok = n.search(from)
 	}
 	if ok && to != nil {
-		j, _, ok = n.search(to, 0)
+		j, _, ok = n.search(to)
 	}
 	return i, max(i, j), ok
 }

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"encoding/binary"
 )
 
 // Cursor walks through the entries of a bucket in the order of their keys, bytes
@@ -292,10 +293,10 @@ func (c *Cursor) inBounds(n node, by int) (begin, end int, ok bool) {
 	}
 	ok = true
 	if bytes.Compare(first, c.lower) < 0 {
-		begin, _, ok = n.search(c.lower, 0)
+		begin, _, ok = n.search(c.lower)
 	}
 	if ok && bytes.Compare(last, c.upper) >= 0 {
-		end, _, ok = n.search(c.upper, 0)
+		end, _, ok = n.search(c.upper)
 	}
 	return begin, max(begin, end), ok
 }
@@ -311,19 +312,7 @@ func (c *Cursor) take(slot int) (k, v []byte) {
 
 // cell is node.cell for the copy.
 func (l *leafCopy) cell(i int) (c cell, ok bool) {
-	off := int(l.slots[2*i]) | int(l.slots[2*i+1])<<8
-	off -= l.low
-	if off < 0 || off+cellHeaderSize > len(l.cells) {
-		return c, false
-	}
-	b := l.cells[off:]
-	meta := int(b[2]) | int(b[3])<<8
-	mid := cellHeaderSize + (int(b[0]) | int(b[1])<<8)
-	end := mid + meta&valueSizeMask
-	if end > len(b) {
-		return c, false
-	}
-	return cell{key: b[cellHeaderSize:mid:mid], value: b[mid:end:end], kind: kind(meta >> kindShift)}, true
+	return slot(binary.LittleEndian.Uint64(l.slots[slotSize*i:])).cell(l.cells, l.low)
 }
 
 // arrive makes the cursor stand on an entry, whose bytes are the user's now.

@@ -46,18 +46,24 @@ import (
 //	2       2        low      offset of the lowest byte of the cell area
 //	4       2        garbage  bytes of the cell area that belong to no cell
 //	6       1        level    0 in a leaf; a branch's children have its level - 1
-//	7       1        zero
-//	8       2*count  slots    offset of the cell of each entry, ascending by key
+//	7       1        tag      0x6e: this is a node
+//	8       2        shared   leading bytes that all keys have in common, or fewer
+//	10      2        zero
+//	12      8*count  slots    one per entry, ascending by key
 //	        ...      hole     old bytes without meaning
 //	low     ..P      cells    in no order
 //
-// A cell:
+// A slot:
 //
 //	offset  size  field
-//	0       2     key size k
-//	2       2     bits 0..13: value size v; bits 14..15: kind
-//	4       k     key
-//	4+k     v     value
+//	0       2     offset  of the entry's cell
+//	2       2     hint    the two bytes of its key behind the shared ones, the first
+//	              one high; what the key does not have is zero
+//	4       2     key size
+//	6       2     bits 0..13: value size; bits 14..15: kind
+//
+// A cell is the key, then the value. All that a search or a scan needs of entries
+// that it passes by lies together in the slots.
 //
 // In a leaf, by kind:
 //
@@ -68,7 +74,8 @@ import (
 //
 // In a branch the value is the u64 block ID of a child. Child i holds the keys
 // from the key of slot i on, up to that of slot i+1; the key of slot 0 is not
-// looked at (the child takes everything below slot 1). Kind 0: all leaves below
+// looked at (the child takes everything below slot 1), does not count for shared,
+// and its hint means nothing. Kind 0: all leaves below
 // the child have kind 0 only; kind 1: maybe not. So deleting a bucket need not
 // read leaves that cannot name anything outside of themselves.
 //
@@ -98,14 +105,11 @@ const (
 	rootMagic   = "SpKV"
 	rootVersion = 1
 
-	nodeHeaderSize = 8
-	slotSize       = 2
-	cellHeaderSize = 4
+	nodeTag        = 0x6e
+	nodeHeaderSize = 12
+	slotSize       = 8
 	childSize      = 8
 	bucketSize     = 16
-
-	valueSizeMask = 1<<14 - 1
-	kindShift     = 14
 
 	indexHeaderSize = 16
 	directMax       = 8 // overflow blocks named in the cell itself
@@ -144,6 +148,14 @@ func inlineMax(payload int) int { return (payload+block.TrailerSize)/4 - 64 }
 
 // idsPerIndex is the number of block IDs that an index block holds.
 func idsPerIndex(payload int) int { return (payload - indexHeaderSize) / 8 }
+
+// nodeType is the type of the blocks of a level.
+func nodeType(level int) block.Type {
+	if level == 0 {
+		return block.TypeLeaf
+	}
+	return block.TypeBranch
+}
 
 // rootFields are what mvcc.Root says.
 type rootFields struct {

@@ -6,13 +6,19 @@ func (n node) setCount(v int)   { binary.LittleEndian.PutUint16(n, uint16(v)) }
 func (n node) setLow(v int)     { binary.LittleEndian.PutUint16(n[2:], uint16(v)) }
 func (n node) setGarbage(v int) { binary.LittleEndian.PutUint16(n[4:], uint16(v)) }
 
-func (n node) setSlot(i, off int) {
-	binary.LittleEndian.PutUint16(n[nodeHeaderSize+slotSize*i:], uint16(off))
+func (n node) setShared(v int) { binary.LittleEndian.PutUint16(n[8:], uint16(v)) }
+
+func (n node) setSlot(i int, s slot) {
+	binary.LittleEndian.PutUint64(n[nodeHeaderSize+slotSize*i:], uint64(s))
+}
+
+func (n node) setHint(i int, hint uint16) {
+	binary.LittleEndian.PutUint16(n[nodeHeaderSize+slotSize*i+2:], hint)
 }
 
 // format makes an empty node of zeroed bytes.
 func (n node) format(level int) {
-	n[6] = byte(level)
+	n[6], n[7] = byte(level), nodeTag
 	n.setLow(len(n))
 }
 
@@ -20,19 +26,63 @@ func (n node) format(level int) {
 func (n node) write(c cell) int {
 	off := n.low() - c.size()
 	n.setLow(off)
-	binary.LittleEndian.PutUint16(n[off:], uint16(len(c.key)))
-	binary.LittleEndian.PutUint16(n[off+2:], uint16(len(c.value))|uint16(c.kind)<<kindShift)
-	copy(n[off+cellHeaderSize:], c.key)
-	copy(n[off+cellHeaderSize+len(c.key):], c.value)
+	copy(n[off:], c.key)
+	copy(n[off+len(c.key):], c.value)
 	return off
 }
 
-// push appends c behind the last slot. There must be room.
+// push appends c behind the last slot of a node that is being filled in order,
+// whose shared is set. There must be room.
 func (n node) push(c cell) {
 	i := n.count()
 	off := n.write(c)
 	n.setCount(i + 1)
-	n.setSlot(i, off)
+	hint := uint16(0)
+	if i >= n.base() {
+		hint = hintOf(c.key, n.shared())
+	}
+	n.setSlot(i, newSlot(off, hint, c))
+}
+
+// adopt sets the hint of slot i, which was just filled with key, and shortens
+// what is shared if key does not have it.
+func (n node) adopt(i int, key []byte) (ok bool) {
+	base := n.base()
+	if i < base {
+		return true
+	}
+	other := i - 1
+	if other < base {
+		other = i + 1
+	}
+	if other >= n.count() { // the only one
+		n.setShared(len(key))
+		n.setHint(i, 0)
+		return true
+	}
+	shared := n.shared()
+	k, ok := n.key(other)
+	if !ok || len(k) < shared {
+		return false
+	}
+	if p := commonPrefix(key, k[:shared]); p < shared {
+		return n.share(p)
+	}
+	n.setHint(i, hintOf(key, shared))
+	return true
+}
+
+// share sets shared and all hints.
+func (n node) share(shared int) (ok bool) {
+	n.setShared(shared)
+	for i := n.base(); i < n.count(); i++ {
+		k, ok := n.key(i)
+		if !ok {
+			return false
+		}
+		n.setHint(i, hintOf(k, shared))
+	}
+	return true
 }
 
 // insert makes c slot i. fits is false, and nothing changed, if there is no room
@@ -52,8 +102,8 @@ func (n node) insert(i int, c cell, scratch node) (fits, ok bool) {
 	at := nodeHeaderSize + slotSize*i
 	copy(n[at+slotSize:], n[at:nodeHeaderSize+slotSize*count])
 	n.setCount(count + 1)
-	n.setSlot(i, off)
-	return true, true
+	n.setSlot(i, newSlot(off, 0, c))
+	return true, n.adopt(i, c.key)
 }
 
 // remove takes slots [i, j) out. Their cells become garbage.
@@ -90,8 +140,8 @@ func (n node) replace(i int, c cell, scratch node) (fits, ok bool) {
 		return false, false
 	}
 	if len(c.value) <= len(old.value) {
-		off := n.slot(i)
-		binary.LittleEndian.PutUint16(n[off+2:], uint16(len(c.value))|uint16(c.kind)<<kindShift)
+		s := n.slot(i)
+		n.setSlot(i, newSlot(s.offset(), s.hint(), c))
 		copy(old.value, c.value)
 		return true, n.discard(len(old.value) - len(c.value))
 	}
@@ -99,7 +149,7 @@ func (n node) replace(i int, c cell, scratch node) (fits, ok bool) {
 		if !n.discard(old.size()) {
 			return false, false
 		}
-		n.setSlot(i, n.write(c))
+		n.setSlot(i, newSlot(n.write(c), n.hint(i), c))
 		return true, true
 	}
 	if n.used()-old.size()+c.size() > len(n) {
@@ -117,6 +167,14 @@ func (n node) pack(scratch node) (ok bool) {
 	scratch = scratch[:len(n)]
 	clear(scratch[:nodeHeaderSize])
 	scratch.format(n.level())
+	if base := n.base(); base < n.count() {
+		first, ok1 := n.key(base)
+		last, ok2 := n.key(n.count() - 1)
+		if !ok1 || !ok2 {
+			return false
+		}
+		scratch.setShared(commonPrefix(first, last))
+	}
 	for i := range n.count() {
 		c, ok := n.cell(i)
 		if !ok || scratch.hole() < c.size()+slotSize {
@@ -132,16 +190,27 @@ func (n node) pack(scratch node) (ok bool) {
 	return true
 }
 
+// commonPrefix is the number of leading bytes that a and b share.
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
 // isNewest reports whether slot i holds the cell that was written last and, if
 // there is one, slot j the one written before it. It is how a run of ascending
 // (j = i-1) or descending (j = i+1) insertions is known without remembering one.
 func (n node) isNewest(i, j int) bool {
-	if i < 0 || i >= n.count() || n.slot(i) != n.low() {
+	if i < 0 || i >= n.count() || n.slot(i).offset() != n.low() {
 		return false
 	}
 	if j < 0 || j >= n.count() {
 		return true
 	}
 	c, ok := n.cell(i)
-	return ok && n.slot(j) == n.low()+c.size()
+	return ok && n.slot(j).offset() == n.low()+c.size()
 }

@@ -28,7 +28,7 @@ func (t *tree) set(c cell) error {
 	if err != nil {
 		return err
 	}
-	slot, found, ok := n.search(c.key, 0)
+	slot, found, ok := n.search(c.key)
 	if !ok {
 		b.Release()
 		return misfit((*tr)[0].id)
@@ -48,6 +48,7 @@ func (t *tree) plant(c cell) error {
 	}
 	n := node(b.Payload())
 	n.format(0)
+	n.setShared(len(c.key))
 	n.push(c)
 	t.root, t.height = b.ID(), 1
 	t.changes++
@@ -130,8 +131,7 @@ func (t *tree) markChild(s step, level int) (was bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	off := n.slot(s.slot)
-	binary.LittleEndian.PutUint16(n[off+2:], childSize|uint16(kindSpecial)<<kindShift)
+	n.setSlot(s.slot, n.slot(s.slot)|slot(kindSpecial)<<62)
 	b.Release()
 	return false, nil
 }
@@ -139,7 +139,7 @@ func (t *tree) markChild(s step, level int) (was bool, err error) {
 // split divides node b, which has no room for c in slot i, and tells its parent
 // on the workspace's trail. b is released.
 func (t *tree) split(b mvcc.Block, n node, level, i int, c cell) error {
-	right, err := t.write.Alloc(b.Type())
+	right, err := t.write.Alloc(nodeType(level))
 	if err != nil {
 		b.Release()
 		return err
@@ -209,6 +209,7 @@ func (t *tree) growRoot(separator []byte, parts [2]childRef) error {
 	n := node(b.Payload())
 	n.format(t.height)
 	var value [childSize]byte
+	n.setShared(len(separator))
 	n.push(parts[0].cell(nil, &value))
 	n.push(parts[1].cell(separator, &value))
 	t.root = b.ID()
@@ -234,6 +235,9 @@ func (t *tree) divide(n, r node, level, i int, c cell) (separator []byte, ok boo
 	if level == 0 {
 		separator = separator[:min(commonPrefix(last.key, first.key)+1, len(separator))]
 	}
+	if !sp.shareRight(r, m) {
+		return nil, false
+	}
 	for v := m; v < sp.count(); v++ {
 		moved, ok := sp.cell(v)
 		if level > 0 && v == m {
@@ -254,16 +258,6 @@ func (t *tree) divide(n, r node, level, i int, c cell) (separator []byte, ok boo
 	return separator, n.remove(m, n.count())
 }
 
-func commonPrefix(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}
-
 // spread is a node with one cell more than it has room for.
 type spread struct {
 	n  node
@@ -282,6 +276,18 @@ func (s spread) cell(v int) (cell, bool) {
 	default:
 		return s.n.cell(v)
 	}
+}
+
+// shareRight sets what the keys from cell m on will share in node r.
+func (s spread) shareRight(r node, m int) (ok bool) {
+	m += r.base()
+	if m >= s.count() {
+		return true
+	}
+	first, ok1 := s.cell(m)
+	last, ok2 := s.cell(s.count() - 1)
+	r.setShared(commonPrefix(first.key, last.key))
+	return ok1 && ok2
 }
 
 // cut returns the number of cells that stay on the left: at least one, and at

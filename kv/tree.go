@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -72,15 +73,13 @@ func (t *tree) edit(id block.ID, level int) (b mvcc.Block, n node, err error) {
 	return b, n, err
 }
 
-// open checks what everything else relies on. On an error b is released.
+// open checks what everything else relies on. On an error b is released. The type
+// of the block is left to Check: the trailer would be one more line to fetch from
+// memory, and node.tag says the same.
 func (t *tree) open(b mvcc.Block, level int) (node, error) {
-	want := block.TypeBranch
-	if level == 0 {
-		want = block.TypeLeaf
-	}
 	n := node(b.Payload())
-	if b.Type() != want || len(n) != t.payload || !n.wellFormed(level) {
-		err := corrupt(b.ID(), "not a sound "+want.String()+" of the level at which it was reached")
+	if len(n) != t.payload || !n.wellFormed(level) {
+		err := corrupt(b.ID(), fmt.Sprintf("not a sound node of level %d, where it was reached", level))
 		b.Release()
 		return nil, err
 	}
@@ -131,7 +130,7 @@ func (t *tree) find(key []byte) (b mvcc.Block, c cell, found bool, err error) {
 	if err != nil {
 		return b, c, false, err
 	}
-	slot, found, ok := n.search(key, 0)
+	slot, found, ok := n.search(key)
 	if found {
 		c, ok = n.cell(slot)
 	}
@@ -182,7 +181,7 @@ func (t *tree) seek(tr *trail, key []byte) (b mvcc.Block, n node, found bool, er
 		return b, nil, false, err
 	}
 	var ok bool
-	leaf.slot, found, ok = n.search(key, 0)
+	leaf.slot, found, ok = n.search(key)
 	if !ok {
 		b.Release()
 		return mvcc.Block{}, nil, false, misfit(leaf.id)

@@ -1,0 +1,7 @@
+package kv
+
+// FailTx makes tx what a change leaves that could not be finished.
+func FailTx(tx *Tx, cause error) { _ = tx.after(cause) }
+
+// TreeOf returns root block and height of what tx sees.
+func TreeOf(tx *Tx) (root uint64, height int) { return uint64(tx.tree.root), tx.tree.height }

@@ -1,0 +1,226 @@
+package kv_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/kv"
+)
+
+// edit writes over the payload of a block behind the database's back.
+func edit(t testing.TB, db *kv.DB, id block.ID, fn func(payload []byte)) {
+	t.Helper()
+	w, err := db.Store().BeginWrite()
+	must(t, err)
+	b, err := w.Edit(id)
+	must(t, err)
+	fn(b.Payload())
+	b.Release()
+	_, err = w.Commit()
+	must(t, err)
+}
+
+// damageLeaves destroys all leaves but those that hold the first and the last
+// keep keys of the tree, and returns how many.
+func damageLeaves(t testing.TB, db *kv.DB, keep int) int {
+	t.Helper()
+	var leaves []block.ID
+	must(t, db.View(func(tx *kv.Tx) error {
+		types := allocated(t, db)
+		return tx.Check(context.Background(), func(id block.ID) error {
+			if types[id] == block.TypeLeaf {
+				leaves = append(leaves, id) // in the order of their keys
+			}
+			return nil
+		})
+	}))
+	w, err := db.Store().BeginWrite()
+	must(t, err)
+	leaves = leaves[keep : len(leaves)-keep]
+	for _, id := range leaves {
+		b, err := w.Edit(id)
+		must(t, err)
+		b.Payload()[7] = 0 // no node any more
+		b.Release()
+	}
+	_, err = w.Commit()
+	must(t, err)
+	return len(leaves)
+}
+
+// victim is a small database with a block of every kind.
+func victim(t testing.TB) *kv.DB {
+	db, err := kv.Open(t.TempDir(), kv.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	must(t, db.Update(func(tx *kv.Tx) error {
+		b := bucket(t, tx, "b")
+		for i := range 120 {
+			must(t, b.Put(fmt.Appendf(bytes.Repeat([]byte("k"), 1+i*3), "%d", i), make([]byte, i*5)))
+		}
+		must(t, b.Put([]byte("direct"), make([]byte, 10_000)))
+		must(t, b.Put([]byte("index"), make([]byte, 60_000)))
+		nested, err := b.CreateBucket([]byte("nested"))
+		must(t, err)
+		return nested.Put([]byte("k"), []byte("v"))
+	}))
+	return db
+}
+
+// useAll does everything that reads, and then everything that writes, and wants
+// only that it ends, and that what goes wrong is called damage.
+func useAll(t testing.TB, db *kv.DB) {
+	t.Helper()
+	check := func(err error) {
+		t.Helper()
+		if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, kv.ErrBucketNotFound) &&
+			!errors.Is(err, kv.ErrIncompatibleValue) && !errors.Is(err, kv.ErrTxFailed) && !isUnused(err) {
+			t.Errorf("damage is reported as %v", err)
+		}
+	}
+	check(db.View(func(tx *kv.Tx) error {
+		seen := map[block.ID]bool{}
+		check(tx.Check(context.Background(), func(id block.ID) error {
+			if seen[id] {
+				return &block.CorruptError{Block: id, Reason: "reached twice"}
+			}
+			seen[id] = true
+			return nil
+		}))
+		b, err := tx.Bucket([]byte("b"))
+		if err != nil {
+			return err
+		}
+		for _, err := range b.All() {
+			check(err)
+		}
+		for _, err := range b.Backward() {
+			check(err)
+		}
+		check(b.Scan(nil, nil, func(k, v []byte) error { return nil }))
+		for _, k := range []string{"a", "direct", "index", "kkkk3", "nested", "z"} {
+			_, err := b.Get([]byte(k))
+			check(err)
+		}
+		_, err = b.Stats()
+		return err
+	}))
+	for _, fn := range []func(b *kv.Bucket) error{
+		func(b *kv.Bucket) error { return b.Put([]byte("kkk"), make([]byte, 900)) },
+		func(b *kv.Bucket) error { return b.Put([]byte("index"), make([]byte, 900)) },
+		func(b *kv.Bucket) error { return b.Delete([]byte("direct")) },
+		func(b *kv.Bucket) error { return b.DeleteBucket([]byte("nested")) },
+		func(b *kv.Bucket) error {
+			c := b.Cursor()
+			for k, v := c.First(); k != nil; k, v = c.Next() {
+				if v != nil {
+					check(c.Delete())
+				}
+			}
+			return c.Err()
+		},
+		func(b *kv.Bucket) error { return b.Tx().DeleteBucket([]byte("b")) },
+	} {
+		check(db.Update(func(tx *kv.Tx) error {
+			b, err := tx.Bucket([]byte("b"))
+			if err == nil {
+				err = fn(b)
+			}
+			if err == nil {
+				err = kv.ErrBucketNotFound // roll back
+			}
+			return err
+		}))
+	}
+}
+
+// isUnused recognizes the store's own errors for numbers of blocks that no tree
+// can have.
+func isUnused(err error) bool {
+	return err != nil && bytes.Contains([]byte(err.Error()), []byte("block"))
+}
+
+func sortedBlocks(t testing.TB, db *kv.DB) []block.ID {
+	return slices.Sorted(maps.Keys(allocated(t, db)))
+}
+
+// FuzzHostileBlock writes anything into any block of a database.
+func FuzzHostileBlock(f *testing.F) {
+	f.Add(uint8(0), uint16(0), []byte{0xff, 0xff})
+	f.Add(uint8(1), uint16(2), []byte{0, 0, 0xff, 0xff})
+	f.Add(uint8(2), uint16(12), bytes.Repeat([]byte{0xff}, 64))
+	f.Add(uint8(3), uint16(6), []byte{1, 0x6e})
+	f.Fuzz(func(t *testing.T, which uint8, at uint16, data []byte) {
+		db := victim(t)
+		ids := sortedBlocks(t, db)
+		edit(t, db, ids[int(which)%len(ids)], func(p []byte) {
+			copy(p[int(at)%len(p):], data)
+		})
+		useAll(t, db)
+	})
+}
+
+// TestHostileBlocks sets every header byte and a part of the others of every
+// block to extremes.
+func TestHostileBlocks(t *testing.T) {
+	ids := sortedBlocks(t, victim(t))
+	step := 97
+	if testing.Short() || raceEnabled {
+		step = 997
+	}
+	for which, id := range ids {
+		for at := 0; at < 4072; at++ {
+			if at > 16 && at%step != 0 || at > 16 && which%3 != 0 && testing.Short() {
+				continue
+			}
+			for _, v := range []byte{0, 0xff} {
+				db := victim(t)
+				edit(t, db, id, func(p []byte) { p[at] = v })
+				useAll(t, db)
+			}
+		}
+	}
+}
+
+// A branch whose children are itself, or all the same leaf, ends every walk.
+func TestCircleIsDamage(t *testing.T) {
+	for _, target := range []string{"root", "first"} {
+		db := victim(t)
+		var root uint64
+		must(t, db.View(func(tx *kv.Tx) error {
+			root, _ = kv.TreeOf(tx)
+			return nil
+		}))
+		edit(t, db, block.ID(root), func(p []byte) {
+			n := int(binary.LittleEndian.Uint16(p))
+			to := root
+			for i := range n {
+				s := p[12+8*i:]
+				off := int(binary.LittleEndian.Uint16(s)) + int(binary.LittleEndian.Uint16(s[4:]))
+				if i == 0 && target == "first" {
+					to = binary.LittleEndian.Uint64(p[off:])
+				}
+				binary.LittleEndian.PutUint64(p[off:], to)
+			}
+		})
+		must(t, db.View(func(tx *kv.Tx) error {
+			seen := map[block.ID]bool{}
+			wantErr(t, tx.Check(context.Background(), func(id block.ID) error {
+				if seen[id] {
+					return block.ErrCorrupt
+				}
+				seen[id] = true
+				return nil
+			}), block.ErrCorrupt)
+			return nil
+		}))
+		useAll(t, db)
+	}
+}
