@@ -167,7 +167,7 @@ func TestCancelledBackupLeavesNothing(t *testing.T) {
 // wantOnly checks that the repository holds exactly these objects.
 func wantOnly(t *testing.T, repo *Repository, names ...string) {
 	t.Helper()
-	entries, err := os.ReadDir(repo.dir)
+	entries, err := repo.fs.ReadDir(repo.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func wantOnly(t *testing.T, repo *Repository, names ...string) {
 }
 
 func TestRepositoryIsPrivate(t *testing.T) {
-	src, repo := newFake(1, 20, 4<<10), newRepo(t)
+	src, repo := newFake(1, 20, 4<<10), realRepo(t)
 	mustBackup(t, src, repo, BackupOptions{})
 	if info, err := os.Stat(repo.dir); err != nil || info.Mode().Perm() != dirMode {
 		t.Fatalf("directory has mode %v, %v", info.Mode(), err)
@@ -220,6 +220,15 @@ func TestOpenRepositoryRefuses(t *testing.T) {
 	if err := open("file", true); !errors.Is(err, ErrNotRepository) {
 		t.Error(err)
 	}
+	os.Mkdir(filepath.Join(dir, "holiday"), 0o700)
+	os.WriteFile(filepath.Join(dir, "holiday", "IMG_001.jpg"), nil, 0o600)
+	if err := open("holiday", true); !errors.Is(err, ErrNotRepository) {
+		t.Error(err)
+	}
+	os.WriteFile(filepath.Join(dir, "empty", "repository.0badcafe.tmp"), nil, 0o600) // a maker was killed
+	if err := open("empty", true); err != nil {
+		t.Error(err)
+	}
 	os.Mkdir(filepath.Join(dir, "other"), 0o700)
 	os.WriteFile(filepath.Join(dir, "other", "repository"), []byte("something of somebody else's"), 0o600)
 	if err := open("other", true); !errors.Is(err, ErrNotRepository) {
@@ -229,14 +238,9 @@ func TestOpenRepositoryRefuses(t *testing.T) {
 
 // A run that was killed leaves objects that nobody lists and the next run takes.
 func TestSweepTakesTheDead(t *testing.T) {
-	src, repo := newFake(1, 20, 4<<10), newRepo(t)
+	src, repo := newFake(1, 20, 4<<10), realRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
-	leave := func(name string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(repo.dir, name), []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	leave := func(name string) { rewrite(t, repo, name, []byte("x")) }
 	dead := newBackupID(2)
 	leave(objectName(dead, kindRun, 0))
 	leave(objectName(dead, kindBlocks, 1))

@@ -26,9 +26,6 @@ func verifyAgain(t *testing.T, repo *Repository, id BackupID) error {
 	return err
 }
 
-// simulated makes a repository that costs no disk.
-func simulated(t *testing.T) *Repository { return openRepo(t, simfs.New(), "/repo") }
-
 // objectsOf reads all files of a repository.
 func objectsOf(t *testing.T, repo *Repository) map[string][]byte {
 	t.Helper()
@@ -70,7 +67,7 @@ func remove(t *testing.T, repo *Repository, name string) {
 // Every byte of a backup counts: whichever is changed, verify refuses.
 func TestEveryFlippedByteIsFound(t *testing.T) {
 	for _, compression := range []Compression{CompressionNone, CompressionFastest} {
-		src, repo := newFake(1, 3, 4<<10), simulated(t)
+		src, repo := newFake(1, 3, 4<<10), newRepo(t)
 		id := mustBackup(t, src, repo, BackupOptions{Compression: compression, GroupBytes: 8 << 10}).ID
 		for name, data := range objectsOf(t, repo) {
 			for i := range data {
@@ -93,7 +90,7 @@ func TestEveryFlippedByteIsFound(t *testing.T) {
 }
 
 func TestEveryTruncationIsFound(t *testing.T) {
-	src, repo := newFake(1, 3, 4<<10), simulated(t)
+	src, repo := newFake(1, 3, 4<<10), newRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
 	for name, data := range objectsOf(t, repo) {
 		_, k, _, _, _ := parseObjectName(name)
@@ -120,7 +117,7 @@ func TestEveryTruncationIsFound(t *testing.T) {
 
 // Objects of the same size and kind in each other's place are found.
 func TestSwappedObjectsAreFound(t *testing.T) {
-	src, repo := newFake(1, 40, 4<<10), simulated(t)
+	src, repo := newFake(1, 40, 4<<10), newRepo(t)
 	o := BackupOptions{Compression: CompressionNone, ObjectBytes: 1, GroupBytes: 16 << 10}
 	a, b := mustBackup(t, src, repo, o), mustBackup(t, src, repo, o)
 	objects := objectsOf(t, repo)
@@ -144,7 +141,7 @@ func TestSwappedObjectsAreFound(t *testing.T) {
 
 // A backup of one repository put into another is not one of its backups.
 func TestForeignObjectsAreFound(t *testing.T) {
-	src, here, there := newFake(1, 20, 4<<10), simulated(t), simulated(t)
+	src, here, there := newFake(1, 20, 4<<10), newRepo(t), newRepo(t)
 	mustBackup(t, src, here, BackupOptions{})
 	id := mustBackup(t, src, there, BackupOptions{}).ID
 	for name, data := range objectsOf(t, there) {
@@ -160,7 +157,7 @@ func TestForeignObjectsAreFound(t *testing.T) {
 // Damage found by verify is remembered and shown, whatever an older record
 // says; repair and verify again, and the backup is proven again.
 func TestFoundDamageIsListed(t *testing.T) {
-	src, repo := newFake(1, 20, 4<<10), simulated(t)
+	src, repo := newFake(1, 20, 4<<10), newRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
 	name := objectName(id, kindBlocks, 1)
 	data := objectsOf(t, repo)[name]

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -196,8 +197,14 @@ func sameImages(t *testing.T, got, want map[block.ID][]byte) {
 	}
 }
 
-// newRepo makes a repository on the system's own file system.
+// newRepo makes a repository on a simulated disk.
 func newRepo(t *testing.T) *Repository {
+	t.Helper()
+	return openRepo(t, simfs.New(), "/repo")
+}
+
+// realRepo makes a repository on the system's own file system.
+func realRepo(t *testing.T) *Repository {
 	t.Helper()
 	return openRepo(t, vfs.OS, filepath.Join(t.TempDir(), "repo"))
 }

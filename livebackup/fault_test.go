@@ -99,6 +99,36 @@ func TestL12_PowerCutAtEveryEvent(t *testing.T) {
 	}
 }
 
+// L12 under a failure and then a power cut while it is cleaned up: a manifest
+// must not come back to a list after its objects are gone.
+func TestL12_PowerCutAfterFailure(t *testing.T) {
+	src := newFake(1, 2, 4<<10)
+	base, first := simRepo(t, src)
+	publish := simfs.Fault{Ops: simfs.OpSyncDir, Late: true}
+	readBack := simfs.Fault{Ops: simfs.OpRead, File: "0000000002-*.manifest"}
+	for _, fault := range []simfs.Fault{publish, readBack} {
+		for cut := 20; cut < 50; cut++ {
+			for skip := range 4 {
+				fs := base.Crash(nil, simfs.KeepAll)
+				repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs})
+				if err != nil {
+					t.Fatal(err)
+				}
+				fault.Skip = skip
+				fs.Fail(fault)
+				fs.CutAfter(cut)
+				if _, err := Backup(t.Context(), src, repo, BackupOptions{}); err == nil {
+					continue
+				}
+				for seed := range uint64(5) {
+					after := fs.Crash(rand.New(rand.NewPCG(seed, uint64(cut))), simfs.Random)
+					wantWhole(t, after, src, first)
+				}
+			}
+		}
+	}
+}
+
 // Whichever operation fails, once or for ever, before or after it was done:
 // there is a backup and it is whole, or there is an error and the repository is
 // as it was.
@@ -282,6 +312,26 @@ func TestFailureOfEveryOperationOfRestore(t *testing.T) {
 		}
 		if entries, err := fs.ReadDir("/d"); err != nil || len(entries) != 3 {
 			t.Fatalf("after operation %d failed: left %v, %v", k, entries, err)
+		}
+	}
+}
+
+// B10: a power cut while a repository is made leaves nothing, or what can be
+// made again.
+func TestPowerCutWhileRepositoryIsMade(t *testing.T) {
+	for k := 0; ; k++ {
+		fs := simfs.New()
+		fs.CutAfter(k)
+		_, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{Create: true, FS: fs})
+		for seed := range uint64(8) {
+			after := fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), simfs.Random)
+			if _, openErr := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: after}); err == nil && openErr != nil {
+				t.Fatalf("event %d: made, and then %v", k, openErr)
+			}
+			mustBackup(t, newFake(1, 3, 4<<10), openRepo(t, after, "/repo"), BackupOptions{})
+		}
+		if !fs.IsCut() {
+			return
 		}
 	}
 }

@@ -152,7 +152,7 @@ func writeGoldenRepository(t *testing.T, src *fakeSource, dir string) {
 
 // A newer format is told from damage.
 func TestNewerVersionIsTold(t *testing.T) {
-	src, repo := newFake(1, 5, 4<<10), simulated(t)
+	src, repo := newFake(1, 5, 4<<10), newRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
 	for name, data := range objectsOf(t, repo) {
 		data[8]++
@@ -168,7 +168,7 @@ func TestNewerVersionIsTold(t *testing.T) {
 // A manifest is what we would write, to the byte: doubled, unknown, misspelt
 // fields and other numbers for the same value are refused, checksum or not.
 func TestManifestIsCanonical(t *testing.T) {
-	src, repo := newFake(1, 5, 4<<10), simulated(t)
+	src, repo := newFake(1, 5, 4<<10), newRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
 	data := objectsOf(t, repo)[objectName(id, kindManifest, 0)]
 	for _, r := range [][2]string{
@@ -283,7 +283,7 @@ func TestPaceIsSmooth(t *testing.T) {
 
 // A paced backup takes its time, and gives the store's blocks back at once.
 func TestPacedBackup(t *testing.T) {
-	src, repo := newFake(1, 64, 4<<10), simulated(t)
+	src, repo := newFake(1, 64, 4<<10), newRepo(t)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		res, err := Backup(t.Context(), src, repo, BackupOptions{BytesPerSecond: 64 << 10, GroupBytes: 16 << 10, Compression: CompressionNone})

@@ -185,7 +185,7 @@ type localWriter struct {
 	f          vfs.File
 	size       int64
 	err        error // the first one: it sticks (L8)
-	committed  bool
+	ended      bool
 }
 
 func (w *localWriter) Write(p []byte) (int, error) {
@@ -205,12 +205,21 @@ func (w *localWriter) Commit() error {
 	if w.err != nil {
 		return w.err
 	}
-	w.committed = true
 	w.f.DropCache(0, w.size)
-	// A second name that stays is a leftover like any other: Sweep takes it.
-	w.l.fs.Remove(w.l.path(w.temp))
-	w.f.Close() // the object is durable, whatever this says
+	w.dropTemp()
 	return nil
+}
+
+// dropTemp ends the writer. It removes before it closes: the lock keeps the
+// name ours until then. A name that stays is a leftover that Sweep takes; the
+// object, once committed, is durable whatever Close says.
+func (w *localWriter) dropTemp() {
+	w.ended = true
+	removed := w.l.fs.Remove(w.l.path(w.temp)) == nil
+	w.f.Close()
+	if !removed { // a system that removes no open files
+		w.l.fs.Remove(w.l.path(w.temp))
+	}
 }
 
 func (w *localWriter) commit() error {
@@ -227,18 +236,10 @@ func (w *localWriter) commit() error {
 	return w.l.fs.SyncDir(w.l.dir)
 }
 
-// Abort removes before it closes: the lock keeps the name ours until then.
 func (w *localWriter) Abort() {
-	if w.committed {
-		return
+	if !w.ended {
+		w.dropTemp()
 	}
-	w.committed = true
-	if w.l.fs.Remove(w.l.path(w.temp)) != nil {
-		w.f.Close() // a system that removes no open files
-		w.l.fs.Remove(w.l.path(w.temp))
-		return
-	}
-	w.f.Close()
 }
 
 type localReader struct {

@@ -27,22 +27,29 @@ func dialSocket(dir string) (net.Conn, error) {
 // checkClient lets in who could read the database's files anyway: its own user
 // and root.
 func checkClient(nc net.Conn) error {
-	uid, err := peerOf(nc)
-	if errors.Is(err, errors.ErrUnsupported) {
+	return checkPeer(nc, func(uid uint32) error {
+		if self := uint32(os.Geteuid()); uid != self && uid != 0 {
+			return fmt.Errorf("%w: the client is user %d, this is user %d", ErrPeerNotAllowed, uid, self)
+		}
 		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if uid != 0 && int(uid) != os.Geteuid() {
-		return fmt.Errorf("%w: client is user %d", ErrPeerNotAllowed, uid)
-	}
-	return nil
+	})
 }
 
-// checkServer makes sure that who answers is the owner of the database's
-// directory, and not somebody who put a socket there.
+// checkServer makes sure that who answers owns the database's directory, or is
+// root, and is not somebody who put a socket there.
 func checkServer(nc net.Conn, dir string) error {
+	return checkPeer(nc, func(uid uint32) error {
+		owner, err := dirOwner(dir)
+		if err == nil && uid != owner && uid != 0 {
+			err = fmt.Errorf("%w: the socket is served by user %d, the directory belongs to user %d", ErrPeerNotAllowed, uid, owner)
+		}
+		return err
+	})
+}
+
+// checkPeer asks who is at the other end, and allowed about that. Where the
+// system does not tell, the access rights of directory and socket stand alone.
+func checkPeer(nc net.Conn, allowed func(uid uint32) error) error {
 	uid, err := peerOf(nc)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil
@@ -50,14 +57,7 @@ func checkServer(nc net.Conn, dir string) error {
 	if err != nil {
 		return err
 	}
-	owner, err := dirOwner(dir)
-	if err != nil {
-		return err
-	}
-	if uid != owner && uid != 0 {
-		return fmt.Errorf("%w: the socket is served by user %d, the directory belongs to user %d", ErrPeerNotAllowed, uid, owner)
-	}
-	return nil
+	return allowed(uid)
 }
 
 // peerOf asks the system who is at the other end.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -84,17 +85,31 @@ func (r *Repository) open(ctx context.Context, create bool) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	list, err := r.objects.List(ctx)
-	if err != nil {
-		return err
-	}
-	if !create || len(list) > 0 {
+	if !create {
 		return fmt.Errorf("%w: it has no header", ErrNotRepository)
+	}
+	if err := r.checkVacant(); err != nil {
+		return err
 	}
 	if err := r.writeHeader(ctx); err != nil && !errors.Is(err, ErrObjectExists) {
 		return err
 	}
 	return r.readHeader(ctx) // ours, or that of one who was faster
+}
+
+// checkVacant refuses a directory in which there is anything but headers that
+// somebody began to write.
+func (r *Repository) checkVacant() error {
+	entries, err := r.fs.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), headerName+".") || !strings.HasSuffix(e.Name(), tempSuffix) {
+			return fmt.Errorf("%w: it has no header, and holds %s", ErrNotRepository, e.Name())
+		}
+	}
+	return nil
 }
 
 func (r *Repository) readHeader(ctx context.Context) error {

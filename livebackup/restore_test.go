@@ -232,9 +232,7 @@ func TestNewestDamagedIsNotPassedOver(t *testing.T) {
 	src, repo := newFake(1, 20, 4<<10), newRepo(t)
 	first := mustBackup(t, src, repo, BackupOptions{}).ID
 	second := mustBackup(t, src, repo, BackupOptions{}).ID
-	if err := os.Remove(filepath.Join(repo.dir, objectName(second, kindBlocks, 1))); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, repo, objectName(second, kindBlocks, 1))
 	if _, err := Verify(t.Context(), repo, BackupID{}, VerifyOptions{}); !errors.Is(err, ErrBackupDamaged) {
 		t.Fatal(err)
 	}

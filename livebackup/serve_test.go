@@ -108,7 +108,8 @@ func openSession(t *testing.T, src Source) Session {
 	}
 }
 
-// A client that is killed takes its snapshot with it at once.
+// A client that is killed takes its snapshot with it at once, on a real socket
+// and, to the moment, on a clock that is not real.
 func TestDeadClientEndsItsSnapshot(t *testing.T) {
 	fake := newFake(1, 50, 4<<10)
 	fake.closed = make(chan struct{}, 1)
@@ -119,6 +120,24 @@ func TestDeadClientEndsItsSnapshot(t *testing.T) {
 	s.(*remoteSession).conn.nc.Close() // what the system does for a process that dies
 	<-fake.closed
 	s.Close()
+
+	synctest.Test(t, func(t *testing.T) {
+		fake := newFake(1, 50, 4<<10)
+		server, conn := piped(t, fake, ServeOptions{})
+		defer endPiped(server)
+		s, err := openRemote(conn, SessionOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // all is quiet: the server has nothing to answer
+		began := time.Now()
+		conn.nc.Close()
+		synctest.Wait()
+		if fake.openSessions() != 0 || time.Since(began) != 0 {
+			t.Fatal("snapshot is still open")
+		}
+		s.Close()
+	})
 }
 
 // R21: closing the server ends sessions with a typed error.

@@ -252,16 +252,12 @@ func TestStoreAsSource(t *testing.T) {
 	if _, err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	serveDir := filepath.Join(dir, "db")
-	if store.Status().Dir == "" {
-		mkdir(t, serveDir)
-	}
-	server, err := Serve(store, ServeOptions{Dir: serveDir})
+	server, err := Serve(store, ServeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	client, err := Dial(serveDir)
+	client, err := Dial(filepath.Join(dir, "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
