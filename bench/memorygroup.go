@@ -1,0 +1,65 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// MemoryGroup is a control group (version 1) below that of this process. What is
+// read or written by processes in it, page cache included, stays within its limit.
+type MemoryGroup struct{ Dir string }
+
+// ErrNoMemoryGroup means that the system has no control groups of version 1, or
+// that we may not make one.
+var ErrNoMemoryGroup = errors.New("no memory control group (version 1; needs root)")
+
+const memoryGroupRoot = "/sys/fs/cgroup/memory"
+
+// NewMemoryGroup makes a group. Close it when no process is in it any more.
+func NewMemoryGroup(limitBytes int64) (*MemoryGroup, error) {
+	path, err := memoryGroupOfSelf()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoMemoryGroup, err)
+	}
+	dir, err := os.MkdirTemp(filepath.Join(memoryGroupRoot, path), "spillway-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoMemoryGroup, err)
+	}
+	g := &MemoryGroup{dir}
+	limit := []byte(strconv.FormatInt(limitBytes, 10))
+	if err := os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), limit, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoMemoryGroup, err), g.Close())
+	}
+	return g, nil
+}
+
+func memoryGroupOfSelf() (string, error) {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) == 3 && fields[1] == "memory" {
+			return fields[2], nil
+		}
+	}
+	return "", errors.New("/proc/self/cgroup names no memory controller")
+}
+
+// Close removes the group.
+func (g *MemoryGroup) Close() error { return os.Remove(g.Dir) }
+
+// joinMemoryGroup puts this process into a group. What it has taken before is
+// not counted there.
+func joinMemoryGroup(dir string) error {
+	pid := []byte(strconv.Itoa(os.Getpid()))
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {
+		return fmt.Errorf("join memory group: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// perform1 does a task in this process.
+func perform1(t *testing.T, task Task) (Outcome, error) {
+	t.Helper()
+	in, err := json.Marshal(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := Serve(t.Context(), []Engine{Spillway{}}, bytes.NewReader(in), &out); err != nil {
+		t.Fatal(err)
+	}
+	var o Outcome
+	if err := json.Unmarshal(out.Bytes(), &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.Error != "" {
+		return o, &taskError{o.Error}
+	}
+	return o, nil
+}
+
+type taskError struct{ reason string }
+
+func (e *taskError) Error() string { return e.reason }
+
+func TestEveryMeasurementMeasures(t *testing.T) {
+	const records = 2000
+	dir := t.TempDir()
+	task := Task{
+		Engine: "spillway", Dir: dir, Records: records, ValueBytes: 50, Readers: 2, Churn: 50,
+		Warmup: 20 * time.Millisecond, Duration: 100 * time.Millisecond, Config: Config{RAMBytesMax: 16 << 20},
+		Load: Load{Records: records, ValueBytes: 50, Writers: 2, UpdatesPerTx: 10},
+	}
+	for _, c := range []struct {
+		measure, metric string
+		copying         bool
+	}{
+		{"load", "puts_per_second", false},
+		{"commits", "commits_per_second", false},
+		{"reads", "reads_per_second", false},
+		{"scans", "records_per_second", false},
+		{"scans", "records_per_second", true},
+		{"readers", "commits_per_second", false},
+		{"idle-backup", "stored_bytes", false},
+		{"live-backups", "updates_before_per_second", false},
+	} {
+		task.Measure, task.Copying, task.Backup.Dir = c.measure, c.copying, t.TempDir()
+		o, err := perform1(t, task)
+		if err != nil {
+			t.Fatalf("%s: %v", c.measure, err)
+		}
+		if o.Metrics[c.metric] <= 0 {
+			t.Errorf("%s: %s is %v", c.measure, c.metric, o.Metrics[c.metric])
+		}
+	}
+}
+
+func TestLostRecordsAreFound(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := perform1(t, Task{Measure: "load", Engine: "spillway", Dir: dir, Records: 10, ValueBytes: 8}); err != nil {
+		t.Fatal(err)
+	}
+	for _, measure := range []string{"scans", "reads"} {
+		if _, err := perform1(t, Task{Measure: measure, Engine: "spillway", Dir: dir, Records: 5000, Duration: time.Second, Warmup: 1}); err == nil {
+			t.Errorf("%s did not miss a record", measure)
+		}
+	}
+}
+
+func TestUnknownTasksAreRefused(t *testing.T) {
+	for _, task := range []Task{{}, {Measure: "odd", Engine: "spillway"}, {Measure: "load", Engine: "odd"}} {
+		if _, err := perform1(t, task); err == nil {
+			t.Errorf("%+v was done", task)
+		}
+	}
+}
+
+func TestPlanRunsInChildrenAndReports(t *testing.T) {
+	p := Plan{
+		Ours: Spillway{}, Child: testChild(), Dir: t.TempDir(), Rows: []int{2, 4}, Records: 2000, Repeats: 1, Quick: true,
+		RAMBytesMax: 16 << 20,
+	}
+	report, err := p.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Runs) != 4 || report.Runs[0].Outcome.Metrics["written_bytes"] == 0 {
+		t.Errorf("runs: %+v", report.Runs)
+	}
+	var table bytes.Buffer
+	if err := report.WriteTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"\n2a ", "\n2b ", "\n4a ", "\n4b ", "\n5 ", "no rival"} {
+		if !strings.Contains(table.String(), id) {
+			t.Errorf("table has no %q:\n%s", id, table.String())
+		}
+	}
+	file := filepath.Join(t.TempDir(), "out.json")
+	if err := report.WriteFile(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := report.WriteFile(file); err == nil {
+		t.Error("results were overwritten")
+	}
+	if left, err := os.ReadDir(p.Dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestFailedChildIsTold(t *testing.T) {
+	_, err := testChild().Run(t.Context(), Task{Measure: "load", Engine: "odd"})
+	if err == nil || !strings.Contains(err.Error(), `engine "odd" is unknown`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWants(t *testing.T) {
+	for _, c := range []struct {
+		row Row
+		met bool
+	}{
+		{Row{Value: 2, Want: atLeast(2)}, true},
+		{Row{Value: 1.9, Want: atLeast(2)}, false},
+		{Row{Value: 0.2, Want: atMost(1.0 / 5)}, true},
+		{Row{Value: 0.3, Want: atMost(1.0 / 5)}, false},
+		{Row{Value: 0}, true},
+		{Row{Value: 3, Want: atLeast(2), Skipped: "why"}, false},
+	} {
+		if c.row.Met() != c.met {
+			t.Errorf("%+v: met is %v", c.row, !c.met)
+		}
+	}
+	if s := newSeries([]float64{3, 1, 2}); s.Median != 2 || s.Min != 1 || s.Max != 3 {
+		t.Errorf("series %+v", s)
+	}
+}

@@ -1,0 +1,73 @@
+package bench
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// field returns the number behind name in a file of lines "name: number"; 0 if
+// it is not there.
+func field(file, name string) int64 {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && key == name {
+			if words := strings.Fields(value); len(words) > 0 {
+				n, _ := strconv.ParseInt(words[0], 10, 64)
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// bytesWritten is what this process has caused to be written to storage. Pages
+// that were cut off again before they were written are counted.
+func bytesWritten() int64 { return field("/proc/self/io", "write_bytes") }
+
+// peakResident is the most memory that this process had at once, in bytes.
+func peakResident() int64 { return field("/proc/self/status", "VmHWM") << 10 }
+
+// cpuModel is the name of the first processor.
+func cpuModel() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(data)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func memoryBytes() int64 { return field("/proc/meminfo", "MemTotal") << 10 }
+
+func kernelRelease() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return "Linux " + strings.TrimSpace(string(data))
+}
+
+// fileSystem is the type and the device of the file system that dir is on.
+func fileSystem(dir string) string {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return ""
+	}
+	data, _ := os.ReadFile("/proc/self/mountinfo")
+	best, found := 0, ""
+	for line := range strings.Lines(string(data)) {
+		front, back, ok := strings.Cut(line, " - ")
+		place, kind := strings.Fields(front), strings.Fields(back)
+		if !ok || len(place) < 5 || len(kind) < 2 {
+			continue
+		}
+		at := strings.TrimSuffix(place[4], "/") + "/"
+		if strings.HasPrefix(dir+"/", at) && len(at) >= best {
+			best, found = len(at), kind[0]+" on "+kind[1]
+		}
+	}
+	return found
+}

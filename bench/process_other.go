@@ -1,0 +1,17 @@
+//go:build !linux
+
+package bench
+
+import "runtime"
+
+func bytesWritten() int64 { return 0 }
+
+func peakResident() int64 { return 0 }
+
+func cpuModel() string { return "" }
+
+func memoryBytes() int64 { return 0 }
+
+func kernelRelease() string { return runtime.GOOS }
+
+func fileSystem(string) string { return "" }
