@@ -285,3 +285,53 @@ func TestCallsOutOfOrder(t *testing.T) {
 		t.Errorf("second Close: %v", err)
 	}
 }
+
+// Close lets nobody hang: a commit that it meets is made durable or refused.
+func TestClose_WithClients(t *testing.T) {
+	for range 20 {
+		o := testOptions(newTestFS(t))
+		o.foreground = false
+		l, err := Create(o, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writer sync.Mutex
+		var clients sync.WaitGroup
+		var acked atomic.Uint64
+		for range 8 {
+			clients.Go(func() {
+				for {
+					writer.Lock()
+					err := l.Reserve(500)
+					lsn := l.End() + 1
+					if err == nil {
+						err = l.Append(lsn, make([]byte, 500), true)
+					}
+					writer.Unlock()
+					if err == nil {
+						err = l.Sync(lsn)
+					}
+					if err != nil {
+						if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrFull) {
+							t.Error(err)
+						}
+						return
+					}
+					acked.Store(max(acked.Load(), uint64(lsn)))
+				}
+			})
+		}
+		for l.Durable() < 20 {
+			if err := l.Sync(l.End()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		clients.Wait()
+		if v := l.Durable(); v != l.End() || uint64(v) < acked.Load() {
+			t.Errorf("closed at %v with horizon %v, %v acknowledged", l.End(), v, acked.Load())
+		}
+	}
+}
