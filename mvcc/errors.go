@@ -3,6 +3,8 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+
+	"github.com/spillwaydb/spillway/snapshot"
 )
 
 // Opening.
@@ -40,6 +42,17 @@ var (
 	// ErrNotInUse means that a block was asked for that is not allocated.
 	ErrNotInUse = errors.New("block is not in use")
 )
+
+// What ends snapshots and backups.
+var (
+	// ErrBroken matches every [BrokenError].
+	ErrBroken = snapshot.ErrBroken
+	// ErrTooManyBackups refuses a backup while too many are live.
+	ErrTooManyBackups = snapshot.ErrTooManyBackups
+)
+
+// BrokenError is what every use of a broken snapshot or backup returns (L10).
+type BrokenError = snapshot.BrokenError
 
 // VersionError refuses a file of a format that this code does not know.
 type VersionError struct{ Found, Known uint32 }
