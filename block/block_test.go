@@ -44,7 +44,10 @@ func TestTextOfQuantities(t *testing.T) {
 }
 
 func TestNewIDsDiffer(t *testing.T) {
-	if NewDatabaseID() == NewDatabaseID() || NewTimelineID() == NewTimelineID() {
-		t.Fatal("an id was drawn twice")
+	if a, b := NewDatabaseID(), NewDatabaseID(); a == b {
+		t.Fatal("a database's id was drawn twice")
+	}
+	if a, b := NewTimelineID(), NewTimelineID(); a == b {
+		t.Fatal("a timeline's id was drawn twice")
 	}
 }
