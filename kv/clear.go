@@ -277,7 +277,9 @@ func (t *tree) nextBucketInLeaf(id block.ID, from, to []byte) (key []byte, e buc
 	for ; ok && i < j; i++ {
 		var c cell
 		if c, ok = n.cell(i); ok && c.kind == kindBucket {
-			if e, ok = decodeBucket(c.value); ok {
+			e, ok = decodeBucket(c.value)
+			ok = ok && bytes.Compare(c.key, from) >= 0 // or who asks again behind it goes round
+			if ok {
 				return bytes.Clone(c.key), e, true, nil
 			}
 		}

@@ -166,6 +166,9 @@ func (c *Cursor) locate(key []byte, at bool, by int) (k, v []byte) {
 	}
 	c.trail[0].slot = slot
 	cell, ok := n.cell(slot)
+	if o := bytes.Compare(cell.key, key) * by; o < 0 || o == 0 && !(at && by > 0) {
+		ok = false // the leaf is not in order: a walk could go round in it
+	}
 	if ok && c.outside(cell.key, by) {
 		b.Release()
 		return c.none(end(by))

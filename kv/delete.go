@@ -261,9 +261,3 @@ func (t *tree) rootChild(b mvcc.Block, n node) (done bool, child block.ID, err e
 	child, _, err = childOf(n, b.ID(), 0)
 	return false, child, err
 }
-
-// free gives a block back, of which nothing is pinned.
-func (t *tree) free(id block.ID) error {
-	t.changes++
-	return t.write.Free(id)
-}

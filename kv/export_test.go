@@ -5,3 +5,10 @@ func FailTx(tx *Tx, cause error) { _ = tx.after(cause) }
 
 // TreeOf returns root block and height of what tx sees.
 func TreeOf(tx *Tx) (root uint64, height int) { return uint64(tx.tree.root), tx.tree.height }
+
+// BatchWaiting is the number of calls that wait for the next batch.
+func BatchWaiting(db *DB) int {
+	db.batch.mu.Lock()
+	defer db.batch.mu.Unlock()
+	return len(db.batch.waiting)
+}

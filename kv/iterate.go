@@ -135,6 +135,7 @@ type scan struct {
 
 	at      []byte // the scan goes on at or, if behind is set, behind this key
 	behind  bool
+	fresh   bool // the trail was just searched: its leaf may end before at
 	changes uint64
 
 	// copied is the leaf: cells lie in any order, and reading a block from end to
@@ -151,7 +152,7 @@ func (s *scan) run() error {
 		if s.t.root == 0 {
 			return nil
 		}
-		s.changes = s.t.changes
+		s.changes, s.fresh = s.t.changes, true
 		if err := s.t.descend(&s.trail, s.at); err != nil {
 			return err
 		}
@@ -203,8 +204,16 @@ func (s *scan) leaf() (more bool, err error) {
 	if !ok {
 		return false, misfit(id)
 	}
-	if i == end {
-		return end == n.count() && end > 0, s.emptyLeaf(n)
+	first := s.fresh
+	s.fresh = false
+	if i >= end {
+		if end == n.count() && (!first || end == 0) {
+			return false, corrupt(id, "leaf does not lead on from the one before it")
+		}
+		return end == n.count(), nil
+	}
+	if k, ok := n.key(i); !ok || !s.isAhead(k) {
+		return false, corrupt(id, "keys are not in order with those of the leaf before it")
 	}
 	if err := s.lend(n, i, end); err != nil {
 		return false, err
@@ -212,13 +221,11 @@ func (s *scan) leaf() (more bool, err error) {
 	return end == n.count(), nil
 }
 
-// emptyLeaf refuses the one kind of leaf with which a damaged tree could lead a
-// scan on for ever: every other one brings it forward.
-func (s *scan) emptyLeaf(n node) error {
-	if n.count() == 0 {
-		return corrupt(s.trail[0].id, "empty leaf")
-	}
-	return nil
+// isAhead reports whether key brings the scan forward: through a damaged tree it
+// could otherwise go on for ever.
+func (s *scan) isAhead(key []byte) bool {
+	o := bytes.Compare(key, s.at)
+	return o > 0 || o == 0 && !s.behind
 }
 
 // lend calls fn for slots [i, end) of a leaf, or until fn changes the tree.

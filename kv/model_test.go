@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/kv"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the model tests; 0 draws one")
@@ -164,6 +165,8 @@ func (a *actor) step() {
 		a.rangeOf(p)
 	case n < 96:
 		a.walk(p)
+	case n < 97:
+		a.tower(p)
 	case n < 98:
 		a.bulk(p)
 	default:
@@ -360,6 +363,21 @@ func (a *actor) bulk(p modelPlace) {
 	}
 }
 
+// tower puts keys so long that a branch has few children and the tree many levels.
+func (a *actor) tower(p modelPlace) {
+	if a.bs > 8<<10 {
+		return
+	}
+	for range a.rnd.IntN(300) {
+		k := bytes.Repeat([]byte{'t'}, a.bs/4-64)
+		k[len(k)-1], k[len(k)-2] = byte(a.rnd.Uint32()), byte(a.rnd.IntN(4))
+		if p.m.buckets[string(k)] == nil {
+			must(a.t, p.b.Put(k, nil))
+			p.m.values[string(k)] = []byte{}
+		}
+	}
+}
+
 // sweep deletes a range of keys with a cursor.
 func (a *actor) sweep(p modelPlace) {
 	c := p.b.Cursor()
@@ -430,42 +448,74 @@ func TestModel(t *testing.T) {
 	s := seed(t)
 	for _, bs := range []int{4 << 10, 8 << 10, 16 << 10, 64 << 10} {
 		t.Run(fmt.Sprintf("block=%d", bs), func(t *testing.T) {
-			db := openDB(t, blockSize(bs))
-			a := &actor{t: t, rnd: rand.New(rand.NewPCG(s, uint64(bs))), bs: bs}
-			committed := newModel()
-			rounds := 60
-			if testing.Short() {
-				rounds = 15
+			rounds := 40
+			if testing.Short() || raceEnabled {
+				rounds = 12
 			}
-			for range rounds {
-				a.top = committed.clone()
-				undo := a.rnd.IntN(4) == 0
-				err := db.Update(func(tx *kv.Tx) error {
-					a.tx = tx
-					for range a.rnd.IntN(200) {
-						a.step()
-					}
-					compareTx(t, tx, a.top)
-					checkTx(t, tx)
-					if undo {
-						return errRollback
-					}
-					return nil
-				})
-				if undo {
-					wantErr(t, err, errRollback)
-				} else {
-					must(t, err)
-					committed = a.top
-				}
-				must(t, db.View(func(tx *kv.Tx) error {
-					compareTx(t, tx, committed)
-					return nil
-				}))
-				if t.Failed() {
-					t.FailNow()
-				}
-			}
+			play(t, rand.New(rand.NewPCG(s, uint64(bs))), bs, rounds)
 		})
+	}
+}
+
+// FuzzOperations is TestModel with chance that the fuzzer chooses.
+func FuzzOperations(f *testing.F) {
+	f.Add([]byte("spillway"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var key [32]byte
+		copy(key[:], data)
+		play(t, rand.New(&fuzzSource{data: data, then: rand.NewChaCha8(key)}), 4<<10, 2)
+	})
+}
+
+// fuzzSource takes its numbers from data while there are any.
+type fuzzSource struct {
+	data []byte
+	then rand.Source
+}
+
+func (s *fuzzSource) Uint64() uint64 {
+	if len(s.data) < 2 {
+		return s.then.Uint64()
+	}
+	v := uint64(s.data[0]) | uint64(s.data[1])<<8
+	s.data = s.data[2:]
+	return v<<48 | v<<16 | v // IntN looks at the high or at the low bits
+}
+
+// play runs rounds of transactions.
+func play(t *testing.T, rnd *rand.Rand, bs, rounds int) {
+	o := blockSize(bs)
+	o.Store.Durability = mvcc.DurableNever // what is proved here is not durability
+	db := openDB(t, o)
+	a := &actor{t: t, rnd: rnd, bs: bs}
+	committed := newModel()
+	for range rounds {
+		a.top = committed.clone()
+		undo := a.rnd.IntN(4) == 0
+		err := db.Update(func(tx *kv.Tx) error {
+			a.tx = tx
+			for range a.rnd.IntN(200) {
+				a.step()
+			}
+			compareTx(t, tx, a.top)
+			checkTx(t, tx)
+			if undo {
+				return errRollback
+			}
+			return nil
+		})
+		if undo {
+			wantErr(t, err, errRollback)
+		} else {
+			must(t, err)
+			committed = a.top
+		}
+		must(t, db.View(func(tx *kv.Tx) error {
+			compareTx(t, tx, committed)
+			return nil
+		}))
+		if t.Failed() {
+			t.FailNow()
+		}
 	}
 }

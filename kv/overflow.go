@@ -105,12 +105,7 @@ func (t *tree) long(dst []byte, c cell, id block.ID) ([]byte, error) {
 
 // fetchPiece pins a block of a long value.
 func (t *tree) fetchPiece(id block.ID, want block.Type) (b mvcc.Block, err error) {
-	if t.write != nil {
-		b, err = t.write.Block(id)
-	} else {
-		b, err = t.read.Block(id)
-	}
-	if err != nil {
+	if b, err = t.pin(id); err != nil {
 		return b, err
 	}
 	if b.Type() != want || len(b.Payload()) != t.payload {

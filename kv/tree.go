@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/spillwaydb/spillway/block"
@@ -49,14 +50,39 @@ func (t trail) sized(height int) trail {
 	return t[:height]
 }
 
-// fetch pins block id, which must be a node of this level.
-func (t *tree) fetch(id block.ID, level int) (b mvcc.Block, n node, err error) {
-	if t.write != nil {
+// idEnd bounds the block numbers that the tree may name: their place in the data
+// file is a number of bytes that an int64 holds.
+const idEnd = block.ID(1) << 46
+
+// pin pins block id.
+func (t *tree) pin(id block.ID) (b mvcc.Block, err error) {
+	switch {
+	case id >= idEnd:
+		return b, stray(id, nil)
+	case t.write != nil:
 		b, err = t.write.Block(id)
-	} else {
+	default:
 		b, err = t.read.Block(id)
 	}
 	if err != nil {
+		return b, stray(id, err)
+	}
+	return b, nil
+}
+
+// stray makes damage of what the store says to a number that only a damaged tree
+// can ask for.
+func stray(id block.ID, err error) error {
+	if err == nil || errors.Is(err, mvcc.ErrNotInUse) {
+		return &block.CorruptError{Path: "data", Offset: -1, Block: id,
+			Reason: "the tree refers to a block that is not in use", Cause: err}
+	}
+	return err
+}
+
+// fetch pins block id, which must be a node of this level.
+func (t *tree) fetch(id block.ID, level int) (b mvcc.Block, n node, err error) {
+	if b, err = t.pin(id); err != nil {
 		return b, nil, err
 	}
 	n, err = t.open(b, level)
@@ -65,12 +91,26 @@ func (t *tree) fetch(id block.ID, level int) (b mvcc.Block, n node, err error) {
 
 // edit pins the transaction's own copy of block id.
 func (t *tree) edit(id block.ID, level int) (b mvcc.Block, n node, err error) {
-	b, err = t.write.Edit(id)
-	if err != nil {
-		return b, nil, err
+	if id >= idEnd {
+		return b, nil, stray(id, nil)
+	}
+	if b, err = t.write.Edit(id); err != nil {
+		return b, nil, stray(id, err)
 	}
 	n, err = t.open(b, level)
 	return b, n, err
+}
+
+// free gives a block back, of which nothing is pinned.
+func (t *tree) free(id block.ID) error {
+	if id >= idEnd {
+		return stray(id, nil)
+	}
+	t.changes++
+	if err := t.write.Free(id); err != nil {
+		return stray(id, err)
+	}
+	return nil
 }
 
 // open checks what everything else relies on. On an error b is released. The type

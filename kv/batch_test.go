@@ -1,0 +1,127 @@
+package kv_test
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/spillwaydb/spillway/kv"
+)
+
+// Every call gets its own outcome: those that fail or panic spoil no other one.
+func TestBatchOutcomes(t *testing.T) {
+	db := openDB(t, kv.Options{BatchSizeMax: 7})
+	must(t, db.Update(func(tx *kv.Tx) error {
+		bucket(t, tx, "b")
+		return nil
+	}))
+	boom := errors.New("boom")
+	var calls sync.WaitGroup
+	for i := range 100 {
+		calls.Go(func() {
+			defer func() {
+				if p := recover(); (p != nil) != (i%10 == 7) {
+					t.Errorf("call %d: panic is %v", i, p)
+				}
+			}()
+			err := db.Batch(func(tx *kv.Tx) error {
+				b, err := tx.Bucket([]byte("b"))
+				if err != nil {
+					return err
+				}
+				if err := b.Put(fmt.Appendf(nil, "%d", i), nil); err != nil {
+					return err
+				}
+				switch i % 10 {
+				case 3:
+					return boom
+				case 7:
+					panic(boom)
+				}
+				return nil
+			})
+			if errors.Is(err, boom) != (i%10 == 3) {
+				t.Errorf("call %d: error is %v", i, err)
+			}
+		})
+	}
+	calls.Wait()
+	must(t, db.View(func(tx *kv.Tx) error {
+		b := bucket(t, tx, "b")
+		for i := range 100 {
+			v, err := b.Get(fmt.Appendf(nil, "%d", i))
+			must(t, err)
+			if ok := i%10 != 3 && i%10 != 7; (v != nil) != ok {
+				t.Errorf("call %d: committed is %v", i, v != nil)
+			}
+		}
+		return nil
+	}))
+}
+
+// Calls that come while a batch runs share the next transaction.
+func TestBatchCoalesces(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	must(t, db.Update(func(tx *kv.Tx) error {
+		bucket(t, tx, "b")
+		return nil
+	}))
+	var calls sync.WaitGroup
+	put := func(tx *kv.Tx) error {
+		b, err := tx.Bucket([]byte("b"))
+		if err != nil {
+			return err
+		}
+		_, err = b.NextSequence()
+		return err
+	}
+	release := make(chan struct{})
+	running := make(chan struct{})
+	calls.Go(func() {
+		must(t, db.Batch(func(tx *kv.Tx) error {
+			close(running)
+			<-release
+			return put(tx)
+		}))
+	})
+	<-running
+	for range 50 {
+		calls.Go(func() { must(t, db.Batch(put)) })
+	}
+	for kv.BatchWaiting(db) < 50 {
+		runtime.Gosched()
+	}
+	close(release)
+	calls.Wait()
+	if s := db.Stats(); s.Batches != 2 {
+		t.Errorf("%d transactions for 51 calls, want 2", s.Batches)
+	}
+	must(t, db.View(func(tx *kv.Tx) error {
+		n, err := bucket(t, tx, "b").Sequence()
+		if n != 51 {
+			t.Errorf("sequence is %d", n)
+		}
+		return err
+	}))
+}
+
+// A call that ends the goroutine of the leader leaves no other one waiting.
+func TestBatchSurvivesGoexit(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	var calls sync.WaitGroup
+	for i := range 20 {
+		calls.Go(func() {
+			_ = db.Batch(func(tx *kv.Tx) error {
+				if i == 5 {
+					runtime.Goexit()
+				}
+				_, err := tx.CreateBucketIfNotExists(fmt.Appendf(nil, "%d", i))
+				return err
+			})
+		})
+	}
+	calls.Wait()
+	must(t, db.Batch(func(tx *kv.Tx) error { return nil }))
+}
