@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -47,7 +48,7 @@ func (s *Set) BreakVictim() bool {
 	if v.backup != nil {
 		errs = append(errs, s.breakBackup(v.backup, ReasonExhausted, nil))
 	}
-	for _, p := range v.points {
+	for _, p := range slices.Clone(v.points) { // breaking moves what is behind in s.points
 		e, f := s.breakPoint(p, ReasonExhausted, nil)
 		errs, free = append(errs, e), append(free, f...)
 	}

@@ -1,0 +1,571 @@
+package snapshot
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/spill"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var flagSeed = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// naive is what a set of snapshots must do, by looking at everything each time.
+type naive struct {
+	t       *testing.T
+	rng     *rand.Rand
+	cache   *blockcache.Cache
+	set     *Set
+	lsn     block.LSN
+	current map[block.ID]*blockcache.Version // newest versions
+	kept    []*blockcache.Version            // replaced versions that may be wanted
+	readers []*Reader
+	backups []*naiveBackup
+	broken  []*BrokenError
+}
+
+type naiveBackup struct {
+	*Backup
+	done map[block.ID]bool
+}
+
+func newNaive(t *testing.T, seed uint64) *naive {
+	sp, err := spill.Open(spill.Options{BlockSize: 4096})
+	ok(t, err)
+	c, err := blockcache.Open(blockcache.Options{BlockSize: 4096, RAMBytesMax: 16 << 20, Spill: sp})
+	ok(t, err)
+	n := &naive{t: t, rng: rand.New(rand.NewPCG(seed, 5)), cache: c, current: map[block.ID]*blockcache.Version{}}
+	n.set = New(c, 0, func(e *BrokenError) { n.broken = append(n.broken, e) })
+	return n
+}
+
+// readersWant counts the points, not the readers, that want v.
+func (n *naive) readersWant(v *blockcache.Version) (points int, only block.LSN) {
+	seen := map[block.LSN]bool{}
+	for _, r := range n.readers {
+		if l := r.LSN(); r.Err() == nil && v.LSN <= l && l < v.Until && !seen[l] {
+			seen[l] = true
+			points++
+			only = l
+		}
+	}
+	return points, only
+}
+
+func (n *naive) backupsWant(v *blockcache.Version) (list []*naiveBackup) {
+	for _, b := range n.backups {
+		if b.Err() == nil && v.LSN <= b.LSN() && b.LSN() < v.Until && !b.done[v.ID] {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// step does one random thing and then compares everything.
+func (n *naive) step() {
+	switch roll := n.rng.IntN(100); {
+	case roll < 45:
+		n.commit()
+	case roll < 60 && len(n.readers) < 20:
+		r := &Reader{Owner: "reader"}
+		n.set.OpenReader(r)
+		n.readers = append(n.readers, r)
+	case roll < 75 && len(n.readers) > 0:
+		i := n.rng.IntN(len(n.readers))
+		n.set.CloseReader(n.readers[i])
+		n.readers = slices.Delete(n.readers, i, i+1)
+	case roll < 79:
+		n.openBackup()
+	case roll < 95 && len(n.backups) > 0:
+		n.doneSome(n.backups[n.rng.IntN(len(n.backups))])
+	case roll < 97 && len(n.backups) > 0:
+		i := n.rng.IntN(len(n.backups))
+		n.backups[i].Close()
+		n.backups = slices.Delete(n.backups, i, i+1)
+	case roll == 99:
+		n.breakOne()
+	}
+	n.compare()
+}
+
+// commit replaces, frees and makes some blocks; the horizon follows, sometimes
+// several commits later.
+func (n *naive) commit() {
+	var replaced []*blockcache.Version
+	for range 1 + n.rng.IntN(3) {
+		n.lsn++
+		for range n.rng.IntN(8) {
+			id := block.ID(n.rng.IntN(40))
+			old := n.current[id]
+			if old != nil && old.LSN == n.lsn {
+				continue
+			}
+			if old != nil {
+				n.pend(old, n.lsn)
+				replaced = append(replaced, old)
+				delete(n.current, id)
+			}
+			if old == nil || n.rng.IntN(4) > 0 {
+				n.current[id] = n.version(id)
+			}
+		}
+	}
+	n.set.Advance(n.lsn)
+	for _, v := range replaced {
+		n.replaced(v)
+	}
+}
+
+func (n *naive) pend(v *blockcache.Version, until block.LSN) {
+	from := n.cache.ClassOf(v)
+	v.Until, v.Role = until, blockcache.RolePending
+	n.cache.Reclass(v, from)
+}
+
+// version has a frame, or is in place only.
+func (n *naive) version(id block.ID) *blockcache.Version {
+	if n.rng.IntN(3) == 0 {
+		return &blockcache.Version{ID: id, LSN: n.lsn, InPlace: true}
+	}
+	v, err := n.cache.NewVersion(id, block.TypeLeaf)
+	ok(n.t, err)
+	v.LSN = n.lsn
+	return v
+}
+
+func (n *naive) replaced(v *blockcache.Version) {
+	l := n.cache.Latch(v.ID)
+	defer l.Unlock()
+	points, _ := n.readersWant(v)
+	want := points > 0 || len(n.backupsWant(v)) > 0
+	if got := n.set.Replaced(v); got != want {
+		n.t.Fatalf("block %v of [%v, %v): kept %v, want %v", v.ID, v.LSN, v.Until, got, want)
+	}
+	if !want {
+		n.cache.Kill(v)
+		return
+	}
+	n.kept = append(n.kept, v)
+}
+
+func (n *naive) openBackup() {
+	b, err := n.set.OpenBackup("backup", "")
+	if len(n.backups) == BackupsMax {
+		if !errors.Is(err, ErrTooManyBackups) {
+			n.t.Fatalf("backup %d: %v", len(n.backups)+1, err)
+		}
+		return
+	}
+	ok(n.t, err)
+	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+}
+
+func (n *naive) doneSome(b *naiveBackup) {
+	var ids [6]block.ID
+	list := ids[:n.rng.IntN(len(ids))]
+	list = list[:b.Queued(list)]
+	if n.rng.IntN(2) == 0 {
+		list = append(list, block.ID(n.rng.IntN(40)))
+	}
+	for _, id := range list {
+		l := n.cache.Latch(id)
+		b.Done(id)
+		l.Unlock()
+		b.done[id] = true
+		if !b.IsDone(id) {
+			n.t.Fatalf("block %v is not done", id)
+		}
+	}
+}
+
+// breakOne: R13 says which.
+func (n *naive) breakOne() {
+	n.set.Tick(time.Now().Add(time.Hour)) // nobody is young
+	held := n.bytes()
+	before := len(n.broken)
+	if did := n.set.BreakVictim(); !did {
+		if held > 0 {
+			n.t.Fatalf("%d bytes are held and there is no victim", held)
+		}
+		return
+	}
+	if len(n.broken) == before {
+		n.t.Fatal("broken, and nobody was told")
+	}
+	for _, e := range n.broken[before:] {
+		if e.Reason != ReasonExhausted || !errors.Is(e, ErrBroken) {
+			n.t.Fatalf("broken for %v", e)
+		}
+	}
+	n.dropBroken()
+}
+
+// dropBroken closes what was broken, as its owners would.
+func (n *naive) dropBroken() {
+	n.readers = slices.DeleteFunc(n.readers, func(r *Reader) bool {
+		if r.Err() != nil {
+			n.set.CloseReader(r)
+			return true
+		}
+		return false
+	})
+	n.backups = slices.DeleteFunc(n.backups, func(b *naiveBackup) bool {
+		if b.Err() != nil {
+			b.Close()
+			return true
+		}
+		return false
+	})
+}
+
+func size(v *blockcache.Version) int64 { return int64(len(v.Data())) }
+
+func (n *naive) bytes() (sum int64) {
+	for _, v := range n.kept {
+		sum += size(v)
+	}
+	return sum
+}
+
+// compare asks the naive way who wants what.
+func (n *naive) compare() {
+	t := n.t
+	t.Helper()
+	exclusive := map[block.LSN]int64{}
+	made := map[*Backup][2]int64{}
+	wanted := n.kept[:0]
+	for _, v := range n.kept {
+		points, only := n.readersWant(v)
+		backups := n.backupsWant(v)
+		if points == 0 && len(backups) == 0 {
+			if v.Role != blockcache.RoleDead {
+				t.Fatalf("nobody wants block %v of [%v, %v), and it is kept", v.ID, v.LSN, v.Until)
+			}
+			continue
+		}
+		if v.Role != blockcache.RoleOriginal {
+			t.Fatalf("block %v of [%v, %v) is wanted, and gone", v.ID, v.LSN, v.Until)
+		}
+		wanted = append(wanted, v)
+		if points == 1 && len(backups) == 0 {
+			exclusive[only] += size(v)
+		}
+		for _, b := range backups {
+			sums := made[b.Backup]
+			sums[0] += size(v)
+			if points == 0 && len(backups) == 1 {
+				sums[1] += size(v)
+			}
+			made[b.Backup] = sums
+		}
+	}
+	n.kept = wanted
+	if got := n.set.Len(); got != len(wanted) {
+		t.Fatalf("%d originals, want %d", got, len(wanted))
+	}
+	n.compareCounts(exclusive, made)
+	n.compareFind()
+}
+
+func (n *naive) compareCounts(exclusive map[block.LSN]int64, made map[*Backup][2]int64) {
+	t := n.t
+	for _, p := range n.set.points {
+		if got := p.exclusive(); got != exclusive[p.lsn] {
+			t.Fatalf("ending LSN %v frees %d bytes, want %d", p.lsn, got, exclusive[p.lsn])
+		}
+	}
+	for _, b := range n.backups {
+		if got := [2]int64{b.held, b.exclusive}; got != made[b.Backup] {
+			t.Fatalf("backup of %v holds and frees %v, want %v", b.LSN(), got, made[b.Backup])
+		}
+		if b.heldPeak < b.held {
+			t.Fatalf("backup of %v holds %d, and its peak is %d", b.LSN(), b.held, b.heldPeak)
+		}
+	}
+	if got := n.cache.Frames(blockcache.ClassOriginal) * 4096; got != n.bytes() {
+		t.Fatalf("originals have %d bytes of frames, want %d", got, n.bytes())
+	}
+}
+
+// compareFind looks up what each snapshot sees.
+func (n *naive) compareFind() {
+	var at []block.LSN
+	for _, r := range n.readers {
+		at = append(at, r.LSN())
+	}
+	for _, lsn := range at {
+		id := block.ID(n.rng.IntN(40))
+		var want *blockcache.Version
+		for _, v := range n.kept {
+			if v.ID == id && v.LSN <= lsn && lsn < v.Until {
+				want = v
+			}
+		}
+		if got := n.set.Find(id, lsn); got != want {
+			n.t.Fatalf("block %v at %v is %v, want %v", id, lsn, got, want)
+		}
+	}
+}
+
+// TestModel_L2_L3_KeptIsWanted: after every step the originals kept are exactly
+// those that somebody could still read, and every count is exact (L9, R11).
+func TestModel_L2_L3_KeptIsWanted(t *testing.T) {
+	seed := *flagSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	for i := range uint64(30) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			n := newNaive(t, seed+i)
+			for range 500 {
+				n.step()
+			}
+			n.end()
+		})
+	}
+}
+
+func (n *naive) end() {
+	for _, r := range n.readers {
+		n.set.CloseReader(r)
+	}
+	for _, b := range n.backups {
+		b.Close()
+		b.Close()
+	}
+	n.readers, n.backups = nil, nil
+	n.compare()
+	if n.set.Len() != 0 || len(n.set.points) != 1 || n.cache.Frames(blockcache.ClassOriginal) != 0 {
+		n.t.Fatalf("%d originals, %d points are left", n.set.Len(), len(n.set.points))
+	}
+	for _, v := range n.current {
+		n.cache.Kill(v)
+	}
+	ok(n.t, n.cache.Close())
+}
+
+// TestR11_NewestSnapshotIsADoneBackup: an older reader wants what the newest
+// snapshot, a backup that has the block, does not.
+func TestR11_NewestSnapshotIsADoneBackup(t *testing.T) {
+	n := newNaive(t, 1)
+	v, err := n.cache.NewVersion(7, block.TypeLeaf)
+	ok(t, err)
+	v.LSN = 1
+	n.set.Advance(1)
+	r := &Reader{}
+	n.set.OpenReader(r)
+	n.readers = append(n.readers, r)
+	n.set.Advance(2)
+	b, err := n.set.OpenBackup("", "")
+	ok(t, err)
+	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{7: true}})
+	l := n.cache.Latch(7)
+	b.Done(7)
+	l.Unlock()
+	n.set.Advance(3)
+	n.pend(v, 3)
+	n.lsn = 3
+	n.replaced(v)
+	if n.set.Find(7, 1) != v {
+		t.Fatal("the older reader has lost its block")
+	}
+	n.compare()
+	n.end()
+}
+
+// TestL3_DoneLetsGo: the original goes when the block is handed out.
+func TestL3_DoneLetsGo(t *testing.T) {
+	n := newNaive(t, 1)
+	b, err := n.set.OpenBackup("", "")
+	ok(t, err)
+	v, err := n.cache.NewVersion(7, block.TypeLeaf)
+	ok(t, err)
+	n.set.Advance(1)
+	n.pend(v, 1)
+	l := n.cache.Latch(7)
+	if !n.set.Replaced(v) || b.QueueLen() != 1 {
+		t.Fatal("a block that is not done is not kept")
+	}
+	b.Done(7)
+	l.Unlock()
+	if n.set.Len() != 0 || b.QueueLen() != 0 || b.Stats().HeldBytes != 0 {
+		t.Fatal("a block that is done is kept")
+	}
+	b.Close()
+	n.end()
+}
+
+// exhausting makes n originals that each reader alone, or only two together,
+// hold.
+func (n *naive) original(id block.ID, from, until block.LSN) {
+	v, err := n.cache.NewVersion(id, block.TypeLeaf)
+	ok(n.t, err)
+	v.LSN = from
+	n.pend(v, until)
+	l := n.cache.Latch(id)
+	defer l.Unlock()
+	if !n.set.Replaced(v) {
+		n.t.Fatalf("block %v of [%v, %v) is not kept", id, from, until)
+	}
+	n.kept = append(n.kept, v)
+}
+
+func (n *naive) reader(lsn block.LSN) *Reader {
+	n.set.Advance(lsn)
+	r := &Reader{}
+	n.set.OpenReader(r)
+	n.readers = append(n.readers, r)
+	return r
+}
+
+// TestR13_Victims: who frees most goes first; the young last, but they go; if
+// nobody frees anything alone, the run that does.
+func TestR13_Victims(t *testing.T) {
+	old := func(n *naive) { n.set.Tick(time.Now().Add(time.Hour)) }
+	t.Run("most bytes", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a, b := n.reader(1), n.reader(2)
+		n.set.Advance(9)
+		n.original(1, 1, 2)
+		n.original(2, 2, 9)
+		n.original(3, 2, 9)
+		old(n)
+		if !n.set.BreakVictim() || a.Err() != nil || b.Err() == nil {
+			t.Fatal("not the one that frees most")
+		}
+		n.dropBroken()
+		n.compare()
+		n.end()
+	})
+	t.Run("youth orders", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a := n.reader(1)
+		old(n)
+		b := n.reader(2)
+		n.set.Advance(9)
+		n.original(1, 1, 2)
+		n.original(2, 2, 9)
+		n.original(3, 2, 9)
+		if !n.set.BreakVictim() || a.Err() == nil || b.Err() != nil {
+			t.Fatal("the young one went first")
+		}
+		if !n.set.BreakVictim() || b.Err() == nil {
+			t.Fatal("the young one never goes")
+		}
+		n.dropBroken()
+		n.compare()
+		n.end()
+	})
+	t.Run("run of two", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a, b, c := n.reader(1), n.reader(2), n.reader(5)
+		n.set.Advance(9)
+		n.original(1, 1, 4)
+		old(n)
+		if !n.set.BreakVictim() || a.Err() == nil || b.Err() == nil || c.Err() != nil {
+			t.Fatalf("a %v, b %v, c %v", a.Err(), b.Err(), c.Err())
+		}
+		n.dropBroken()
+		n.compare()
+		n.end()
+	})
+	t.Run("shared by reader and backup", func(t *testing.T) {
+		n := newNaive(t, 1)
+		n.reader(1)
+		b, err := n.set.OpenBackup("", "")
+		ok(t, err)
+		n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+		n.set.Advance(9)
+		n.original(1, 1, 4)
+		old(n)
+		for n.set.Len() > 0 {
+			if !n.set.BreakVictim() {
+				t.Fatal("something is held and there is no victim")
+			}
+		}
+		n.dropBroken()
+		n.end()
+	})
+}
+
+// TestL2_OneOriginalShared: the counters tell who shares.
+func TestL2_OneOriginalShared(t *testing.T) {
+	n := newNaive(t, 1)
+	n.reader(1)
+	b, err := n.set.OpenBackup("", "")
+	ok(t, err)
+	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+	n.set.Advance(9)
+	n.original(1, 1, 4)
+	if c := n.set.Counters(); c.OriginalsMade != 1 || c.OriginalsShared != 1 || c.Originals != 1 {
+		t.Fatalf("%+v", c)
+	}
+	n.compare()
+	n.end()
+}
+
+// TestL10_UnreadableBreaksWhoWants: and nobody else.
+func TestL10_UnreadableBreaksWhoWants(t *testing.T) {
+	n := newNaive(t, 1)
+	a, b, c := n.reader(1), n.reader(3), n.reader(5)
+	n.set.Advance(9)
+	n.original(1, 2, 5)
+	v := n.set.Find(1, 3)
+	n.set.BreakWanting(v, v.Until, errors.New("rot"))
+	var e *BrokenError
+	if a.Err() != nil || c.Err() != nil || !errors.As(b.Err(), &e) || e.Reason != ReasonUnreadable || e.LSN != 3 {
+		t.Fatalf("a %v, b %v, c %v", a.Err(), b.Err(), c.Err())
+	}
+	n.dropBroken()
+	n.compare()
+	n.end()
+}
+
+// TestDoneSet compares with a map.
+func TestDoneSet(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var d doneSet
+	want := map[block.ID]bool{}
+	const top = 3*donePageBits + 100
+	for i := range block.ID(top) {
+		if i%7 != 0 {
+			d.add(i)
+			want[i] = true
+		}
+	}
+	for range 20000 {
+		id := block.ID(rng.IntN(top))
+		d.add(id)
+		want[id] = true
+	}
+	for id := range block.ID(top + 100) {
+		if d.has(id) != want[id] {
+			t.Fatalf("block %v: %v", id, d.has(id))
+		}
+	}
+	d = doneSet{}
+	for id := range block.ID(3 * donePageBits) {
+		d.add(id ^ donePageBits) // pages out of order
+	}
+	if len(d.pages) != 0 || len(d.full) != 1 || d.run != 2 { // 0, 1 and 3
+		t.Fatalf("%d pages, %d full, run %d", len(d.pages), len(d.full), d.run)
+	}
+}
