@@ -1,0 +1,48 @@
+package tidy
+
+// row is one line of the table of layers: what a package may import.
+type row struct {
+	pkg    string   // folder; one that ends in "/..." stands for all below, too
+	ours   []string // folders of ours; "*" is any
+	others []string // import paths of others, or their beginnings
+}
+
+// seams are what every package above block may use, to reach files and memory.
+var seams = []string{"internal/vfs", "internal/hostmem"}
+
+const (
+	sys       = "golang.org/x/sys/"
+	btree     = "github.com/google/btree"
+	ristretto = "github.com/dgraph-io/ristretto/v2"
+	humanize  = "github.com/dustin/go-humanize"
+	compress  = "github.com/klauspost/compress/"
+	cobra     = "github.com/spf13/cobra"
+	bars      = "github.com/vbauerster/mpb/v8"
+)
+
+// table is the layers of the design, from the bottom. A package that has no row
+// may not exist. Tests may import what they like: they are imported by nobody.
+var table = []row{
+	{pkg: "block"},
+	{pkg: "internal/vfs/...", ours: []string{"internal/vfs"}, others: []string{sys}},
+	{pkg: "internal/hostmem", others: []string{sys}},
+	{pkg: "internal/simfs", ours: []string{"internal/vfs"}},
+	{pkg: "internal/latency"},
+	{pkg: "internal/human", others: []string{humanize}},
+	{pkg: "internal/interrupt"},
+	{pkg: "internal/tidy"},
+	{pkg: "spill", ours: []string{"block"}, others: []string{sys}},
+	{pkg: "blockcache", ours: []string{"spill", "block"}, others: []string{ristretto, sys}},
+	{pkg: "wal", ours: []string{"block"}},
+	{pkg: "snapshot", ours: []string{"blockcache", "block"}, others: []string{btree}},
+	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block"}}, // spill: mvcc opens it for the cache
+	{pkg: "kv", ours: []string{"mvcc", "block"}},
+	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, sys}},
+	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
+	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
+	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
+	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
+	{pkg: "bench/blocksize", ours: []string{"*"}},
+	{pkg: "cmd/...", ours: []string{"*"}, others: []string{cobra, bars}},
+	{pkg: "."}, // the example of the README
+}
