@@ -37,8 +37,17 @@ type Options struct {
 	Seed      uint64
 	Store     mvcc.Options // MaxRAM, temporary storage, durability
 
+	// Serving is called when the admin socket answers. Nil: nobody.
+	Serving func()
 	// Tick is called once a second, by one goroutine at a time. Nil: nobody.
 	Tick func(Tick)
+}
+
+// ErrOptions means that an option is out of its range.
+var ErrOptions = errors.New("invalid option of the load")
+
+func optionError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrOptions, fmt.Sprintf(format, args...))
 }
 
 func (o *Options) validate() error {
@@ -53,26 +62,29 @@ func (o *Options) validate() error {
 	if o.Distribution == "" {
 		o.Distribution = Uniform
 	}
+	if o.Serving == nil {
+		o.Serving = func() {}
+	}
 	if o.Tick == nil {
 		o.Tick = func(Tick) {}
 	}
 	switch {
 	case o.Dir == "":
-		return errors.New("no directory given for the database")
+		return optionError("no directory given for the database")
 	case o.Records < 1:
-		return fmt.Errorf("%d records are too few", o.Records)
+		return optionError("%d records are too few", o.Records)
 	case o.ValueBytes < 1 || o.ValueBytes > 16<<20:
-		return fmt.Errorf("values must have 1 byte to 16 MiB, not %d", o.ValueBytes)
+		return optionError("values must have 1 byte to 16 MiB, not %d", o.ValueBytes)
 	case o.Duration < 0:
-		return fmt.Errorf("duration %v is negative", o.Duration)
+		return optionError("duration %v is negative", o.Duration)
 	case o.Writers < 1 || o.Writers > 1024:
-		return fmt.Errorf("1 to 1024 writers, not %d", o.Writers)
+		return optionError("1 to 1024 writers, not %d", o.Writers)
 	case o.PerTx < 1 || o.PerTx > 100_000:
-		return fmt.Errorf("1 to 100,000 records a transaction, not %d", o.PerTx)
+		return optionError("1 to 100,000 records a transaction, not %d", o.PerTx)
 	case o.PerSecond < 0:
-		return fmt.Errorf("%v transactions per second are negative", o.PerSecond)
+		return optionError("%v transactions per second are negative", o.PerSecond)
 	case !slices.Contains(Distributions, o.Distribution):
-		return fmt.Errorf("distribution %q is unknown", o.Distribution)
+		return optionError("distribution %q is unknown", o.Distribution)
 	}
 	return nil
 }

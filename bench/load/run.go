@@ -37,7 +37,7 @@ func Run(ctx context.Context, o Options) (s *Summary, err error) {
 	r := &run{o: o}
 	s = &r.summary
 	if err = r.o.validate(); err != nil {
-		return s, fmt.Errorf("load: %w", err)
+		return s, err
 	}
 	if r.db, err = kv.Open(o.Dir, kv.Options{Store: o.Store}); err != nil {
 		return s, err
@@ -48,6 +48,7 @@ func Run(ctx context.Context, o Options) (s *Summary, err error) {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
+	r.o.Serving()
 	if err = r.fill(ctx); err == nil {
 		err = r.write(ctx)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-const loadLong = `Holds a database open under a write load and serves it, so that livebackup can be
-tried on it from another terminal:
+const loadLong = `Holds a database open under a write load and serves it, so that livebackup can
+be tried on it from another terminal:
 
   livebackup status  --db /tmp/busy
   livebackup backup  --db /tmp/busy --repo /tmp/backups --rate 20MB/s
@@ -97,7 +98,8 @@ func (f *loadFlags) options() (load.Options, error) {
 		return o, &usageError{fmt.Errorf("durability %q is none of commit, interval, never", f.durab)}
 	}
 	o.Store.Durability = durability
-	if _, err := fmt.Sscanf(strings.TrimSuffix(f.rate, "/s")+" ", "%f ", &o.PerSecond); err != nil || o.PerSecond < 0 {
+	var err error
+	if o.PerSecond, err = strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(f.rate, "/s")), 64); err != nil || !(o.PerSecond >= 0 && o.PerSecond < 1e9) {
 		return o, &usageError{fmt.Errorf("%q is no rate: write transactions per second, like 500/s", f.rate)}
 	}
 	if f.temp > 0 {
@@ -116,7 +118,7 @@ func (f *loadFlags) run(ctx context.Context, out io.Writer) error {
 	}
 	if !f.json && !f.quiet {
 		o.Tick = func(t load.Tick) { fmt.Fprintln(out, tickText(t)) }
-		fmt.Fprintf(out, "serving %s; try: livebackup status --db %[1]s\n", o.Dir)
+		o.Serving = func() { fmt.Fprintf(out, "serving %s; try: livebackup status --db %[1]s\n", o.Dir) }
 	}
 	s, err := load.Run(ctx, o)
 	if err != nil {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/spillwaydb/spillway/bench/load"
 	"github.com/spillwaydb/spillway/internal/interrupt"
 )
 
@@ -28,10 +30,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer release()
 	began := false // a command runs: what goes wrong is no longer a matter of usage
 	root := &cobra.Command{
-		Use: "bench", Short: "Keeps databases busy", SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
+		Use: "bench", Short: "Keeps databases busy", SilenceUsage: true, SilenceErrors: true,
 		Example: "  go run ./cmd/bench load --db /tmp/busy --records 1000000 --duration 60s",
 	}
 	root.AddCommand(loadCommand(&began))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -44,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "bench: %v\n", err)
 	var usage *usageError
-	if !began || errors.As(err, &usage) {
+	if !began || errors.As(err, &usage) || errors.Is(err, load.ErrOptions) {
 		fmt.Fprintln(stderr, `Try "bench load --help".`)
 		return 2
 	}

@@ -25,25 +25,29 @@ The backup appears in the repository when it is whole and durable. If anything
 goes wrong, or on Ctrl-C, what was written is removed again.`
 
 const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
-  livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --label nightly --verify
+  livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --verify
   livebackup backup --db /srv/app/db --repo /backups/app --json | jq -r .id`
 
-// compressions that --compression takes.
-var compressions = []string{"none", "fastest", "default"}
+// compressions that --compression takes, and what they are to package livebackup:
+// its own choice is the empty one.
+var compressions = map[string]livebackup.Compression{
+	"default": "", "fastest": livebackup.CompressionFastest, "none": livebackup.CompressionNone,
+}
+
+// compressionNames in the order of help texts.
+const compressionNames = "default|fastest|none"
 
 // compression is a flag value.
 type compression string
 
 func (c *compression) String() string { return string(*c) }
-func (c *compression) Type() string   { return strings.Join(compressions, "|") }
+func (c *compression) Type() string   { return compressionNames }
 func (c *compression) Set(text string) error {
-	for _, known := range compressions {
-		if text == known {
-			*c = compression(text)
-			return nil
-		}
+	if _, known := compressions[text]; !known {
+		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(compressionNames, "|", ", "))
 	}
-	return fmt.Errorf("%q is not one of %s", text, strings.Join(compressions, ", "))
+	*c = compression(text)
+	return nil
 }
 
 type backupFlags struct {
@@ -57,7 +61,7 @@ type backupFlags struct {
 }
 
 func (a *app) backup() *cobra.Command {
-	f := backupFlags{compression: "fastest"}
+	f := backupFlags{compression: "default"}
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
 		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
@@ -67,11 +71,11 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().StringVar(&f.repo, "repo", "", "directory of the repository (required)")
 	require(c, "repo")
 	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
-	c.Flags().Var(&f.compression, "compression", "how hard to compress")
+	c.Flags().Var(&f.compression, "compression", "how hard to compress; default is the level that backups are made for")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on one CPU")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
-	mustComplete(c, "compression", compressions)
+	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	return c
 }
 
@@ -95,7 +99,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	a.note("database: %s", db.how())
 	p := a.progress("backup")
 	res, err := livebackup.Backup(ctx, db, repo, livebackup.BackupOptions{
-		Owner: owner(), Label: f.label, Compression: livebackup.Compression(f.compression),
+		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), Progress: p.report,
 	})
 	p.end()

@@ -13,11 +13,11 @@ import (
 	"github.com/spillwaydb/spillway/internal/human"
 )
 
-const demoLong = `Shows what live backups are, start to end, on real files: loads the Go toolchain's
-own source tree into a new database, keeps writers changing it, takes a live backup
-into a slow sink with so little memory and temporary storage that originals spill
-and overflow, verifies it, restores it, and compares every key and every value with
-what a reader saw at the backup's LSN.
+const demoLong = `Shows what live backups are, start to end, on real files: loads the Go
+toolchain's own source tree into a new database, keeps writers changing it,
+takes a live backup into a slow sink with so little memory and temporary storage
+that originals spill and overflow, verifies it, restores it, and compares every
+key and every value with what a reader saw at the backup's LSN.
 
 It ends with code 3 if anything differs. Everything is made in one temporary
 directory, which is removed at the end, also on Ctrl-C, unless --keep is given.`
@@ -25,18 +25,19 @@ directory, which is removed at the end, also on Ctrl-C, unless --keep is given.`
 const demoExample = `  livebackup demo
   livebackup demo --backup-takes 30s --writers 8
   livebackup demo --tree ~/src --keep
-  livebackup demo --backup-takes 2s --calm 500ms --load 24MiB --hot 16MiB --max-ram 4MiB --temp 4MiB`
+  livebackup demo --backup-takes 1s --load 16MiB --hot 12MiB --max-ram 4MiB \
+                  --temp 2MiB`
 
 type demoFlags struct {
-	o                                  demo.Options
-	backupTakes, calm                  human.Duration
-	load, maxRAM, temp, overflow, hot_ human.Size
+	o                                 demo.Options
+	backupTakes, calm                 human.Duration
+	load, maxRAM, temp, overflow, hot human.Size
 }
 
 func (a *app) demo() *cobra.Command {
 	f := demoFlags{
 		backupTakes: human.Duration(10 * time.Second), calm: human.Duration(2 * time.Second),
-		maxRAM: 16 << 20, temp: 16 << 20, overflow: 256 << 20, hot_: 48 << 20,
+		maxRAM: 16 << 20, temp: 16 << 20, overflow: 256 << 20, hot: 48 << 20,
 	}
 	c := &cobra.Command{
 		Use: "demo", Short: "Show all of it on real files, in half a minute",
@@ -48,7 +49,7 @@ func (a *app) demo() *cobra.Command {
 	c.Flags().IntVar(&f.o.Writers, "writers", 4, "goroutines that write")
 	c.Flags().StringVar(&f.o.Tree, "tree", "", "directory of files to load (default: the Go toolchain's sources)")
 	c.Flags().Var(&f.load, "load", "load no more than this; 0 is all of it")
-	c.Flags().Var(&f.hot_, "hot", "how much of the files the writers change")
+	c.Flags().Var(&f.hot, "hot", "how much of the files the writers change")
 	c.Flags().Var(&f.maxRAM, "max-ram", "memory granted to the database")
 	c.Flags().Var(&f.temp, "temp", "temporary storage granted to it")
 	c.Flags().Var(&f.overflow, "overflow", "memory for originals when temporary storage is full")
@@ -61,7 +62,7 @@ func (a *app) demo() *cobra.Command {
 func (a *app) runDemo(ctx context.Context, f demoFlags) error {
 	o := f.o
 	o.BackupTakes, o.Calm = time.Duration(f.backupTakes), time.Duration(f.calm)
-	o.LoadBytesMax, o.HotBytes = int64(f.load), int64(f.hot_)
+	o.LoadBytesMax, o.HotBytes = int64(f.load), int64(f.hot)
 	o.MaxRAM, o.TempMax, o.OverflowMax = int64(f.maxRAM), int64(f.temp), int64(f.overflow)
 	if !a.json {
 		o.Out = a.stdout

@@ -34,15 +34,17 @@ const exitCodesText = `Exit codes:
   0    done
   1    failed: an I/O error, or anything that has no code of its own
   2    usage: an unknown command, flag or argument, or a value that is nonsense
-  3    damage: the database or the backup is damaged, or the demo found a difference
-  4    refused: not a database or repository, not found, unknown format, target not
-       empty, wrong repository, no permission
-  5    busy: another process has the database open and does not serve it, too many
-       backups run, or another restore to this target runs
-  6    no space: the repository, the restore target or the database's disk is full
-  7    broken off: the snapshot was broken, or the connection to the serving process
-       was lost; try again
-  130  interrupted (Ctrl-C); 143 terminated. What was half done has been removed.`
+  3    damage: the database or the backup is damaged, or the demo found a
+       difference
+  4    refused: not a database or repository, not found, unknown format, target
+       not empty, wrong repository, no permission
+  5    busy: another process has the database open and does not serve it, too
+       many backups run, or another restore to this target runs
+  6    no space: the repository, the restore target or the database's disk is
+       full
+  7    broken off: the snapshot was broken, or the connection to the serving
+       process was lost; try again
+  130  interrupted (Ctrl-C); 143 terminated. What was half done is removed.`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
@@ -104,6 +106,7 @@ var outcomes = []struct {
 	{livebackup.ErrPeerNotAllowed, outcome{"not_allowed", exitRefused}},
 	{fs.ErrPermission, outcome{"not_allowed", exitRefused}},
 	{mvcc.ErrOptions, outcome{"usage", exitUsage}},
+	{demo.ErrOptions, outcome{"usage", exitUsage}},
 }
 
 // outcomeOf says what err means. A signal outweighs what followed from it.

@@ -14,7 +14,7 @@ import (
 )
 
 const listExample = `  livebackup list --repo /backups/app
-  livebackup list --repo /backups/app --json | jq -r '.[] | select(.state == "proven") | .id'`
+  livebackup list --repo /backups/app --json | jq -r '.[-1].id'`
 
 func (a *app) list() *cobra.Command {
 	var repo string
@@ -22,8 +22,8 @@ func (a *app) list() *cobra.Command {
 		Use: "list --repo DIR", Short: "List the backups of a repository, oldest first",
 		Long: `Lists the backups of a repository, oldest first, without reading their blocks.
 
-States: "complete" is whole as far as names and sizes tell, "proven" was read back
-by verify, "damaged" cannot be restored.`,
+States: "complete" is whole as far as names and sizes tell, "proven" was read
+back by verify, "damaged" cannot be restored.`,
 		Example: listExample, Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, repo) }),
 	}

@@ -16,11 +16,12 @@ const restoreLong = `Builds the database of a backup in a directory that does no
 empty; its parent must exist. Without --backup it takes the newest.
 
 It builds beside the target and renames when every block is proven and durable:
-there is nothing at the target, or the whole database. A restored database begins
-a new timeline.`
+there is nothing at the target, or the whole database. A restored database
+begins a new timeline.`
 
 const restoreExample = `  livebackup restore --repo /backups/app --to /srv/app/db.restored
-  livebackup restore --repo /backups/app --to /srv/app/db.old --backup 0000000012-8f3a9c21`
+  livebackup restore --repo /backups/app --to /tmp/old \
+                     --backup 0000000012-8f3a9c21`
 
 func (a *app) restore() *cobra.Command {
 	var dir, target, name string

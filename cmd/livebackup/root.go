@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8/cwriter"
@@ -27,7 +28,10 @@ lists them, proves that they can be restored, and restores them.
 
 It talks to the process that has the database open, through a socket in the
 database's directory; if no process has it open, it opens the database itself.
-"livebackup demo" shows all of it on real files, in half a minute.`
+"livebackup demo" shows all of it on real files, in half a minute.
+
+Sizes are written like 64MiB or 1.5GB, rates like 20MB/s, durations like 30s or
+2h. Exit codes are explained by "livebackup help exit-codes".`
 
 const rootExample = `  livebackup demo
   livebackup backup  --db /srv/app/db --repo /backups/app
@@ -65,12 +69,11 @@ func (a *app) root() *cobra.Command {
 		Example:       rootExample,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON value instead of text, also for errors")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "show no progress")
 	root.AddCommand(a.demo(), a.backup(), a.list(), a.verify(), a.restore(), a.status(), a.check(), exitCodesTopic())
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	return root
 }
 

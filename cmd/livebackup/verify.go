@@ -14,8 +14,8 @@ import (
 )
 
 const verifyLong = `Reads a backup back from the medium and decodes it on the very path that a
-restore takes, down to the checksum of every block; only the writing is left out.
-What it finds, good or bad, is recorded in the repository and shown by list.
+restore takes, down to the checksum of every block; only the writing is left
+out. What it finds, good or bad, is recorded in the repository; list shows it.
 
 Without BACKUP it takes the newest.`
 

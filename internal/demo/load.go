@@ -28,12 +28,10 @@ func counterKey(i int) []byte { return fmt.Appendf(nil, "counter-%04d", i) }
 
 func counterValue(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 
-// loadTxBytes is how much one transaction of the load puts.
-const loadTxBytes = 4 << 20
-
 // loader puts a tree into the database, one record a file.
 type loader struct {
 	db      *kv.DB
+	txBytes int64 // how much one transaction puts, about
 	done    int
 	bytes   int64
 	sampled int64 // bytes, of these that were compressed on trial
@@ -92,7 +90,7 @@ func (l *loader) put(tx *kv.Tx, files []file, z *zstd.Encoder) (n int, err error
 	if err != nil {
 		return 0, err
 	}
-	for bytes := 0; n < len(files) && bytes < loadTxBytes; n++ {
+	for bytes := int64(0); n < len(files) && bytes < l.txBytes; n++ {
 		content, err := files[n].read()
 		if err != nil {
 			return n, err
@@ -100,7 +98,7 @@ func (l *loader) put(tx *kv.Tx, files []file, z *zstd.Encoder) (n int, err error
 		if err := b.Put([]byte(files[n].path), content); err != nil {
 			return n, fmt.Errorf("put %s: %w", files[n].path, err)
 		}
-		bytes += len(content)
+		bytes += int64(len(content))
 		l.done++
 		l.bytes += int64(len(content))
 		if l.done%sampleEvery == 0 {

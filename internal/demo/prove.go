@@ -91,7 +91,7 @@ func (d *demo) verdict() error {
 		return fmt.Errorf("%w: %d spilled, overflow %v", ErrNotShown, r.OriginalsSpilled, overflowed)
 	}
 	r.OK = true
-	d.story.print(fmt.Sprintf("\nAll %d comparisons are equal: the backup is exactly the state at LSN %v.  (%s)\n",
+	d.story.print(fmt.Sprintf("\nAll %d comparisons are equal: the backup is exactly the state at LSN %v.\n(%s in all)\n",
 		len(r.Comparisons), r.BackupLSN, human.Elapsed(r.Took)))
 	return nil
 }
@@ -112,8 +112,10 @@ func (d *demo) costs() {
 	d.story.print("\nWhat it cost\n")
 	d.story.say("stall       a writer could wait %s when the backup opened", human.Elapsed(r.Backup.StartStall))
 	d.story.say("commits/s   %s before, %s while it ran, %s after", rateText(r.Before), rateText(r.During), rateText(r.After))
-	d.story.say("originals   %s made; %s shared by several snapshots,", human.Count(r.OriginalsMade), human.Count(r.OriginalsShared))
-	d.story.say("            %s spilled to temporary storage", human.Count(r.OriginalsSpilled))
+	d.story.say("            (a dip is the price of so little memory: the originals\n"+
+		"            take most of %s, and the readers read from disk)", human.Bytes(d.o.MaxRAM))
+	d.story.say("originals   %s made; %s shared by several snapshots,\n            %s spilled to temporary storage",
+		human.Count(r.OriginalsMade), human.Count(r.OriginalsShared), human.Count(r.OriginalsSpilled))
 	for i, l := range r.Levels {
 		head := ""
 		if i == 0 {
@@ -139,7 +141,7 @@ func watermarksText(list []Watermark, level string) string {
 	if count == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %s, up to %s", human.Plural(count, "watermark event"), worst)
+	return fmt.Sprintf("; %s, to %s", human.Plural(count, "watermark"), worst)
 }
 
 func rateText(t Throughput) string { return human.Count(int(t.PerSecond())) }

@@ -131,7 +131,7 @@ func (d *demo) open(name string) (*kv.DB, error) {
 }
 
 func (d *demo) load(ctx context.Context) (err error) {
-	if d.tree, err = findTree(ctx, d.o.Tree, d.o.LoadBytesMax); err != nil {
+	if d.tree, err = findTree(ctx, d.o.Tree, d.o.LoadBytesMax, (d.o.MaxRAM+d.o.TempMax)/4); err != nil {
 		return err
 	}
 	r := d.report
@@ -140,7 +140,7 @@ func (d *demo) load(ctx context.Context) (err error) {
 	if d.db, err = d.open("db"); err != nil {
 		return err
 	}
-	l := &loader{db: d.db}
+	l := &loader{db: d.db, txBytes: min(4<<20, d.o.MaxRAM/8)}
 	began := time.Now()
 	err = l.load(ctx, d.tree, func(files int, bytes int64) {
 		d.story.draw(fmt.Sprintf("%s files, %s", human.Count(files), human.Bytes(bytes)))

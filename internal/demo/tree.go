@@ -29,13 +29,13 @@ type tree struct {
 }
 
 // findTree lists the files of a directory: the one named, or the sources of the
-// Go toolchain, or generated ones.
-func findTree(ctx context.Context, dir string, bytesMax int64) (*tree, error) {
+// Go toolchain, or generated ones. Files of more than fileBytesMax are left out.
+func findTree(ctx context.Context, dir string, bytesMax, fileBytesMax int64) (*tree, error) {
 	if dir != "" {
-		return listTree(ctx, dir, dir, bytesMax)
+		return listTree(ctx, dir, dir, bytesMax, fileBytesMax)
 	}
 	if root := goRoot(ctx); root != "" {
-		t, err := listTree(ctx, filepath.Join(root, "src"), "the Go source tree ("+runtime.Version()+")", bytesMax)
+		t, err := listTree(ctx, filepath.Join(root, "src"), "the Go source tree ("+runtime.Version()+")", bytesMax, fileBytesMax)
 		if err == nil && t.bytes >= loadBytesLeast || ctx.Err() != nil {
 			return t, err
 		}
@@ -51,7 +51,7 @@ func goRoot(ctx context.Context) string {
 	return os.Getenv("GOROOT")
 }
 
-func listTree(ctx context.Context, dir, name string, bytesMax int64) (*tree, error) {
+func listTree(ctx context.Context, dir, name string, bytesMax, fileBytesMax int64) (*tree, error) {
 	t := &tree{name: name}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil {
@@ -60,18 +60,9 @@ func listTree(ctx context.Context, dir, name string, bytesMax int64) (*tree, err
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone meanwhile
-		}
-		if err != nil {
+		if err := t.addFile(dir, path, e, fileBytesMax); err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		t.add(file{filepath.ToSlash(rel), func() ([]byte, error) { return os.ReadFile(path) }, info.Size()})
 		if bytesMax > 0 && t.bytes >= bytesMax {
 			return fs.SkipAll
 		}
@@ -84,6 +75,22 @@ func listTree(ctx context.Context, dir, name string, bytesMax int64) (*tree, err
 		return nil, fmt.Errorf("list files of %s: %w", dir, err)
 	}
 	return t, nil
+}
+
+// addFile adds a file of the directory, unless it is too large or gone meanwhile.
+func (t *tree) addFile(dir, path string, e fs.DirEntry, fileBytesMax int64) error {
+	info, err := e.Info()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() > fileBytesMax {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(dir, path)
+	if err == nil {
+		t.add(file{filepath.ToSlash(rel), func() ([]byte, error) { return os.ReadFile(path) }, info.Size()})
+	}
+	return err
 }
 
 func (t *tree) add(f file) {

@@ -45,13 +45,13 @@ func Elapsed(d time.Duration) string {
 		return "0 s"
 	case d < time.Microsecond:
 		return fmt.Sprintf("%d ns", d)
-	case d < time.Millisecond:
+	case d < 999500*time.Nanosecond: // what rounds up to the next unit is written in it
 		return threeDigits(d, time.Microsecond) + " µs"
-	case d < time.Second:
+	case d < 999500*time.Microsecond:
 		return threeDigits(d, time.Millisecond) + " ms"
-	case d < time.Minute:
+	case d < 59950*time.Millisecond:
 		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Hour:
+	case d.Round(time.Second) < time.Hour:
 		d = d.Round(time.Second)
 		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
 	case d < 48*time.Hour:
@@ -64,7 +64,7 @@ func Elapsed(d time.Duration) string {
 // threeDigits is d in units, with a decimal where there is room.
 func threeDigits(d, unit time.Duration) string {
 	v := float64(d) / float64(unit)
-	if v < 10 {
+	if v < 9.95 {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
