@@ -200,5 +200,5 @@ func (s *Store) rest() error {
 }
 
 func (s *Store) release() []error {
-	return []error{s.log.Close(), s.cache.Close(), s.second.file.Close(), s.data.file.Close()}
+	return []error{s.log.Close(), s.cache.CloseWhen(s.state.idle), s.second.file.Close(), s.data.file.Close()}
 }
