@@ -14,8 +14,12 @@ func (t *tree) clearRange(from, to []byte) error {
 		return nil
 	}
 	special := true // the root has no cell that says otherwise
+	changes := t.changes
 	if _, err := t.clearNode(childRef{t.root, special}, t.height-1, from, to); err != nil {
 		return err
+	}
+	if t.changes == changes {
+		return nil // there was nothing
 	}
 	if err := t.lowerRoot(); err != nil {
 		return err

@@ -177,7 +177,7 @@ func FuzzHostileBlock(f *testing.F) {
 // block to extremes.
 func TestHostileBlocks(t *testing.T) {
 	db := victim(t)
-	step := 199
+	step := 499
 	if testing.Short() || raceEnabled {
 		step = 997
 	}

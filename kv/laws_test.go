@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -143,10 +144,13 @@ func TestFailedChangeFailsTheTransaction(t *testing.T) {
 	}))
 }
 
-func TestMillionBuckets(t *testing.T) {
-	n := 1_000_000
+var manyBuckets = flag.Int("buckets", 100_000, "number of buckets in TestManyBuckets")
+
+// A bucket costs an entry: -buckets 1000000 is a matter of seconds.
+func TestManyBuckets(t *testing.T) {
+	n := *manyBuckets
 	if testing.Short() || raceEnabled {
-		n = 20_000
+		n = min(n, 20_000)
 	}
 	db := openDB(t, kv.Options{})
 	must(t, db.Update(func(tx *kv.Tx) error {
@@ -187,4 +191,38 @@ func TestDeleteBucketDoesNotReadLeaves(t *testing.T) {
 		t.Fatalf("only %d leaves were damaged", damaged)
 	}
 	must(t, db.Update(func(tx *kv.Tx) error { return tx.DeleteBucket(benchName) }))
+}
+
+// Top-level buckets are walked like any others, and keys without their values.
+func TestNamesAndKeys(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	must(t, db.Update(func(tx *kv.Tx) error {
+		bucket(t, tx, "two")
+		one := bucket(t, tx, "one")
+		must(t, one.Put([]byte("long"), make([]byte, 100_000)))
+		_, err := one.CreateBucket([]byte("nested"))
+		return err
+	}))
+	must(t, db.View(func(tx *kv.Tx) error {
+		c := tx.Cursor()
+		var names, keys []string
+		for k, v := c.Last(); k != nil; k, v = c.Prev() {
+			if v != nil {
+				t.Errorf("bucket %q has a value", k)
+			}
+			names = append(names, string(k))
+		}
+		for k, err := range bucket(t, tx, "one").Keys() {
+			must(t, err)
+			keys = append(keys, string(k))
+		}
+		if got := fmt.Sprint(names, keys); got != "[two one] [long nested]" {
+			t.Error(got)
+		}
+		wantErr(t, c.Delete(), kv.ErrCursorUnset)
+		if tx.LSN() == 0 || tx.DB() != db || tx.Writable() {
+			t.Errorf("transaction is at %v of %p", tx.LSN(), tx.DB())
+		}
+		return c.Err()
+	}))
 }
