@@ -48,29 +48,31 @@ func craft(t *testing.T, repo *Repository, src *fakeSource, id BackupID, order [
 	}
 }
 
+// says makes a manifest agree with a number of blocks.
+func says(blocks uint64) func(m *Manifest) {
+	return func(m *Manifest) { m.Blocks, m.RawBytes = blocks, int64(blocks)*4096 }
+}
+
 // What no checksum tells is found by counting and comparing.
 func TestCraftedBackupsAreRefused(t *testing.T) {
-	says := func(blocks uint64) func(m *Manifest) {
-		return func(m *Manifest) { m.Blocks, m.RawBytes = blocks, int64(blocks)*4096 }
-	}
 	cases := map[string]struct {
 		order [][]block.ID
 		spoil func(m *Manifest)
 		want  string
 	}{
-		"nothing wrong":     {[][]block.ID{{0, 1}, {3, 2}}, says(4), ""},
-		"a block twice":     {[][]block.ID{{0, 1}, {1, 2}}, says(3), "twice"},
-		"a block too few":   {[][]block.ID{{0, 1}, {2}}, says(4), "says 4 blocks, there are 3"},
-		"a block too many":  {[][]block.ID{{0, 1}, {2}}, says(2), "says 2 blocks, there are 3"},
-		"a group too few":   {[][]block.ID{{0, 1}, {2}}, func(m *Manifest) { says(3)(m); m.Groups = 3 }, "says 3 groups, there are 2"},
-		"above S":           {[][]block.ID{{0, 1}, {2}}, func(m *Manifest) { says(3)(m); m.LSN, m.EndLSN = 1, 1 }, "above the snapshot's"},
-		"behind high water": {[][]block.ID{{0, 1}, {5}}, func(m *Manifest) { says(3)(m); m.HighWater = 5 }, "high-water mark"},
-		"no index": {[][]block.ID{{0, 1}}, func(m *Manifest) {
+		"nothing wrong":     {[][]block.ID{{2, 3}, {14, 13}}, says(4), ""},
+		"a block twice":     {[][]block.ID{{2, 3}, {3, 13}}, says(4), "twice"},
+		"a block too few":   {[][]block.ID{{2, 3}, {13}}, says(4), "says 4 blocks, there are 3"},
+		"a block too many":  {[][]block.ID{{2, 3}, {13}}, says(2), "says 2 blocks, there are 3"},
+		"a group too few":   {[][]block.ID{{2, 3}, {13}}, func(m *Manifest) { says(3)(m); m.Groups = 3 }, "says 3 groups, there are 2"},
+		"above S":           {[][]block.ID{{2, 3}, {13}}, func(m *Manifest) { says(3)(m); m.LSN, m.EndLSN = 1, 1 }, "above the snapshot's"},
+		"behind high water": {[][]block.ID{{2, 3}, {14}}, func(m *Manifest) { says(3)(m); m.HighWater = 14 }, "high-water mark"},
+		"no index": {[][]block.ID{{2, 3}}, func(m *Manifest) {
 			says(2)(m)
 			m.StoredBytes -= m.Objects[1].Size
 			m.Objects = m.Objects[:1]
 		}, "more groups than the index has"},
-		"no blocks": {[][]block.ID{{0, 1}}, func(m *Manifest) {
+		"no blocks": {[][]block.ID{{2, 3}}, func(m *Manifest) {
 			says(2)(m)
 			m.StoredBytes -= m.Objects[0].Size
 			m.Objects = m.Objects[1:]
@@ -78,7 +80,7 @@ func TestCraftedBackupsAreRefused(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			src, repo := dense(8), newRepo(t)
+			src, repo := newDense(), newRepo(t)
 			id := BackupID{1, 1}
 			craft(t, repo, src, id, c.order, c.spoil)
 			err := verifyAgain(t, repo, id)
@@ -92,33 +94,74 @@ func TestCraftedBackupsAreRefused(t *testing.T) {
 	}
 }
 
-// dense is a database of blocks 0 to n-1.
-func dense(n int) *fakeSource {
-	s := newFake(1, 0, 4<<10)
-	rng := rand.New(rand.NewPCG(1, 2))
-	for id := range block.ID(n) {
-		s.put(rng, id)
-		s.order = append(s.order, id)
+// A backup whose manifest, index and blocks agree with each other is still none
+// when the database's own bitmap says otherwise. Verify and restore both tell.
+func TestBackupsThatTheBitmapDeniesAreRefused(t *testing.T) {
+	cases := map[string]struct {
+		order [][]block.ID
+		place block.ID
+		want  string
+	}{
+		"a block missing":     {[][]block.ID{{2, 3}, {13}}, 14, "it is missing"},
+		"a block too many":    {[][]block.ID{{2, 3}, {13, 14, 15}}, block.NoBlock, "there are 5 blocks, the bitmaps name 4"},
+		"one for another":     {[][]block.ID{{2, 3}, {13, 15}}, 14, "it is missing"},
+		"no meta block":       {[][]block.ID{{3}, {13, 14}}, 2, "it is missing"},
+		"no bitmap":           {[][]block.ID{{2}, {13, 14}}, 3, "it is missing"},
+		"nothing":             {nil, 2, "it is missing"},
+		"from a fixed place":  {[][]block.ID{{2, 3, 4}, {13, 14}}, 4, "it is a reserved place"},
+		"all but what it has": {[][]block.ID{{2, 3}}, 13, "it is missing"},
 	}
-	s.info.HighWater, s.info.Blocks = block.ID(n), uint64(n)
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			repo, id, blocks := newRepo(t), BackupID{1, 1}, 0
+			for _, ids := range c.order {
+				blocks += len(ids)
+			}
+			craft(t, repo, newDense(), id, c.order, says(uint64(blocks)))
+			_, verified := Verify(t.Context(), repo, id, VerifyOptions{})
+			_, restored := Restore(t.Context(), repo, id, "/new", RestoreOptions{FS: repo.fs})
+			for _, err := range []error{verified, restored} {
+				var at *block.CorruptError
+				if !errors.As(err, &at) || at.Block != c.place || !strings.Contains(at.Reason, c.want) {
+					t.Error(err)
+				}
+			}
+			if e := mustList(t, repo)[0]; e.State() != StateDamaged || e.Proof.OK {
+				t.Errorf("listed as %s, proof %+v", e.State(), e.Proof)
+			}
+		})
+	}
+}
+
+// newDense makes a database of blocks 2, 3, 13 and 14. Of 4, a fixed place, and
+// of 15, which is free, it has images that no backup should hold.
+func newDense() *fakeSource {
+	s := newFake(1, 2, 4<<10)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, id := range []block.ID{4, 13, 14, 15} {
+		s.put(rng, id)
+	}
+	s.order = append(s.order, 13, 14)
+	s.putBitmap()
+	s.info.HighWater, s.info.Blocks = 16, uint64(len(s.order))
 	return s
 }
 
 // Objects that are sound in themselves, of the right id, kind, number and size,
 // are not the manifest's: only the digest tells.
 func TestReplacedObjectsAreRefused(t *testing.T) {
-	id, order := BackupID{1, 1}, [][]block.ID{{0, 1}, {2}}
+	id, order := BackupID{1, 1}, [][]block.ID{{2, 3}, {13, 14}}
 	repo := newRepo(t)
-	craft(t, repo, dense(8), id, order, func(m *Manifest) { m.Blocks, m.RawBytes = 3, 3*4096 })
+	craft(t, repo, newDense(), id, order, says(4))
 	mine := objectsOf(t, repo)
 	for name := range mine {
 		if name != headerName && name != bindingName {
 			remove(t, repo, name)
 		}
 	}
-	other := dense(8)
-	other.put(rand.New(rand.NewPCG(9, 9)), 1)
-	craft(t, repo, other, id, order, func(m *Manifest) { m.Blocks, m.RawBytes = 3, 3*4096 })
+	other := newDense()
+	other.put(rand.New(rand.NewPCG(9, 9)), 13)
+	craft(t, repo, other, id, order, says(4))
 	if err := verifyAgain(t, repo, id); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +175,7 @@ func TestReplacedObjectsAreRefused(t *testing.T) {
 // Damage is reported with its place, by the first check that can see it.
 func TestDamageHasItsPlace(t *testing.T) {
 	id, repo := BackupID{1, 1}, newRepo(t)
-	craft(t, repo, dense(8), id, [][]block.ID{{0, 1}, {2}}, func(m *Manifest) { m.Blocks, m.RawBytes = 3, 3*4096 })
+	craft(t, repo, newDense(), id, [][]block.ID{{2, 3}, {13, 14}}, says(4))
 	name := objectName(id, kindBlocks, 1)
 	data := objectsOf(t, repo)[name]
 	second := objectHeaderSize + groupHeaderSize + 2*4096

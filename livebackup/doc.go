@@ -33,8 +33,10 @@
 // last, uncached, checking sizes, SHA-256 of objects, CRC of groups, trailers of
 // blocks, and that each block comes once. [Restore] gives what comes out to a
 // builder beside the target and renames when all is proven and durable.
-// [Verify] throws it away and records what it found: a backup is "proven" when
-// the newest such record says so. Nothing a repository says is trusted: sizes
+// [Verify] gives it to a prover and records what it found: a backup is "proven"
+// when the newest such record says so. Builder and prover ask the same at the
+// end, on every system: are the meta block and the bitmaps there, and is each
+// block that these name as in use, once, and no other. Nothing a repository says is trusted: sizes
 // are capped before memory is taken, names are made from numbers.
 //
 // # The admin socket

@@ -32,7 +32,16 @@ type fakeSource struct {
 	closed       chan struct{} // gets a value for each closed session, if not nil
 }
 
-// newFake makes a database of n blocks in a random order, with some gaps.
+// The fixed places of mvcc's first group that a fake has, and the first block
+// behind them.
+const (
+	fakeMeta   = block.ID(2)
+	fakeBitmap = block.ID(3)
+	fakeFirst  = block.ID(13)
+)
+
+// newFake makes a database of n blocks, at least 2, in a random order, with
+// some gaps: a meta block, a bitmap that names what is in use, and others.
 func newFake(seed uint64, n, blockSize int) *fakeSource {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s := &fakeSource{
@@ -42,8 +51,10 @@ func newFake(seed uint64, n, blockSize int) *fakeSource {
 			Time: time.Unix(1_700_000_000, 5), Opened: time.Now(), BlockSize: blockSize, StartStall: time.Millisecond,
 		},
 	}
-	id := block.ID(0)
-	for range n {
+	s.order = append(s.order, fakeMeta, fakeBitmap)
+	s.put(rng, fakeMeta)
+	id := fakeFirst
+	for len(s.order) < n {
 		if rng.IntN(8) == 0 {
 			id += block.ID(rng.IntN(5))
 		}
@@ -51,6 +62,7 @@ func newFake(seed uint64, n, blockSize int) *fakeSource {
 		s.order = append(s.order, id)
 		id++
 	}
+	s.putBitmap()
 	s.info.HighWater, s.info.Blocks = id, uint64(n)
 	// Mostly in order, with hot blocks taken first.
 	for range n / 10 {
@@ -72,6 +84,19 @@ func (s *fakeSource) put(rng *rand.Rand, id block.ID) {
 	lsn := block.LSN(rng.IntN(int(s.info.LSN)) + 1)
 	block.Seal(b, block.Trailer{Type: block.TypeLeaf, ID: id, LSN: lsn}, block.SeedOf(s.info.Database))
 	s.images[id] = b
+}
+
+// putBitmap makes the bitmap that names the fixed places and all of order.
+func (s *fakeSource) putBitmap() {
+	b := make([]byte, s.info.BlockSize)
+	for id := range fakeFirst {
+		b[id/8] |= 1 << (id % 8)
+	}
+	for _, id := range s.order {
+		b[id/8] |= 1 << (id % 8)
+	}
+	block.Seal(b, block.Trailer{Type: block.TypeBitmap, ID: fakeBitmap, LSN: 1}, block.SeedOf(s.info.Database))
+	s.images[fakeBitmap] = b
 }
 
 func (s *fakeSource) Open(ctx context.Context, o SessionOptions) (Session, error) {

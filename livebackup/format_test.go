@@ -119,6 +119,9 @@ func TestGoldenRepository(t *testing.T) {
 	if list := mustList(t, repo); len(list) != 1 || list[0].State() != StateProven {
 		t.Fatalf("%+v", list)
 	}
+	if err := verifyAgain(t, repo, goldenID); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func writeGoldenRepository(t *testing.T, src *fakeSource, dir string) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Proof is the record of one Verify: an immutable object beside the backup.
+// Proof is the record of one Verify, which says what it proves: an immutable object beside the backup.
 // Its JSON form is described by format.go.
 type Proof struct {
 	Backup    BackupID      `json:"backup"`

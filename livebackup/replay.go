@@ -21,7 +21,7 @@ type blockWriter interface {
 }
 
 // replay is the one way to read a backup: Restore gives what comes out to a
-// builder, Verify throws it away. One goroutine reads the objects from first
+// builder, Verify to a prover. One goroutine reads the objects from first
 // to last, a few decode, prove and write. Only when run returns nil is what
 // was written known to be the backup.
 type replay struct {
