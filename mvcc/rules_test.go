@@ -1,12 +1,16 @@
 package mvcc
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"runtime/debug"
+	"syscall"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -113,4 +117,644 @@ func TestR21_CloseBreaksBackup(t *testing.T) {
 		t.Fatalf("after Close: %v", err)
 	}
 	ok(t, p.b.Close())
+}
+
+const (
+	fileData   = testDir + "/data"
+	fileSecond = testDir + "/doublewrite"
+	filesLog   = testDir + "/log/*"
+)
+
+// TestR1_HorizonIsAReader: a reader that opens while a newer commit waits for
+// its sync sees what was before, then and later.
+func TestR1_HorizonIsAReader(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	s, id := oneBlock(t, smallOptions(fsys))
+	h := g.next(simfs.OpSync, filesLog)
+	done := async(func() { set(t, s, id, 2) })
+	<-h.reached
+	if s.newestLSN() != 2 {
+		t.Fatal("not published")
+	}
+	r := beginRead(t, s)
+	if r.LSN() != 1 || value(t, r, id) != 1 {
+		t.Fatalf("a reader at %v sees %d while 2 is pending (L7)", r.LSN(), value(t, r, id))
+	}
+	mustWait(t, done, "a commit whose log is not synced")
+	h.open()
+	<-done
+	if value(t, r, id) != 1 {
+		t.Fatal("a snapshot has changed (L1)")
+	}
+	if r2 := beginRead(t, s); value(t, r2, id) != 2 {
+		t.Fatal("acknowledged and not visible")
+	} else {
+		r2.Close()
+	}
+	r.Close()
+	mustClose(t, s)
+}
+
+// TestR3_SuccessorWaitsForItsBase: what a write transaction saw is durable when
+// it returns, changed or not.
+func TestR3_SuccessorWaitsForItsBase(t *testing.T) {
+	for name, end := range map[string]func(*WriteTx) error{
+		"rolled back": (*WriteTx).Rollback,
+		"unchanged":   func(tx *WriteTx) error { _, err := tx.Commit(); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys := simfs.New()
+			g := newGates(fsys)
+			s, id := oneBlock(t, smallOptions(fsys))
+			h := g.next(simfs.OpSync, filesLog)
+			first := async(func() { set(t, s, id, 2) })
+			<-h.reached
+			second := async(func() {
+				tx, err := s.BeginWrite()
+				ok(t, err)
+				b, err := tx.Block(id)
+				ok(t, err)
+				if tx.Base() != 2 || b.Payload()[0] != 2 {
+					t.Errorf("base %v", tx.Base())
+				}
+				b.Release()
+				ok(t, end(tx))
+			})
+			mustWait(t, second, name)
+			h.open()
+			<-first
+			<-second
+			mustClose(t, s)
+		})
+	}
+}
+
+// TestR4_StaleAccept: the file holds a sound version with an LSN below S that
+// is not the one S needs, which is dirty in RAM.
+func TestR4_StaleAccept(t *testing.T) {
+	s, id := oneBlock(t, smallOptions(simfs.New()))
+	set(t, s, id, 2)
+	p := openBackup(t, s)
+	ok(t, p.rest(t))
+	if got := p.images[id][0]; got != 2 {
+		t.Fatalf("the backup has version %d", got)
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
+// TestR4_DirectReadRacesCleaner: between the decision to read the file and the
+// read itself the block is changed and written in place.
+func TestR4_DirectReadRacesCleaner(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	s, id := oneBlock(t, smallOptions(fsys))
+	p := openBackup(t, s)
+	at := s.geo.offset(id)
+	h := g.next(simfs.OpRead, fileData, func(ev simfs.Event) bool { return ev.Off <= at && at < ev.Off+ev.Len })
+	done := async(func() { ok(t, p.rest(t)) })
+	<-h.reached
+	set(t, s, id, 2)
+	settle(t, s)
+	h.open()
+	<-done
+	if got := p.images[id][0]; got != 1 {
+		t.Fatalf("the backup of LSN 1 has version %d", got)
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
+// TestR4_StaleFill: who changes a block waits for a read of it that is in
+// flight, so what that read brings is not put over the change.
+func TestR4_StaleFill(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	o := smallOptions(fsys)
+	s, id := oneBlock(t, o)
+	mustClose(t, s)
+	s = mustOpen(t, o)
+	r := beginRead(t, s)
+	h := g.next(simfs.OpRead, fileData, func(ev simfs.Event) bool { return ev.Off == s.geo.offset(id) })
+	read := async(func() {
+		if got := value(t, r, id); got != 1 {
+			t.Errorf("read %d", got)
+		}
+	})
+	<-h.reached
+	wrote := async(func() { set(t, s, id, 2); settle(t, s) })
+	mustWait(t, wrote, "a change of a block that is being read")
+	h.open()
+	<-read
+	<-wrote
+	r2 := beginRead(t, s)
+	if value(t, r, id) != 1 || value(t, r2, id) != 2 {
+		t.Fatal("a read in flight has undone a change")
+	}
+	r.Close()
+	r2.Close()
+	mustClose(t, s)
+}
+
+// squeeze takes all the frames that can be had without I/O, so that everything
+// leaves RAM that has another place.
+func squeeze(t *testing.T, s *Store) {
+	t.Helper()
+	var taken [][]byte
+	for int64(len(taken)) < s.cache.FramesMax()-s.cache.Frames(blockcache.ClassDirty)-2 {
+		d, err := s.cache.NewFrame()
+		ok(t, err)
+		taken = append(taken, d)
+	}
+	for _, d := range taken {
+		s.cache.GiveFrame(d)
+	}
+}
+
+// inPlaceOriginal leaves the store with block 13 changed from 1 to 2 under a
+// reader, and the original nowhere but in the data file.
+func inPlaceOriginal(t *testing.T, s *Store, id block.ID) *ReadTx {
+	t.Helper()
+	r := beginRead(t, s)
+	set(t, s, id, 2)
+	squeeze(t, s)
+	l := s.cache.Latch(id)
+	v := s.snapshots.Find(id, 1)
+	if v == nil || v.Data() != nil || v.Slot() != 0 || !v.InPlace {
+		t.Fatal("the original is not only in the data file")
+	}
+	l.Unlock()
+	return r
+}
+
+// TestL4_InPlaceCostsNothing, and R4: it is secured before it is overwritten.
+func TestL4_R4_LostOriginal(t *testing.T) {
+	s, id := oneBlock(t, smallOptions(simfs.New()))
+	r := inPlaceOriginal(t, s, id)
+	if n, used := s.cache.Frames(blockcache.ClassOriginal), s.cache.Stats().Temporary.UsedBytes; n != 0 || used != 0 {
+		t.Fatalf("%d frames and %d bytes of temporary storage for an original in place", n, used)
+	}
+	settle(t, s)
+	if s.secured.Load() != 1 {
+		t.Fatal("not secured")
+	}
+	if value(t, r, id) != 1 {
+		t.Fatal("the original is lost")
+	}
+	r.Close()
+	mustClose(t, s)
+}
+
+// TestR4_SecuringFailsBreaksSnapshots, not the store.
+func TestR4_SecuringFailsBreaksSnapshots(t *testing.T) {
+	fsys := simfs.New()
+	s, id := oneBlock(t, smallOptions(fsys))
+	r := inPlaceOriginal(t, s, id)
+	newer := beginRead(t, s)
+	fault := fsys.Fail(simfs.Fault{Ops: simfs.OpRead, File: fileData, Off: s.geo.offset(id), Len: 1})
+	settle(t, s)
+	if fault.Fired() != 1 || s.state.failure() != nil {
+		t.Fatalf("fired %d, store: %v", fault.Fired(), s.state.failure())
+	}
+	var broken *snapshot.BrokenError
+	for range 2 {
+		if _, err := r.Block(id); !errors.As(err, &broken) || broken.Reason != snapshot.ReasonUnreadable || !errors.Is(err, syscall.EIO) {
+			t.Fatalf("%v", err)
+		}
+	}
+	if value(t, newer, id) != 2 {
+		t.Fatal("wrong")
+	}
+	set(t, s, id, 3)
+	if value(t, newer, id) != 2 {
+		t.Fatal("wrong")
+	}
+	r.Close()
+	newer.Close()
+	mustClose(t, s)
+}
+
+// TestR6_BackupIsDurable also in the mode that never syncs.
+func TestR6_BackupIsDurable(t *testing.T) {
+	o := smallOptions(simfs.New())
+	o.Durability = DurableNever
+	s, id := oneBlock(t, o)
+	set(t, s, id, 2)
+	p := openBackup(t, s)
+	if p.b.Info().LSN != 2 || s.log.Durable() < 2 {
+		t.Fatalf("backup of %v, durable %v", p.b.Info().LSN, s.log.Durable())
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
+// TestR7_RedoOfOneLargeCommit: a commit that changes more blocks than there are
+// frames is redone.
+func TestR7_RedoOfOneLargeCommit(t *testing.T) {
+	fsys := simfs.New()
+	o := smallOptions(fsys)
+	s := mustOpen(t, o)
+	m := newModel()
+	w, err := begin(t, s, m, rand.New(rand.NewPCG(1, 1)))
+	ok(t, err)
+	for i := range 1500 {
+		b, err := w.tx.Alloc(block.TypeLeaf)
+		ok(t, err)
+		b.Payload()[7] = byte(i)
+		w.note(b)
+		b.Release()
+	}
+	_, err = w.commit(m)
+	ok(t, err)
+	o.FS = fsys.Crash(nil, simfs.DropAll)
+	ok(t, s.Close())
+	dog := newWatchdog(t)
+	s = dog.watch(mustOpen(t, o))
+	checkAll(t, s, m)
+	mustClose(t, s)
+}
+
+// TestR7_L10_VoidCommit: temporary storage loses a private block in the middle
+// of a commit's redo. That transaction fails, and only that.
+func TestR7_L10_VoidCommit(t *testing.T) {
+	for skip := range 6 {
+		fsys := simfs.New()
+		ok(t, fsys.Mkdir(testDir, 0o700))
+		ok(t, fsys.Mkdir("/temp", 0o700))
+		o := smallOptions(fsys)
+		o.Temp = []TempDir{{Path: "/temp", BytesMax: 64 << 20}}
+		c := &faultRun{crashRun: crashRun{t: t, o: o, m: newModel(), rng: rand.New(rand.NewPCG(1, uint64(skip)))}}
+		c.s = mustOpen(t, o)
+		ok(t, c.commits(2, 10, 40))
+		fault := fsys.Fail(simfs.Fault{Ops: simfs.OpRead, File: "/temp/*", Skip: 60 * skip})
+		c.try(func(w *writeOp) error {
+			for range 900 {
+				if err := w.alloc(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if fault.Fired() != 1 || c.s.state.failure() != nil {
+			t.Fatalf("fired %d, store: %v", fault.Fired(), c.s.state.failure())
+		}
+		checkAll(t, c.s, c.m)
+		ok(t, c.commits(3, 10, 40))
+		c.checkAfter(fsys.Crash(nil, simfs.DropAll), "void commit", nil)
+		mustClose(t, c.s)
+	}
+}
+
+// TestL8_NoAckAfterPoison: also not for a transaction that had begun before.
+func TestL8_NoAckAfterPoison(t *testing.T) {
+	fsys := simfs.New()
+	s, id := oneBlock(t, smallOptions(fsys))
+	set(t, s, id, 2)
+	tx, err := s.BeginWrite()
+	ok(t, err)
+	b, err := tx.Edit(id)
+	ok(t, err)
+	b.Payload()[0] = 3
+	b.Release()
+	fsys.Fail(simfs.Fault{Ops: simfs.OpWrite, File: fileData})
+	if err := s.cleaner.awaitRound(s.cleaner.rounds()); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := tx.Commit(); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("committed on a failed store: %v", err)
+	}
+	if _, err := s.BeginWrite(); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("%v", err)
+	}
+	r := beginRead(t, s)
+	if value(t, r, id) != 2 {
+		t.Fatal("reads do not go on")
+	}
+	r.Close()
+	p := openBackup(t, s)
+	ok(t, p.rest(t))
+	if p.images[id][0] != 2 {
+		t.Fatal("the rescue backup is wrong")
+	}
+	ok(t, p.b.Close())
+	if err := s.Close(); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("%v", err)
+	}
+	o := smallOptions(fsys)
+	s = mustOpen(t, o)
+	r = beginRead(t, s)
+	if value(t, r, id) != 2 {
+		t.Fatal("lost")
+	}
+	r.Close()
+	mustClose(t, s)
+}
+
+// TestR8_HotBlockLogRecycles: a block that is changed by every commit gets in
+// place all the same, and a small log is enough for ever.
+func TestR8_HotBlockLogRecycles(t *testing.T) {
+	o := smallOptions(simfs.New())
+	o.LogBytesMax = LogBytesMin
+	s, id := oneBlock(t, o)
+	dog := newWatchdog(t)
+	dog.watch(s)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 400 {
+		dog.pat()
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		b, err := tx.Edit(id)
+		ok(t, err)
+		for i := range b.Payload() {
+			b.Payload()[i] = byte(rng.Uint32())
+		}
+		b.Release()
+		_, err = tx.Commit()
+		ok(t, err)
+	}
+	if s.redoStart() < 100 {
+		t.Fatalf("redo starts at %v of %v", s.redoStart(), s.newestLSN())
+	}
+	if used := s.log.Stats().LiveBytes; used > 2*LogBytesMin {
+		t.Fatalf("the log has %d bytes", used)
+	}
+	mustClose(t, s)
+}
+
+// TestR8_SecondCopyWhileNoImageCounts: the whole image in the log makes the
+// second copy needless, until the checkpoint's redo start has passed it.
+func TestR8_SecondCopyWhileNoImageCounts(t *testing.T) {
+	fsys := simfs.New()
+	s := mustOpen(t, smallOptions(fsys))
+	copies := map[block.ID]int{}
+	fsys.Trace(func(ev simfs.Event) {
+		if ev.Op == simfs.OpWrite && ev.File == fileSecond {
+			_, places := decodeDoublewrite(ev.Data, s.database)
+			for _, p := range places {
+				copies[p.id]++
+			}
+		}
+	})
+	tx, err := s.BeginWrite()
+	ok(t, err)
+	b, err := tx.Alloc(block.TypeLeaf)
+	ok(t, err)
+	id := b.ID()
+	b.Release()
+	_, err = tx.Commit()
+	ok(t, err)
+	set(t, s, id, 2) // a diff on an image that counts
+	settle(t, s)
+	if copies[id] != 0 {
+		t.Fatal("a second copy although the image counts")
+	}
+	set(t, s, id, 3) // a diff on an image that counts no more
+	settle(t, s)
+	if copies[id] != 1 {
+		t.Fatalf("%d second copies, and no image counts (L6)", copies[id])
+	}
+	fsys.Trace(nil)
+	mustClose(t, s)
+}
+
+// TestR8_TornBlockRepaired: the power goes in the middle of a write in place.
+func TestR8_TornBlockRepaired(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	o := smallOptions(fsys)
+	s, id := oneBlock(t, o)
+	tx, err := s.BeginWrite()
+	ok(t, err)
+	b, err := tx.Edit(id)
+	ok(t, err)
+	for at := 0; at < len(b.Payload()); at += 512 { // something in each sector
+		b.Payload()[at] = 2
+	}
+	b.Release()
+	_, err = tx.Commit()
+	ok(t, err)
+	h := g.next(simfs.OpSync, fileData)
+	done := async(func() { settle(t, s) })
+	<-h.reached
+	rng := rand.New(rand.NewPCG(1, 1))
+	torn := 0
+	for range 150 {
+		after := fsys.Crash(rng, simfs.Random)
+		data, err := after.Bytes(fileData)
+		ok(t, err)
+		if _, reason := block.Verify(data[s.geo.offset(id):][:4096], id, s.data.seed); reason != "" {
+			torn++
+		}
+		o := o
+		o.FS = after
+		again := mustOpen(t, o)
+		r := beginRead(t, again)
+		if value(t, r, id) != 2 {
+			t.Fatal("lost")
+		}
+		r.Close()
+		ok(t, again.Close())
+	}
+	if torn == 0 {
+		t.Fatal("no block was torn")
+	}
+	h.open()
+	<-done
+	mustClose(t, s)
+}
+
+// TestR8_FreeMakesEarlierRedoVoid, whatever the place holds, readable or not.
+func TestR8_FreeMakesEarlierRedoVoid(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		fsys := simfs.New()
+		o := smallOptions(fsys)
+		s, id := oneBlock(t, o)
+		set(t, s, id, 2)
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		ok(t, tx.Free(id))
+		_, err = tx.Commit()
+		ok(t, err)
+		if again {
+			tx, err := s.BeginWrite()
+			ok(t, err)
+			b, err := tx.Alloc(block.TypeLeaf)
+			ok(t, err)
+			if b.ID() != id {
+				t.Fatalf("block %v is not used again", id)
+			}
+			b.Payload()[0] = 9
+			b.Release()
+			_, err = tx.Commit()
+			ok(t, err)
+		}
+		after := fsys.Crash(nil, simfs.KeepAll)
+		ok(t, s.Close())
+		data, err := after.OpenFile(fileData, os.O_RDWR, 0)
+		ok(t, err)
+		_, err = data.WriteAt([]byte("rubbish"), s.geo.offset(id))
+		ok(t, err)
+		ok(t, data.Close())
+		o.FS = after
+		s = mustOpen(t, o)
+		r := beginRead(t, s)
+		if again && value(t, r, id) != 9 {
+			t.Fatal("lost")
+		}
+		if r.meta.inUse != map[bool]uint64{true: 1}[again] {
+			t.Fatalf("%d blocks in use", r.meta.inUse)
+		}
+		r.Close()
+		mustClose(t, s)
+	}
+}
+
+// TestR9_AllocFreeAlloc under a snapshot of each state.
+func TestR9_AllocFreeAlloc(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		pause := func(s *Store) {
+			if clean {
+				settle(t, s)
+			}
+		}
+		s, id := oneBlock(t, smallOptions(simfs.New()))
+		r1 := beginRead(t, s)
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		ok(t, tx.Free(id))
+		_, err = tx.Commit()
+		ok(t, err)
+		pause(s)
+		r2 := beginRead(t, s)
+		tx, err = s.BeginWrite()
+		ok(t, err)
+		b, err := tx.Alloc(block.TypeOverflow)
+		ok(t, err)
+		if b.ID() != id {
+			t.Fatal("not used again at once (L11)")
+		}
+		b.Payload()[0] = 3
+		b.Release()
+		_, err = tx.Commit()
+		ok(t, err)
+		pause(s)
+		r3 := beginRead(t, s)
+		if value(t, r1, id) != 1 || value(t, r3, id) != 3 {
+			t.Fatal("wrong version")
+		}
+		if _, err := r2.Block(id); !errors.Is(err, ErrNotInUse) {
+			t.Fatalf("a block that was free: %v", err)
+		}
+		for _, r := range []*ReadTx{r1, r2, r3} {
+			r.Close()
+		}
+		mustClose(t, s)
+	}
+}
+
+// TestR9_HighWaterFallsUnderSnapshot: truncating secures the originals behind.
+func TestR9_HighWaterFallsUnderSnapshot(t *testing.T) {
+	fsys := simfs.New()
+	c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(1, 1))}
+	c.s = mustOpen(t, c.o)
+	for range 4 {
+		ok(t, c.allocMany(100))
+	}
+	settle(t, c.s)
+	r := beginRead(t, c.s)
+	b := openBackup(t, c.s)
+	ok(t, c.freeAll(3))
+	before := c.s.data.length()
+	squeeze(t, c.s)
+	settle(t, c.s)
+	if after := c.s.data.length(); after >= before {
+		t.Fatalf("the file is not cut: %d bytes", after)
+	}
+	checkRead(t, r, c.m)
+	if err := r.reader.Err(); err != nil {
+		t.Fatal(err)
+	}
+	ok(t, b.rest(t))
+	b.restore(t, c.m)
+	ok(t, b.b.Close())
+	ok(t, c.allocMany(50))
+	settle(t, c.s)
+	checkRead(t, r, c.m)
+	r.Close()
+	mustClose(t, c.s)
+}
+
+// TestR10_ErrorsOfNextLoseNothing: each read of the data file fails once, and
+// the context ends now and then; who calls Next again gets all blocks.
+func TestR10_ErrorsOfNextLoseNothing(t *testing.T) {
+	fsys := simfs.New()
+	c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(1, 1))}
+	c.s = mustOpen(t, c.o)
+	ok(t, c.allocMany(60))
+	mustClose(t, c.s)
+	for skip := range 12 {
+		s := mustOpen(t, c.o) // nothing in the cache
+		p := openBackup(t, s)
+		fault := fsys.Fail(simfs.Fault{Ops: simfs.OpRead, File: fileData, Skip: skip, Sticky: true})
+		for !p.done {
+			err := p.pull(t, 9)
+			if err != nil {
+				if !errors.Is(err, syscall.EIO) {
+					t.Fatal(err)
+				}
+				fault.Disarm()
+			}
+			gone, cancel := context.WithCancel(context.Background())
+			cancel()
+			if n, err := p.b.Next(gone, make([]byte, 8*4096), make([]block.ID, 8)); n != 0 || !errors.Is(err, context.Canceled) {
+				t.Fatalf("a context that is over: %d, %v", n, err)
+			}
+		}
+		fault.Disarm()
+		p.restore(t, c.m)
+		ok(t, p.b.Close())
+		mustClose(t, s)
+	}
+}
+
+// TestL2_OneOriginalForAll: three readers and a backup share one original.
+func TestL2_OneOriginalForAll(t *testing.T) {
+	s, id := oneBlock(t, smallOptions(simfs.New()))
+	var readers []*ReadTx
+	for range 3 {
+		readers = append(readers, beginRead(t, s))
+	}
+	p := openBackup(t, s)
+	set(t, s, id, 2)
+	l := s.cache.Latch(id)
+	if v := s.snapshots.Find(id, 1); v == nil {
+		t.Fatal("no original")
+	}
+	l.Unlock()
+	if n := s.snapshots.Len(); n != 1 {
+		t.Fatalf("%d originals of one changed block", n)
+	}
+	if c := p.b.Cost(); c.OriginalsMade != 1 || c.OriginalsShared != 1 {
+		t.Fatalf("%+v", c)
+	}
+	for _, r := range readers {
+		if value(t, r, id) != 1 {
+			t.Fatal("wrong")
+		}
+		r.Close()
+	}
+	if s.snapshots.Len() != 1 {
+		t.Fatal("the backup has lost its original")
+	}
+	ok(t, p.rest(t))
+	if p.images[id][0] != 1 || s.snapshots.Len() != 0 { // L3
+		t.Fatalf("%d originals behind a backup that has everything", s.snapshots.Len())
+	}
+	set(t, s, id, 3)
+	if s.snapshots.Len() != 0 {
+		t.Fatal("an original for a backup that has the block (L3)")
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
 }
