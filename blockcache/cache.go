@@ -87,6 +87,7 @@ func (c *Cache) Adopt(v *Version, d []byte) {
 	v.data = d
 	c.counts[ClassReserve].Add(-1)
 	c.counts[classOf(v)].Add(1)
+	v.show()
 	if v.Holder != nil {
 		v.Holder.Held(int64(len(d)))
 	}
@@ -110,10 +111,10 @@ func (c *Cache) KeepCleaned(v *Version) { c.lists.again(v) }
 // Forget takes a version out of the lists that Keep put it in.
 func (c *Cache) Forget(v *Version) { c.lists.forget(v) }
 
-// Touch counts a use of a head. Under the latch.
+// Touch counts a use of a head. A use that is lost to a race does not matter.
 func (c *Cache) Touch(v *Version) {
-	if v.freq < freqMax {
-		v.freq++
+	if n := v.freq.Load(); n < freqMax {
+		v.freq.Store(n + 1)
 	}
 }
 
@@ -124,7 +125,12 @@ func (c *Cache) Unpin(v *Version) {
 	}
 }
 
+// freeDead gives the frame of a dead version back: once, though someone who came
+// without the latch may pin and unpin a dead version again.
 func (c *Cache) freeDead(v *Version) {
+	if !v.gone.CompareAndSwap(false, true) {
+		return
+	}
 	c.counts[ClassDead].Add(-1)
 	c.frames.give(v.data)
 }
@@ -152,6 +158,7 @@ func (c *Cache) Kill(v *Version) {
 func (c *Cache) killLocked(v *Version) {
 	from := classOf(v)
 	v.Role = RoleDead
+	v.live.Store(nil)
 	v.Older = nil
 	c.DropSlot(v)
 	if v.data == nil {

@@ -2,6 +2,8 @@ package blockcache
 
 import (
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/spillwaydb/spillway/block"
 )
@@ -16,15 +18,21 @@ const latchCount = 128 // power of two
 type Latch struct {
 	mu     sync.Mutex
 	loaded sync.Cond
-	table  []entry // open addressing, linear probing; a power of two, at most half full
+	table  atomic.Pointer[[]entry] // changed under mu, searched with or without it
 	heads  int
 }
 
-// entry is one place of a latch's table. The number stands beside the pointer,
-// so that a look-up touches one cache line until it has found its version.
+// entry is one place of a latch's table: open addressing, linear probing, a power
+// of two, at most half full. The number stands beside the pointer, so that a
+// look-up touches one cache line until it has found its version.
 type entry struct {
-	id block.ID
-	v  *Version // nil: empty
+	id atomic.Uint64
+	v  atomic.Pointer[Version] // nil: empty
+}
+
+func (e *entry) set(v *Version) {
+	e.id.Store(uint64(v.ID))
+	e.v.Store(v)
 }
 
 // Latch locks and returns the latch of a block.
@@ -42,7 +50,8 @@ func hash(id block.ID) uint64 { return uint64(id) * 0x9e3779b97f4a7c15 }
 
 func (l *Latch) init() {
 	l.loaded.L = &l.mu
-	l.table = make([]entry, 16)
+	t := make([]entry, 16)
+	l.table.Store(&t)
 }
 
 // Lock takes a latch again that [Cache.Latch] returned.
@@ -58,75 +67,120 @@ func (l *Latch) Wait() { l.loaded.Wait() }
 // Wake lets everyone go on who waits on this latch.
 func (l *Latch) Wake() { l.loaded.Broadcast() }
 
-// home is where the search for a block begins.
-func (l *Latch) home(id block.ID) int { return int(hash(id) >> 16 & uint64(len(l.table)-1)) }
-
-// find is the place of a block in the table, or the empty place where it would
-// go.
-func (l *Latch) find(id block.ID) int {
-	at := l.home(id)
-	for l.table[at].v != nil && l.table[at].id != id {
-		at = (at + 1) & (len(l.table) - 1)
+// find is the place of a block in a table, or the empty place where it would go.
+func find(t []entry, id block.ID) int {
+	at := home(t, id)
+	for range t { // without the latch there may be no end to meet
+		if t[at].v.Load() == nil || t[at].id.Load() == uint64(id) {
+			break
+		}
+		at = (at + 1) & (len(t) - 1)
 	}
 	return at
 }
 
+// home is where the search for a block begins.
+func home(t []entry, id block.ID) int { return int(hash(id) >> 16 & uint64(len(t)-1)) }
+
 // Head is the table's entry for a block: its newest version (which may be
 // loading, or say that the block is free), or nil when the newest version is
 // in place in the data file and nowhere else.
-func (l *Latch) Head(id block.ID) *Version { return l.table[l.find(id)].v }
+func (l *Latch) Head(id block.ID) *Version {
+	t := *l.table.Load()
+	return t[find(t, id)].v.Load()
+}
+
+// Live returns the head of a block, pinned, with its image, if it is in a frame
+// and no newer than lsn: without the latch. nil says that the latch must be
+// asked.
+//
+// The order makes it safe: pin, then look whether the version is still live.
+// Who takes a frame away makes the version not live, then looks for pins. And a
+// head that is at or below the LSN of an open snapshot is what that snapshot
+// sees, also if it is replaced now: its successor is newer than the snapshot.
+func (c *Cache) Live(id block.ID, lsn block.LSN) (*Version, []byte) {
+	v := c.latchOf(id).Head(id)
+	if v == nil || v.ID != id { // the table was changing
+		return nil, nil
+	}
+	v.Pin()
+	p := v.live.Load()
+	if p == nil || v.LSN > lsn {
+		c.Unpin(v)
+		return nil, nil
+	}
+	c.Touch(v)
+	return v, unsafe.Slice(p, c.opts.BlockSize)
+}
+
+// show makes a head in a frame live. Under the latch.
+func (v *Version) show() {
+	if v.data != nil && v.Role == RoleHead && !v.Freed {
+		v.live.Store(unsafe.SliceData(v.data))
+	}
+}
 
 // Insert makes v the head of a block that has no entry.
 func (l *Latch) Insert(v *Version) {
-	if 2*(l.heads+1) > len(l.table) {
-		l.grow()
+	t := *l.table.Load()
+	if 2*(l.heads+1) > len(t) {
+		t = l.grow(t)
 	}
-	l.table[l.find(v.ID)] = entry{v.ID, v}
 	v.Role = RoleHead
+	v.show()
+	t[find(t, v.ID)].set(v)
 	l.heads++
 }
 
-func (l *Latch) grow() {
-	old := l.table
-	l.table = make([]entry, 2*len(old))
-	for _, e := range old {
-		if e.v != nil {
-			l.table[l.find(e.id)] = e
+func (l *Latch) grow(old []entry) []entry {
+	t := make([]entry, 2*len(old))
+	for i := range old {
+		if v := old[i].v.Load(); v != nil {
+			t[find(t, v.ID)].set(v)
 		}
 	}
+	l.table.Store(&t)
+	return t
 }
 
 // Remove takes the head v out of the table. Entries that were pushed past its
 // place move back, so that no search meets a gap before its end.
 func (l *Latch) Remove(v *Version) {
-	gap := l.find(v.ID)
-	if l.table[gap].v != v {
+	t := *l.table.Load()
+	gap := find(t, v.ID)
+	if t[gap].v.Load() != v {
 		return
 	}
+	v.live.Store(nil)
 	l.heads--
-	mask := len(l.table) - 1
-	for at := (gap + 1) & mask; l.table[at].v != nil; at = (at + 1) & mask {
-		if home := l.home(l.table[at].id); (at-home)&mask >= (at-gap)&mask {
-			l.table[gap], gap = l.table[at], at
+	mask := len(t) - 1
+	for at := (gap + 1) & mask; t[at].v.Load() != nil; at = (at + 1) & mask {
+		if (at-home(t, block.ID(t[at].id.Load())))&mask >= (at-gap)&mask {
+			t[gap].set(t[at].v.Load())
+			gap = at
 		}
 	}
-	l.table[gap] = entry{}
+	t[gap].v.Store(nil)
 }
 
 // Replace puts v in the place of the head old, which becomes pending behind it.
 func (l *Latch) Replace(old, v *Version) {
-	l.table[l.find(old.ID)] = entry{v.ID, v}
+	t := *l.table.Load()
 	v.Role = RoleHead
 	v.Older = old
+	v.show()
+	t[find(t, old.ID)].set(v)
+	old.live.Store(nil)
 	old.Role = RolePending
 }
 
 // Heads calls f for every head under this latch, which the caller holds. f does
 // not change the table.
 func (l *Latch) Heads(f func(*Version)) {
-	for _, e := range l.table {
-		if e.v != nil {
-			f(e.v)
+	t := *l.table.Load()
+	for i := range t {
+		if v := t[i].v.Load(); v != nil {
+			f(v)
 		}
 	}
 }

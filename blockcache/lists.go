@@ -204,12 +204,12 @@ func (c *Cache) evictOne(l *Latch, v *Version, from *list) bool {
 	case v.Pinned() || v.Loading:
 		q.main.push(v) // in use; left in the small list, many such would hide the main one
 		return false
-	case from == &q.small && v.freq > 0:
-		v.freq = 0
+	case from == &q.small && v.freq.Load() > 0:
+		v.freq.Store(0)
 		q.main.push(v)
 		return false
-	case from == &q.main && v.freq > 0:
-		v.freq--
+	case from == &q.main && v.freq.Load() > 0:
+		v.freq.Add(^uint32(0))
 		q.main.push(v)
 		return false
 	}

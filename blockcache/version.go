@@ -52,13 +52,15 @@ type Version struct {
 	Image   block.LSN  // newest commit that logged the whole image of this block
 	Older   *Version   // the version this one replaced, while that is pending
 	Holder  Holder     // of an original
-	freq    uint8      // hits since it was queued, at most freqMax
 
 	// Guarded by lists.mu.
 	queue      queue
 	prev, next *Version
 
 	pins atomic.Int32
+	live atomic.Pointer[byte] // the frame of a head, for who comes without the latch
+	freq atomic.Uint32        // hits since it was queued, at most freqMax
+	gone atomic.Bool          // the frame of a dead version was given back
 }
 
 // Data is the image in the frame, trailer included but not sealed, or nil.

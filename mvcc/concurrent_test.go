@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,7 @@ func everybody(t *testing.T, o Options, rng *rand.Rand, commits int) {
 			for !done.Load() {
 				least := block.LSN(acked.Load())
 				sharedRead(t, s, sh, rng, least)
+				runtime.Gosched() // on two cores writers would wait for every time slice
 			}
 		})
 	}
@@ -88,6 +90,7 @@ func everybody(t *testing.T, o Options, rng *rand.Rand, commits int) {
 		others.Go(func() {
 			for !done.Load() {
 				sharedBackup(t, s, sh)
+				runtime.Gosched()
 			}
 		})
 	}

@@ -53,14 +53,9 @@ func (w view) check() error {
 
 // get returns block id as the view sees it (L1).
 func (s *Store) get(id block.ID, w view) (Block, error) {
-	l := s.cache.Latch(id)
-	if v := l.Head(id); v != nil && v.LSN <= w.lsn && v.Data() != nil && !v.Freed && !v.Loading {
-		v.Pin()
-		s.cache.Touch(v)
-		l.Unlock()
-		return Block{id, v.Type, v.Data(), v, s.cache}, nil
+	if v, data := s.cache.Live(id, w.lsn); v != nil {
+		return Block{id, v.Type, data, v, s.cache}, nil
 	}
-	l.Unlock()
 	return s.getSlow(id, w)
 }
 

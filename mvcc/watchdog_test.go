@@ -30,8 +30,8 @@ func newWatchdog(t testing.TB) *watchdog {
 			}
 			if now := w.alive.Load(); now != last {
 				last, since = now, 0
-			} else if since++; since == 30 {
-				panic(fmt.Sprintf("%s: no progress for 15 s: %s", t.Name(), describe(w.store.Load())))
+			} else if since++; since == 120 {
+				panic(fmt.Sprintf("%s: no progress for 60 s: %s", t.Name(), describe(w.store.Load())))
 			}
 		}
 	}()

@@ -12,12 +12,25 @@ import (
 // Readers of one LSN share a point. Guarded by Set.mu.
 type Point struct {
 	lsn     block.LSN
+	opened  int64 // when it became the horizon
 	horizon bool
 	readers readerList
 	born    *interval
 	dead    []*sublist // originals that this point is the newest to want
 	broken  atomic.Pointer[BrokenError]
 	ended   bool
+
+	// unnamed counts the readers that are in no list, and is sealedCount when
+	// nobody may join any more. Not guarded by mu.
+	unnamed atomic.Int64
+}
+
+// sealedCount is far below what joining and leaving can move it.
+const sealedCount = -1 << 40
+
+// seal ends a point for those who come; false if someone reads there.
+func (p *Point) seal() bool {
+	return p.readers.n == 0 && p.unnamed.CompareAndSwap(0, sealedCount)
 }
 
 // Reader is one reader snapshot: embed it in what reads. Its fields are the
@@ -26,6 +39,7 @@ type Reader struct {
 	Owner, Label string
 	id           uint64
 	point        *Point
+	unnamed      bool
 	opened       int64 // Unix nanoseconds, of the set's coarse clock
 	prev, next   *Reader
 }
@@ -76,7 +90,12 @@ func (l *readerList) remove(r *Reader) {
 
 // OpenReader opens a snapshot at the horizon. It cannot miss a version: the
 // horizon is itself a point, so what it sees is kept already (R1, R2).
+//
+// A reader without a name is only counted, which takes no lock.
 func (s *Set) OpenReader(r *Reader) {
+	if r.Owner == "" && r.Label == "" && s.join(r) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
@@ -86,18 +105,49 @@ func (s *Set) OpenReader(r *Reader) {
 	r.point.readers.push(r)
 }
 
-// CloseReader ends a snapshot and lets go of what only it wanted.
-func (s *Set) CloseReader(r *Reader) {
+// join counts an unnamed reader at the horizon, or at the one that was the
+// horizon a moment ago: it is a point as long as it can be joined.
+func (s *Set) join(r *Reader) bool {
+	p := s.newest.Load()
+	if p.unnamed.Add(1) <= 0 || p.broken.Load() != nil {
+		s.part(p)
+		return false
+	}
+	r.point, r.unnamed = p, true
+	return true
+}
+
+// part ends what join began.
+func (s *Set) part(p *Point) {
+	if p.unnamed.Add(-1) != 0 || s.newest.Load() == p {
+		return // the horizon ends when it is moved on
+	}
 	s.mu.Lock()
-	p := r.point
-	p.readers.remove(r)
-	if p.readers.n > 0 || p.horizon || p.ended {
+	s.endIfUnread(p)
+}
+
+// endIfUnread ends p unless it is the horizon, or ended, or someone reads
+// there. It releases mu, which the caller holds.
+func (s *Set) endIfUnread(p *Point) {
+	if p.horizon || p.ended || !p.seal() {
 		s.mu.Unlock()
 		return
 	}
 	free := s.endPoint(p)
 	s.mu.Unlock()
 	s.release(free)
+}
+
+// CloseReader ends a snapshot and lets go of what only it wanted.
+func (s *Set) CloseReader(r *Reader) {
+	p := r.point
+	if r.unnamed {
+		s.part(p)
+		return
+	}
+	s.mu.Lock()
+	p.readers.remove(r)
+	s.endIfUnread(p)
 }
 
 // Advance moves the horizon to lsn: what the next reader will see. The old one
@@ -109,17 +159,13 @@ func (s *Set) Advance(lsn block.LSN) {
 		s.mu.Unlock()
 		return
 	}
-	p := &Point{lsn: lsn, horizon: true}
+	p := &Point{lsn: lsn, opened: s.clock.Load(), horizon: true}
 	p.born = &interval{point: p}
 	s.points = append(s.points, p)
 	s.horizon = p
+	s.newest.Store(p)
 	old.horizon = false
-	var free []*sublist
-	if old.readers.n == 0 {
-		free = s.endPoint(old)
-	}
-	s.mu.Unlock()
-	s.release(free)
+	s.endIfUnread(old)
 }
 
 // endPoint takes p, which is not the horizon, out of the points. It returns the
@@ -239,6 +285,9 @@ func (s *Set) drop(list []*Original) {
 		l.Unlock()
 	}
 }
+
+// readerCount is how many readers a point has.
+func (p *Point) readerCount() int { return p.readers.n + int(max(0, p.unnamed.Load())) }
 
 // age is how long ago a reader was opened.
 func (s *Set) age(opened int64) time.Duration {

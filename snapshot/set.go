@@ -20,7 +20,8 @@ const BackupsMax = 4
 type Set struct {
 	cache   *blockcache.Cache
 	onBreak func(*BrokenError)
-	clock   atomic.Int64 // Unix nanoseconds, coarse: [Set.Tick]
+	clock   atomic.Int64          // Unix nanoseconds, coarse: [Set.Tick]
+	newest  atomic.Pointer[Point] // the horizon, for who comes without mu
 
 	mu      sync.Mutex
 	points  []*Point // by LSN; the last one is the horizon
@@ -37,10 +38,11 @@ type Set struct {
 // without locks for every snapshot that is broken.
 func New(cache *blockcache.Cache, lsn block.LSN, onBreak func(*BrokenError)) *Set {
 	s := &Set{cache: cache, onBreak: onBreak, index: btree.NewG(32, lessOriginal)}
-	p := &Point{lsn: lsn, horizon: true}
+	s.Tick(time.Now())
+	p := &Point{lsn: lsn, opened: s.clock.Load(), horizon: true}
 	p.born = &interval{point: p}
 	s.points, s.horizon = []*Point{p}, p
-	s.Tick(time.Now())
+	s.newest.Store(p)
 	return s
 }
 

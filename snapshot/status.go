@@ -11,6 +11,7 @@ type Status struct {
 	ID           uint64
 	Kind         string // "reader" or "backup"
 	Owner, Label string
+	Readers      int // how many readers the entry stands for: those without a name share one
 	LSN          block.LSN
 	Opened       time.Time
 	HeldBytes    int64 // of originals it wants: for readers, those that nobody newer wants
@@ -39,7 +40,7 @@ func (s *Set) List(limit int) []Status {
 	var list []Status
 	for _, b := range s.backups {
 		if b != nil {
-			list = append(list, Status{b.id, "backup", b.Owner, b.Label, b.lsn, time.Unix(0, b.opened), b.held, b.exclusive})
+			list = append(list, Status{b.id, "backup", b.Owner, b.Label, 1, b.lsn, time.Unix(0, b.opened), b.held, b.exclusive})
 		}
 	}
 	for _, p := range s.points {
@@ -48,9 +49,13 @@ func (s *Set) List(limit int) []Status {
 			held += sub.held
 		}
 		frees := p.exclusive()
+		if n := p.unnamed.Load(); n > 0 && limit > 0 {
+			limit--
+			list = append(list, Status{0, "reader", "", "", int(n), p.lsn, time.Unix(0, p.opened), held, frees})
+		}
 		for r := p.readers.first; r != nil && limit > 0; r = r.next {
 			limit--
-			list = append(list, Status{r.id, "reader", r.Owner, r.Label, p.lsn, time.Unix(0, r.opened), held, frees})
+			list = append(list, Status{r.id, "reader", r.Owner, r.Label, 1, p.lsn, time.Unix(0, r.opened), held, frees})
 		}
 	}
 	return list
@@ -61,7 +66,7 @@ func (s *Set) Readers() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.points {
-		n += p.readers.n
+		n += p.readerCount()
 	}
 	return n
 }

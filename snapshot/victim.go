@@ -97,6 +97,10 @@ func (s *Set) chooseVictim() (best victim, ok bool) {
 func (s *Set) run(points []*Point, frees int64) victim {
 	v := victim{points: points, frees: frees, opened: s.clock.Load()}
 	for _, p := range points {
+		if p.unnamed.Load() > 0 {
+			v.young = v.young || s.age(p.opened) < YoungAge
+			v.opened = min(v.opened, p.opened)
+		}
 		if r := p.readers.last; r != nil && s.age(r.opened) < YoungAge {
 			v.young = true
 		}
@@ -160,7 +164,7 @@ func (s *Set) breakPoint(p *Point, why Reason, cause error) (*BrokenError, []*su
 		e.Owner, e.Label = r.Owner, r.Label
 	}
 	p.broken.Store(e)
-	s.broken += uint64(p.readers.n)
+	s.broken += uint64(p.readerCount())
 	return e, s.endPoint(p)
 }
 
@@ -205,7 +209,7 @@ func (s *Set) BreakAll(why Reason) {
 		e, f := s.breakPoint(s.points[0], why, nil)
 		errs, free = append(errs, e), append(free, f...)
 	}
-	if p := s.horizon; p.readers.n > 0 {
+	if p := s.horizon; p.readerCount() > 0 {
 		p.broken.Store(&BrokenError{LSN: p.lsn, Reason: why})
 	}
 	s.mu.Unlock()
