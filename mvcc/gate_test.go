@@ -16,9 +16,10 @@ type gates struct {
 	held []*gate
 }
 
-// gate holds back the first operation that matches, until it is opened.
+// gate holds back what matches, until it is opened.
 type gate struct {
 	match   func(simfs.Event) bool
+	all     bool // each operation that matches, not only the first
 	reached chan struct{}
 	pass    chan struct{}
 }
@@ -27,7 +28,6 @@ func newGates(fsys *simfs.FS) *gates {
 	g := &gates{}
 	fsys.Before(func(ev simfs.Event) {
 		if h := g.take(ev); h != nil {
-			close(h.reached)
 			<-h.pass
 		}
 	})
@@ -38,10 +38,18 @@ func (g *gates) take(ev simfs.Event) *gate {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, h := range g.held {
-		if h.match(ev) {
-			g.held = append(g.held[:i:i], g.held[i+1:]...)
-			return h
+		if !h.match(ev) {
+			continue
 		}
+		if !h.all {
+			g.held = append(g.held[:i:i], g.held[i+1:]...)
+		}
+		select {
+		case <-h.reached:
+		default:
+			close(h.reached)
+		}
+		return h
 	}
 	return nil
 }
@@ -59,6 +67,16 @@ func (g *gates) next(op simfs.Op, file string, more ...func(simfs.Event) bool) *
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = append(g.held, h)
+	return h
+}
+
+// every holds back every operation of a kind on a file: the log is also synced
+// in the background.
+func (g *gates) every(op simfs.Op, file string) *gate {
+	h := g.next(op, file)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h.all = true
 	return h
 }
 

@@ -131,12 +131,9 @@ func TestR1_HorizonIsAReader(t *testing.T) {
 	fsys := simfs.New()
 	g := newGates(fsys)
 	s, id := oneBlock(t, smallOptions(fsys))
-	h := g.next(simfs.OpSync, filesLog)
+	h := g.every(simfs.OpSync, filesLog)
 	done := async(func() { set(t, s, id, 2) })
-	<-h.reached
-	if s.newestLSN() != 2 {
-		t.Fatal("not published")
-	}
+	published(t, s, 2)
 	r := beginRead(t, s)
 	if r.LSN() != 1 || value(t, r, id) != 1 {
 		t.Fatalf("a reader at %v sees %d while 2 is pending (L7)", r.LSN(), value(t, r, id))
@@ -156,6 +153,16 @@ func TestR1_HorizonIsAReader(t *testing.T) {
 	mustClose(t, s)
 }
 
+func published(t testing.TB, s *Store, lsn block.LSN) {
+	t.Helper()
+	eventually(t, func() string {
+		if s.newestLSN() != lsn {
+			return "not published"
+		}
+		return ""
+	})
+}
+
 // TestR3_SuccessorWaitsForItsBase: what a write transaction saw is durable when
 // it returns, changed or not.
 func TestR3_SuccessorWaitsForItsBase(t *testing.T) {
@@ -167,9 +174,9 @@ func TestR3_SuccessorWaitsForItsBase(t *testing.T) {
 			fsys := simfs.New()
 			g := newGates(fsys)
 			s, id := oneBlock(t, smallOptions(fsys))
-			h := g.next(simfs.OpSync, filesLog)
+			h := g.every(simfs.OpSync, filesLog)
 			first := async(func() { set(t, s, id, 2) })
-			<-h.reached
+			published(t, s, 2)
 			second := async(func() {
 				tx, err := s.BeginWrite()
 				ok(t, err)
