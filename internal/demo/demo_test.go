@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 // short is a run of a few seconds.
 func short(t *testing.T) Options {
 	return Options{
-		Dir: t.TempDir(), LoadBytesMax: 16 << 20, HotBytes: 10 << 20, MaxRAM: 4 << 20, TempMax: 2 << 20,
-		BackupTakes: time.Second, Calm: 200 * time.Millisecond,
+		Dir: t.TempDir(), LoadBytesMax: 10 << 20, HotBytes: 6 << 20, MaxRAM: 3 << 20, TempMax: 1 << 20,
+		BackupTakes: 500 * time.Millisecond, Calm: 200 * time.Millisecond,
 	}
 }
 
@@ -161,8 +161,8 @@ func TestNothingProven(t *testing.T) {
 }
 
 func TestGeneratedTree(t *testing.T) {
-	a, b := generateTree(9<<20), generateTree(9<<20)
-	if len(a.files) != len(b.files) || a.bytes < 9<<20 || !a.generated {
+	a, b := generateTree(1<<20), generateTree(1<<20)
+	if len(a.files) != len(b.files) || a.bytes < 1<<20 || !a.generated {
 		t.Fatalf("%d files of %d bytes, %d files", len(a.files), a.bytes, len(b.files))
 	}
 	for i := range a.files {

@@ -46,7 +46,7 @@ func ParseDuration(text string) (Duration, error) {
 	if total >= math.MaxInt64 {
 		return 0, fmt.Errorf("%q is too long", text)
 	}
-	return Duration(total), nil
+	return Duration(math.Round(total)), nil
 }
 
 // cutQuantity splits "30s rest" into its number, its unit, and the rest.
