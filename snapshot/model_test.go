@@ -84,7 +84,7 @@ func (n *naive) step() {
 	case roll < 45:
 		n.commit()
 	case roll < 60 && len(n.readers) < 20:
-		r := &Reader{Owner: "reader"}
+		r := &Reader{Owner: []string{"", "reader"}[n.rng.IntN(2)]} // counted only, or listed
 		n.set.OpenReader(r)
 		n.readers = append(n.readers, r)
 	case roll < 75 && len(n.readers) > 0:
