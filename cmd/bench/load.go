@@ -26,8 +26,9 @@ be tried on it from another terminal:
   livebackup check   --db /tmp/busy
 
 The database is made if it does not exist, and filled up to --records records.
-Once a second it prints commits per second, how long they took, how full each
-level is, and the live snapshots. Ctrl-C ends it cleanly.`
+Once a second it prints commits per second, how long they took, how full memory,
+temporary storage, overflow and log are, how many snapshots live and what they
+hold. Ctrl-C ends it cleanly.`
 
 const loadExample = `  bench load --db /tmp/busy --records 1000000 --duration 60s
   bench load --db /tmp/busy --distribution zipf --writers 8 --rate 2000/s
@@ -117,7 +118,7 @@ func (f *loadFlags) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	if !f.json && !f.quiet {
-		o.Tick = func(t load.Tick) { fmt.Fprintln(out, tickText(t)) }
+		o.Tick = (&table{out: out}).tick
 		o.Serving = func() { fmt.Fprintf(out, "serving %s; try: livebackup status --db %[1]s\n", o.Dir) }
 	}
 	s, err := load.Run(ctx, o)

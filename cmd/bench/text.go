@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,49 +12,55 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-// tickText is a line of less than 80 columns, except while snapshots are open.
-func tickText(t load.Tick) string {
-	at := t.At.Round(time.Second).String()
-	if t.Filling {
-		return fmt.Sprintf("%6s  filling: %s records  %s", at, human.Count(t.Records), levelsText(t.Status.Levels))
-	}
-	l := t.Latency
-	perSecond := int(float64(l.Count)/t.Took.Seconds() + 0.5)
-	return fmt.Sprintf("%6s %7s/s  p50 %6s  p99 %6s  max %6s  %s%s", at, human.Count(perSecond),
-		human.Elapsed(l.P50), human.Elapsed(l.P99), human.Elapsed(l.Max), levelsText(t.Status.Levels), snapshotsText(t.Status.Snapshots))
+// headEvery is how many lines stand between two heads.
+const headEvery = 20
+
+// table prints ticks, a line of at most 80 columns each.
+type table struct {
+	out   io.Writer
+	lines int
 }
 
-// levelNames are short names of the levels that a line shows.
-var levelNames = map[string]string{"ram": "ram", "temporary": "tmp", "overflow": "ovf", "log": "log"}
+func (t *table) tick(k load.Tick) {
+	at := k.At.Round(time.Second).String()
+	if k.Filling {
+		fmt.Fprintf(t.out, "%7s  filling: %s records\n", at, human.Count(k.Records))
+		return
+	}
+	if t.lines%headEvery == 0 {
+		fmt.Fprintln(t.out, "   time  commits/s     p50     p99     max  ram  tmp  ovf  log  snapshots")
+	}
+	t.lines++
+	l := k.Latency
+	fmt.Fprintf(t.out, "%7s %10s %7s %7s %7s %s  %s\n", at, human.Count(int(float64(l.Count)/k.Took.Seconds()+0.5)),
+		human.Elapsed(l.P50), human.Elapsed(l.P99), human.Elapsed(l.Max), levelsText(k.Status.Levels), snapshotsText(k.Status.Snapshots))
+}
+
+// shownLevels are the levels that a line has columns for.
+var shownLevels = []string{"ram", "temporary", "overflow", "log"}
 
 func levelsText(levels []mvcc.Level) string {
 	var list []string
-	for _, l := range levels {
-		name, shown := levelNames[l.Name]
-		if !shown || l.Limit == 0 {
+	for _, name := range shownLevels {
+		i := slices.IndexFunc(levels, func(l mvcc.Level) bool { return l.Name == name })
+		if i < 0 || levels[i].Limit == 0 {
+			list = append(list, "   -")
 			continue
 		}
-		mark := ""
-		if l.State != "normal" {
-			mark = "!"
-		}
-		list = append(list, fmt.Sprintf("%s %d%%%s", name, 100*l.Used/l.Limit, mark))
+		list = append(list, fmt.Sprintf("%3d%%", 100*levels[i].Used/levels[i].Limit))
 	}
 	return strings.Join(list, " ")
 }
 
 func snapshotsText(list []mvcc.SnapshotStatus) string {
 	if len(list) == 0 {
-		return ""
+		return "-"
 	}
-	held, backups := int64(0), 0
+	held := int64(0)
 	for _, s := range list {
 		held += s.HeldBytes
-		if s.Kind == "backup" {
-			backups++
-		}
 	}
-	return fmt.Sprintf("  %s, %s hold %s", human.Plural(backups, "backup"), human.Plural(len(list)-backups, "reader"), human.Bytes(held))
+	return fmt.Sprintf("%d: %s", len(list), human.Bytes(held))
 }
 
 func summaryText(w io.Writer, s *load.Summary) {
@@ -65,11 +72,11 @@ func summaryText(w io.Writer, s *load.Summary) {
 	fmt.Fprintf(w, "latency    p50 %s, p99 %s, max %s\n", human.Elapsed(s.P50), human.Elapsed(s.P99), human.Elapsed(s.Max))
 	var peaks []string
 	for _, p := range s.Peaks {
-		if _, shown := levelNames[p.Level]; shown {
-			peaks = append(peaks, fmt.Sprintf("%s %s of %s", p.Level, human.Bytes(p.Bytes), human.Bytes(p.Limit)))
+		if slices.Contains(shownLevels, p.Level) {
+			peaks = append(peaks, fmt.Sprintf("%-9s %s of %s", p.Level, human.Bytes(p.Bytes), human.Bytes(p.Limit)))
 		}
 	}
-	fmt.Fprintf(w, "peaks      %s\n", strings.Join(peaks, ", "))
+	fmt.Fprintf(w, "peaks      %s\n", strings.Join(peaks, "\n           "))
 	fmt.Fprintf(w, "originals  %s made, %s shared, %s spilled\n", human.Count(s.Made), human.Count(s.Shared), human.Count(s.Spilled))
 	fmt.Fprintf(w, "waits      %s commits for log space, %s for the cleaner\n", human.Count(s.LogWaits), human.Count(s.Dirty))
 }

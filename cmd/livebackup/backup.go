@@ -162,8 +162,8 @@ func (r backupResult) text(w io.Writer) {
 	fmt.Fprintf(w, "backup %v is complete, exact at LSN %v (%s)\n", m.ID, m.EndLSN, when(m.Committed))
 	fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
 		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
-	fmt.Fprintf(w, "  writers waited %s for it to start; it kept %s originals, %s shared, %s spilled\n",
-		human.Elapsed(m.StartStall), human.Count(m.Cost.OriginalsMade), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
+	fmt.Fprintf(w, "  a writer could wait %s when it started; %s kept,\n  %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
+		human.Plural(m.Cost.OriginalsMade, "original"), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
 	if r.Swept > 0 {
 		fmt.Fprintf(w, "  removed %d objects that a dead backup had left\n", r.Swept)
 	}

@@ -63,10 +63,10 @@ func listText(w io.Writer, list []backupJSON) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BACKUP\tSTARTED\tLSN\tSIZE\tSTORED\tTOOK\tSTATE\tLABEL")
+	fmt.Fprintln(t, "BACKUP\tSTARTED\tSIZE\tSTORED\tSTATE\tLABEL")
 	for _, b := range list {
-		fmt.Fprintf(t, "%v\t%s\t%v\t%s\t%s\t%s\t%s\t%s\n", b.ID, when(b.Started), b.EndLSN,
-			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), human.Elapsed(b.Duration), b.State, b.Label)
+		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\n", b.ID, when(b.Started),
+			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), b.State, b.Label)
 	}
 	t.Flush()
 	for _, b := range list {

@@ -73,6 +73,6 @@ func (a *app) runRestore(ctx context.Context, dir, target, name string) error {
 func (r restoreResult) text(w io.Writer) {
 	m := r.Backup.Manifest
 	fmt.Fprintf(w, "restored backup %v to %s\n", m.ID, r.Target)
-	fmt.Fprintf(w, "  %s in %s (%s); the database is at LSN %v, its last commit was at %s\n", human.Bytes(m.RawBytes),
-		human.Elapsed(r.Duration), human.PerSecond(m.RawBytes, r.Duration), m.EndLSN, m.Committed.Local().Format(time.DateTime))
+	fmt.Fprintf(w, "  %s in %s (%s)\n  the database is at LSN %v, of %s\n", human.Bytes(m.RawBytes), human.Elapsed(r.Duration),
+		human.PerSecond(m.RawBytes, r.Duration), m.EndLSN, m.Committed.Local().Format(time.DateTime))
 }

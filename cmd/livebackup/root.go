@@ -42,11 +42,7 @@ const rootExample = `  livebackup demo
 
 // run executes the command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	ctx, release := interrupt.Context(ctx, func() {
-		if isTerminal(stderr) {
-			fmt.Fprintln(stderr, "\nstopping, and removing what is half done; once more to kill")
-		}
-	})
+	ctx, release := interrupt.Context(ctx, func() {}) // how it ends says why
 	defer release()
 	a := &app{stdout: stdout, stderr: stderr}
 	root := a.root()
