@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -71,13 +72,14 @@ func (a *app) runDemo(ctx context.Context, f demoFlags) error {
 		o.Live = a.stderr
 	}
 	report, err := demo.Run(ctx, o)
-	if !a.json || report == nil || ctx.Err() != nil {
+	bad := errors.Is(err, demo.ErrDifferent) || errors.Is(err, demo.ErrNotShown)
+	if !a.json || err != nil && !bad {
 		return err
 	}
 	if printErr := a.print(report, func(io.Writer) {}); printErr != nil {
 		return printErr
 	}
-	if err != nil {
+	if bad {
 		return &damageError{err}
 	}
 	return nil

@@ -55,7 +55,7 @@ func (d *demo) compare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.report.Blocks2 = check.Blocks
+	d.report.CheckedBlocks = check.Blocks
 	sound := d.report.compare("check of the restored database", "no problems", problemsText(check.Problems))
 	d.story.begin("Compare", "restored database against the auditor's snapshot at LSN %v", d.audited.lsn)
 	for i, b := range got.buckets {

@@ -33,10 +33,10 @@ type Report struct {
 	During Throughput `json:"during"`
 	After  Throughput `json:"after"`
 
-	Backup  livebackup.Manifest `json:"backup"`
-	Proof   livebackup.Proof    `json:"proof"`
-	Restore time.Duration       `json:"restore_took_ns"`
-	Blocks2 uint64              `json:"checked_blocks"` // of the restored database
+	Backup        livebackup.Manifest `json:"backup"`
+	Proof         livebackup.Proof    `json:"proof"`
+	Restore       time.Duration       `json:"restore_took_ns"`
+	CheckedBlocks uint64              `json:"checked_blocks"` // of the restored database
 
 	OriginalsMade    uint64 `json:"originals_made"`
 	OriginalsShared  uint64 `json:"originals_shared"`

@@ -260,7 +260,7 @@ func (d *demo) backup(ctx context.Context) (err error) {
 // backupLine is the live line while the backup runs.
 func backupLine(p livebackup.Progress) func(Sample) string {
 	return func(s Sample) string {
-		return fmt.Sprintf("%3d%%  originals: %s in memory, %s spilled, %s overflow", 100*p.Blocks/max(1, p.BlocksTotal),
+		return fmt.Sprintf("%3d%%  originals: memory %s, spilled %s, overflow %s", 100*p.Blocks/max(1, p.BlocksTotal),
 			human.Bytes(s.RAM), human.Bytes(s.Temporary), human.Bytes(s.Overflow))
 	}
 }
