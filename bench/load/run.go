@@ -129,7 +129,7 @@ func (r *run) write(ctx context.Context) error {
 	var writers sync.WaitGroup
 	for i := range r.o.Writers {
 		writers.Go(func() {
-			if err := r.writer(ctx, i, began); err != nil && ctx.Err() == nil {
+			if err := r.writer(ctx, i, began); ctx.Err() == nil {
 				cancel(fmt.Errorf("writer %d: %w", i, err))
 			}
 		})
@@ -163,6 +163,7 @@ func (r *run) watch(ctx context.Context, began time.Time) {
 	}
 }
 
+// writer writes until something ends it, and returns what.
 func (r *run) writer(ctx context.Context, number int, began time.Time) error {
 	c := newChooser(&r.o, number, &r.next)
 	value := make([]byte, r.o.ValueBytes)
