@@ -12,12 +12,10 @@ func (p phases) quiet() []Span { return []Span{p.before, p.after} }
 
 func (p phases) throughput(m Metrics, t *Trace) {
 	updates := float64(t.UpdatesPerTx)
-	before, during := t.PerSecond(p.before), t.PerSecond(p.backup)
 	m["backup_seconds"] = p.backup.Length().Seconds()
-	m["updates_before_per_second"] = before * updates
-	m["updates_during_per_second"] = during * updates
+	m["updates_before_per_second"] = t.PerSecond(p.before) * updates
+	m["updates_during_per_second"] = t.PerSecond(p.backup) * updates
 	m["updates_after_per_second"] = t.PerSecond(p.after) * updates
-	m["throughput_share"] = share(during, before)
 }
 
 func share(a, b float64) float64 {
@@ -35,11 +33,15 @@ const (
 )
 
 // latency compares commits during a backup, and around its events, with those
-// of the quiet time. "Longer" is in milliseconds, and may be negative.
+// of the quiet time. "Longer" is in milliseconds, and may be negative. What did not
+// occur with and without a backup is left out: nothing is known of it.
 func (p phases) latency(m Metrics, t *Trace) {
 	quiet := t.Latencies(p.quiet()...)
 	quiet.metrics(m, "quiet_")
 	compare := func(name string, with, without Latencies) {
+		if len(with) == 0 || len(without) == 0 {
+			return
+		}
 		m[name+"_max_ms"] = milliseconds(with.Max())
 		m[name+"_p9999_ms"] = milliseconds(with.Quantile(shareOfTail))
 		m[name+"_max_longer_ms"] = milliseconds(with.Max() - without.Max())

@@ -110,8 +110,11 @@ func (s *suite) run(label string, t Task) (Metrics, error) {
 	if t.Engine == s.Ours.Name() && t.Config.RAMBytesMax == 0 {
 		t.Config.RAMBytesMax = s.RAMBytesMax
 	}
+	limit := pick(s.Quick, time.Minute, 5*time.Minute) // far more than any task takes
+	ctx, cancel := context.WithTimeoutCause(s.ctx, limit, fmt.Errorf("task has not ended within %v", limit))
+	defer cancel()
 	began := time.Now()
-	o, err := s.Child.Run(s.ctx, t)
+	o, err := s.Child.Run(ctx, t)
 	took := time.Since(began)
 	s.logf("  %-44s %-10s %6.1f s\n", label, t.Engine, took.Seconds())
 	run := Run{Label: label, Task: t, Outcome: o, Began: began, Seconds: took.Seconds()}
@@ -125,13 +128,16 @@ func (s *suite) run(label string, t Task) (Metrics, error) {
 // outcomes are the metrics of the repetitions of one measurement.
 type outcomes []Metrics
 
+// series is nil if no outcome has the metric.
 func (o outcomes) series(metric string) *Series {
-	if len(o) == 0 {
-		return nil
-	}
 	var samples []float64
 	for _, m := range o {
-		samples = append(samples, m[metric])
+		if v, ok := m[metric]; ok {
+			samples = append(samples, v)
+		}
+	}
+	if len(samples) == 0 {
+		return nil
 	}
 	return newSeries(samples)
 }
@@ -190,11 +196,11 @@ func (s *suite) removeAll() {
 
 // base is the engine's database of s.Records records, loaded in random order.
 func (s *suite) base(e Engine) (string, error) {
-	return s.prepared(e, "base", s.Records, false)
+	return s.prepared(e, "base", Task{Records: s.Records})
 }
 
 // prepared is a loaded database; it is made when it is first asked for.
-func (s *suite) prepared(e Engine, purpose string, records int, inOrder bool) (string, error) {
+func (s *suite) prepared(e Engine, purpose string, t Task) (string, error) {
 	if dir, ok := s.dirs[e.Name()+" "+purpose]; ok {
 		return dir, nil
 	}
@@ -202,9 +208,7 @@ func (s *suite) prepared(e Engine, purpose string, records int, inOrder bool) (s
 	if err != nil {
 		return "", err
 	}
-	_, err = s.run("prepare "+purpose, Task{
-		Measure: "load", Engine: e.Name(), Dir: dir, Records: records, ValueBytes: ValueBytes,
-		InOrder: inOrder, Config: Config{NeverSync: true},
-	})
+	t.Measure, t.Engine, t.Dir, t.ValueBytes, t.Config.NeverSync = "load", e.Name(), dir, ValueBytes, true
+	_, err = s.run("prepare "+purpose, t)
 	return dir, errors.Join(err, s.keep(e, purpose, dir))
 }

@@ -183,7 +183,11 @@ func (s *suite) relate(id, name, metric string, with, without, theirsWith, their
 // own adds a row of one number of ours, its median to be as wanted.
 func (s *suite) own(id, name, metric string, o outcomes, want Want) {
 	r := Row{ID: id, Name: name, Unit: unitOf(metric), Ours: o.series(metric), Want: want}
-	r.Value = r.Ours.Median
+	if r.Ours == nil {
+		r.Skipped = "not seen"
+	} else {
+		r.Value = r.Ours.Median
+	}
 	s.add(r)
 }
 

@@ -111,12 +111,12 @@ func (s *suite) scanRows() error {
 }
 
 // largeRecords is how many records the database of rows 6 and 7 has.
-func (s *suite) largeRecords() int { return pick(s.Quick, 30, 4) * s.Records }
+func (s *suite) largeRecords() int { return pick(s.Quick, 20, 4) * s.Records }
 
 // large is the engine's database for rows 6 and 7. It is loaded in the order of
-// keys, which is quick.
+// keys, which is quick, with the log of row 7.
 func (s *suite) large(e Engine) (string, error) {
-	return s.prepared(e, "large", s.largeRecords(), true)
+	return s.prepared(e, "large", Task{Records: s.largeRecords(), InOrder: true, Config: Config{LogBytesMax: s.logBytes()}})
 }
 
 // memoryShare is the database's size over the memory's, in row 6, and
@@ -201,7 +201,7 @@ func (s *suite) largerThanMemoryRow(id, name, measure, metric string, limit int6
 		records := s.largeRecords()
 		return Task{
 			Measure: measure, Dir: dir, Records: records, MemoryGroup: group.Dir,
-			Config: Config{RAMBytesMax: limit / maxRAMShare},
+			Config: Config{RAMBytesMax: limit / maxRAMShare, LogBytesMax: s.logBytes()},
 			Warmup: pick(s.Quick, time.Second, 3*time.Second), Duration: pick(s.Quick, time.Second, 6*time.Second),
 			Load: Load{Records: records},
 		}, nil

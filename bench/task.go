@@ -43,6 +43,8 @@ type Outcome struct {
 	Metrics Metrics
 	Note    string `json:",omitempty"`
 	Error   string `json:",omitempty"`
+	// Diagnosis is what the process said when it died.
+	Diagnosis string `json:",omitempty"`
 }
 
 // Child is how to start a process that calls Serve. The zero value starts this
@@ -53,12 +55,8 @@ type Child struct {
 	Env  []string // added to the environment
 }
 
-// taskTimeMax is far more than any measurement takes.
-const taskTimeMax = 10 * time.Minute
-
-var errTaskTime = fmt.Errorf("task has not ended within %v", taskTimeMax)
-
-// Run has a new process do the task.
+// Run has a new process do the task. When ctx ends the process is ended, and
+// the diagnosis tells (where the system can do that) what it was at.
 func (c Child) Run(ctx context.Context, t Task) (Outcome, error) {
 	in, err := json.Marshal(t)
 	if err != nil {
@@ -71,15 +69,15 @@ func (c Child) Run(ctx context.Context, t Task) (Outcome, error) {
 		}
 	}
 	var out, diagnosis bytes.Buffer
-	ctx, cancel := context.WithTimeoutCause(ctx, taskTimeMax, errTaskTime)
-	defer cancel()
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &head{&diagnosis}
 	quitLoudly(cmd)
 	if err := cmd.Run(); err != nil {
-		err = errors.Join(err, context.Cause(ctx))
-		return Outcome{}, fmt.Errorf("%s of %s: %w\n%s", t.Measure, t.Engine, err, diagnosis.Bytes())
+		if ended := context.Cause(ctx); ended != nil {
+			err = ended
+		}
+		return Outcome{Diagnosis: diagnosis.String()}, fmt.Errorf("%s of %s: %w", t.Measure, t.Engine, err)
 	}
 	var o Outcome
 	if err := json.Unmarshal(out.Bytes(), &o); err != nil {
