@@ -9,19 +9,20 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 )
 
 func main() {
 	var p plan
-	flag.IntVar(&p.records, "records", 400_000, "records to load")
-	flag.IntVar(&p.valueBytes, "value-bytes", 100, "size of a value")
-	flag.IntVar(&p.recordsPerTx, "per-tx", 1000, "records in a transaction of the load")
+	flag.IntVar(&p.records, "records", 60_000, "records to load")
+	flag.IntVar(&p.valueBytes, "value-bytes", 300, "size of a value")
+	flag.IntVar(&p.recordsPerTx, "per-tx", 100, "records in a transaction of the load")
 	flag.Int64Var(&p.logBytesMax, "max-log", 16<<20, "LogBytesMax of the database, in bytes")
-	flag.IntVar(&p.updates, "updates", 6000, "transactions of one record")
+	flag.IntVar(&p.updates, "updates", 4000, "transactions of one record")
 	flag.IntVar(&p.reads, "reads", 100_000, "random reads")
-	flag.Int64Var(&p.ramBytesMax, "max-ram", 32<<20, "MaxRAM of the database, in bytes")
+	flag.Int64Var(&p.ramBytesMax, "max-ram", 28<<20, "MaxRAM of the database, in bytes")
 	flag.StringVar(&p.dir, "dir", os.TempDir(), "where the databases are made")
 	flag.Parse()
 	if err := run(context.Background(), p, os.Stdout); err != nil {
@@ -35,10 +36,12 @@ func run(ctx context.Context, p plan, w io.Writer) error {
 	results := make(map[int][]result)
 	upAndDown := slices.Concat(sizes, reversed(sizes))
 	for _, size := range upAndDown {
+		start := time.Now()
 		r, err := p.measure(ctx, size)
 		if err != nil {
 			return fmt.Errorf("block size %d: %w", size, err)
 		}
+		fmt.Fprintf(os.Stderr, "%2d KiB in %v\n", size>>10, time.Since(start).Round(time.Millisecond))
 		results[size] = append(results[size], r)
 	}
 	fmt.Fprintf(w, "%d records, keys of %d and values of %d bytes, MaxRAM %d MiB, LogBytesMax %d MiB\n\n",
