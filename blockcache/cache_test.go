@@ -342,6 +342,12 @@ func TestClasses_Exact(t *testing.T) {
 			t.Fatalf("%d frames in use, want %d", in, len(all))
 		}
 	}
+	endAll(c, all, pins)
+	closeEmpty(t, c)
+}
+
+// endAll lets go of versions and of the pins on them.
+func endAll(c *Cache, all []*Version, pins map[*Version]int) {
 	for _, v := range all {
 		for range pins[v] {
 			c.Unpin(v)
@@ -354,7 +360,6 @@ func TestClasses_Exact(t *testing.T) {
 			c.Kill(v)
 		}
 	}
-	closeEmpty(t, c)
 }
 
 // TestWaiters_NeverStuck: many ask for more than there is, and all get it in
@@ -362,7 +367,7 @@ func TestClasses_Exact(t *testing.T) {
 // end.
 func TestWaiters_NeverStuck(t *testing.T) {
 	rng := seeded(t)
-	for range 4 {
+	for range 4 / slower {
 		c := open(t, 400, 3000, nil)
 		var group sync.WaitGroup
 		var mu sync.Mutex
@@ -497,7 +502,7 @@ func TestLive_NeverAFrameThatIsGone(t *testing.T) {
 	for range 2 {
 		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		group.Go(func() {
-			for range 20000 {
+			for range 20000 / slower {
 				fill(rng)
 			}
 			done.Store(true)

@@ -228,3 +228,54 @@ func TestCircleIsDamage(t *testing.T) {
 		useAll(t, db)
 	}
 }
+
+// Hints that lie make a search go wrong. A cursor that searches again after every
+// change must not go round in such a leaf.
+func TestCursorNeverGoesRound(t *testing.T) {
+	db := victim(t)
+	for id, typ := range allocated(t, db) {
+		if typ != block.TypeLeaf {
+			continue
+		}
+		for _, hint := range []uint16{0, 0xffff} {
+			edit(t, db, id, func(p []byte) {
+				for i := range int(binary.LittleEndian.Uint16(p)) {
+					binary.LittleEndian.PutUint16(p[12+8*i+2:], hint)
+				}
+			})
+			for _, move := range []func(*kv.Cursor) (k, v []byte){(*kv.Cursor).Next, (*kv.Cursor).Prev} {
+				wantErr(t, db.Update(func(tx *kv.Tx) error {
+					walkAndChange(t, tx, move)
+					return errRollback
+				}), errRollback)
+			}
+		}
+	}
+}
+
+func walkAndChange(t *testing.T, tx *kv.Tx, move func(*kv.Cursor) (k, v []byte)) {
+	t.Helper()
+	b, err := tx.Bucket([]byte("b"))
+	if err != nil {
+		return // it is the damage that hides it
+	}
+	other, err := tx.CreateBucketIfNotExists([]byte("other"))
+	if err != nil {
+		return
+	}
+	c := b.Cursor()
+	for steps := 0; ; steps++ {
+		if k, _ := move(c); k == nil {
+			break
+		}
+		if steps > 1000 {
+			t.Fatal("a bucket of 123 entries has no end")
+		}
+		if err := other.Put([]byte("k"), nil); err != nil {
+			break
+		}
+	}
+	if err := c.Err(); err != nil && !errors.Is(err, block.ErrCorrupt) {
+		t.Error(err)
+	}
+}

@@ -226,3 +226,30 @@ func TestNamesAndKeys(t *testing.T) {
 		return c.Err()
 	}))
 }
+
+// K4 outlives merging: a leaf of inline values takes in a neighbour that holds a
+// bucket, from the left and from the right.
+func TestMergeKeepsMark(t *testing.T) {
+	for _, fromLeft := range []bool{true, false} {
+		db := openDB(t, kv.Options{})
+		must(t, db.Update(func(tx *kv.Tx) error {
+			b := bucket(t, tx, "b")
+			for i := range 300 {
+				must(t, b.Put(fmt.Appendf(nil, "%0100d", i), nil))
+			}
+			_, err := b.CreateBucket(fmt.Appendf(nil, "%0100dx", 150))
+			return err
+		}))
+		for i := range 300 {
+			must(t, db.Update(func(tx *kv.Tx) error {
+				k := i
+				if !fromLeft {
+					k = 299 - i
+				}
+				must(t, bucket(t, tx, "b").Delete(fmt.Appendf(nil, "%0100d", k)))
+				checkTx(t, tx)
+				return nil
+			}))
+		}
+	}
+}

@@ -121,8 +121,8 @@ func (tx *Tx) commit() error {
 }
 
 // Rollback ends the transaction and forgets its changes. It returns ErrTxClosed
-// if the transaction has ended. A write transaction is also refused here what it
-// was based on (R3): an error says that this may not be durable.
+// if the transaction has ended. That of a write transaction returns when what it
+// saw is durable (R3); another error says that this is not certain.
 func (tx *Tx) Rollback() error {
 	switch {
 	case tx.done:

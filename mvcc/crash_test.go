@@ -307,7 +307,7 @@ func TestCrash_D1_D2_EveryEvent(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
 			fsys, _, _ := cutAt(t, dog, sc, seed, 1<<30)
 			events := fsys.Events()
-			cuts := min(events, 18**flagLong)
+			cuts := min(events, 18**flagLong/slower)
 			if testing.Short() {
 				cuts = min(events, 8)
 			}
@@ -379,7 +379,7 @@ func TestCrash_B6_KillThenPower(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 4))
 			fsys, _, _ := cutAt(t, dog, sc, seed, 1<<30)
 			events := fsys.Events()
-			cuts := min(events, 18**flagLong)
+			cuts := min(events, 18**flagLong/slower)
 			if testing.Short() {
 				cuts = min(events, 8)
 			}

@@ -173,7 +173,7 @@ func TestFault_L8_Sweep(t *testing.T) {
 			dog := newWatchdog(t)
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			seen := oneFault(t, dog, simfs.Fault{Ops: kind.Ops, Skip: 1 << 30}, seed)
-			runs := min(seen, 20**flagLong)
+			runs := min(seen, 20**flagLong/slower)
 			if testing.Short() {
 				runs = min(seen, 8)
 			}
@@ -278,7 +278,7 @@ func TestFault_R7_NoSpaceResumes(t *testing.T) {
 func TestFault_L10_TemporaryStorage(t *testing.T) {
 	seed := seeded(t)
 	dog := newWatchdog(t)
-	for i := range 12 * *flagLong {
+	for i := range 12 * *flagLong / slower {
 		dog.pat()
 		rng := rand.New(rand.NewPCG(seed, uint64(i)))
 		fsys := simfs.New()

@@ -206,7 +206,7 @@ func (p *play) reopen() {
 // whatever options, all that is read is what the model says.
 func TestModel_L1_RandomHistories(t *testing.T) {
 	seed := seeded(t)
-	rounds := 6 * *flagLong
+	rounds := max(2, 6**flagLong/slower)
 	if testing.Short() {
 		rounds = 3
 	}
@@ -233,7 +233,7 @@ func TestModel_L1_RandomHistories(t *testing.T) {
 // TestModel_Metamorphic: the same seed gives the same history under all options.
 func TestModel_Metamorphic(t *testing.T) {
 	seed := seeded(t)
-	runs := 6 * *flagLong
+	runs := max(3, 6**flagLong/slower)
 	if testing.Short() {
 		runs = 4
 	}

@@ -332,7 +332,7 @@ func TestModel_L2_L3_KeptIsWanted(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
-	for i := range uint64(30) {
+	for i := range uint64(30 / slower) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			n := newNaive(t, seed+i)
 			for range 500 {

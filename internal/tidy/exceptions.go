@@ -17,6 +17,7 @@ var exceptions = []exception{
 	{"livebackup/sockpath_symlink_unix.go", "call", "os.", "a shorter name of the socket's directory"},
 	{"cmd/livebackup/main_test.go", "call", "time.Sleep", "waits for another goroutine's backup, which is not ours to wake"},
 	{"mvcc/concurrent_test.go", "call", "time.Sleep", "paces a check that runs beside the test and proves nothing by its time"},
+	{"blockcache/cache_test.go", "call", "time.Sleep", "waits for pins of the spiller, which is not ours to wake"},
 	{"mvcc/world_test.go", "call", "time.Sleep", "waits for goroutines of the store, until they are done"},
 }
 
