@@ -46,9 +46,13 @@ func valueSizes(blockSize int) []int64 {
 	p := int64(blockSize - 24)
 	per := (p - 16) / 8
 	inline := int64(blockSize/4 - 64)
+	most := int64(12 << 20)
+	if raceEnabled {
+		most = 3 << 20
+	}
 	var sizes []int64
 	for _, edge := range []int64{1, inline, p, 2 * p, 8 * p, 9 * p, per * p, 2 * per * p} {
-		if edge < 12<<20 {
+		if edge < most {
 			sizes = append(sizes, edge-1, edge, edge+1)
 		}
 	}
