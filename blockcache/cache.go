@@ -45,10 +45,7 @@ type Cache struct {
 
 	floor int64 // clean frames that originals do not push out while there is temporary storage
 
-	hits, misses, evicted, spilled, secured atomic.Int64
-	frameWaits                              atomic.Int64
-	overflowPeak                            atomic.Int64
-	originalPeak                            atomic.Int64
+	evicted, spilled, frameWaits atomic.Int64
 }
 
 // Open makes an empty cache.

@@ -52,13 +52,3 @@ func (s *blockSet) add(id block.ID) bool {
 	s.count++
 	return true
 }
-
-// has reports whether id is in the set.
-func (s *blockSet) has(id block.ID) bool {
-	page, found := s.pages[uint64(id)/setPageBlocks]
-	if !found || page == nil {
-		return found
-	}
-	slot := uint64(id) % setPageBlocks
-	return page.words[slot/64]>>(slot%64)&1 == 1
-}

@@ -3,9 +3,7 @@ package livebackup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/spillwaydb/spillway/block"
@@ -176,16 +174,4 @@ func (s *section) untiled() string {
 		return "groups without runs"
 	}
 	return ""
-}
-
-// drain proves that nothing follows.
-func (r *indexReader) drain(ctx context.Context) error {
-	err := r.in.more(ctx)
-	if err == nil {
-		return damaged(r.in.name, r.in.off, "more than the manifest says", nil)
-	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }

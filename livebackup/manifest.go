@@ -151,7 +151,7 @@ func (m *Manifest) invalid() string {
 		return fmt.Sprintf("kind %q is unknown", m.Kind)
 	case !block.ValidSize(m.BlockSize):
 		return fmt.Sprintf("block size %d", m.BlockSize)
-	case m.HighWater > block.ID(math.MaxInt64/m.BlockSize):
+	case m.HighWater > block.ID(math.MaxInt64/int64(m.BlockSize)):
 		return "high-water mark is out of range"
 	case m.Blocks > uint64(m.HighWater):
 		return "more blocks than block numbers"

@@ -174,7 +174,8 @@ func (s *Store) publishOne(p *private, lsn block.LSN) {
 func (s *Store) awaitAppended(lsn block.LSN) {
 	if lsn > s.log.End() {
 		s.publishing.Lock()
-		s.publishing.Unlock() //nolint:staticcheck // only waiting for who holds it
+		//lint:ignore SA2001 only who holds it is waited for
+		s.publishing.Unlock()
 	}
 }
 

@@ -33,13 +33,6 @@ func (s *shared) add(im image) {
 	s.m.at = append(s.m.at, im)
 }
 
-// snapshotOf is a model that knows everything up to lsn.
-func (s *shared) upTo(lsn block.LSN) *model {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &model{at: s.m.at[: lsn+1 : lsn+1]}
-}
-
 // TestConcurrent_L1_L7_ReadersWritersBackups: everybody at once, in little RAM.
 func TestConcurrent_L1_L7_ReadersWritersBackups(t *testing.T) {
 	seed := seeded(t)

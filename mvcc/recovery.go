@@ -20,7 +20,6 @@ type recovery struct {
 	lastFree map[block.ID]block.LSN // newest free of a block in the accepted log (R8)
 	void     map[block.LSN]struct{} // commits that were given up
 	bad      map[block.ID]error     // blocks that cannot be read and had no image yet
-	pinned   *blockcache.Version    // the version being changed
 	lsn      block.LSN
 	at       time.Time
 }

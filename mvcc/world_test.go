@@ -227,17 +227,6 @@ func (w *writeOp) commit(m *model) (block.LSN, error) {
 	return lsn, nil
 }
 
-// commitSome is a whole transaction that must succeed.
-func commitSome(t testing.TB, s *Store, m *model, rng *rand.Rand, n, target int) block.LSN {
-	t.Helper()
-	w, err := begin(t, s, m, rng)
-	ok(t, err)
-	ok(t, w.some(n, target))
-	lsn, err := w.commit(m)
-	ok(t, err)
-	return lsn
-}
-
 // checkBlock reads one block of a snapshot and compares. A broken snapshot is
 // the only excuse (L1, L10).
 func checkBlock(t testing.TB, read func(block.ID) (Block, error), im image, lsn block.LSN, id block.ID) error {
@@ -329,6 +318,7 @@ func checkLeaks(t testing.TB, s *Store) {
 	ok(t, s.log.Sync(s.log.End()))
 	settle(t, s)
 	s.writer.Lock() // whoever committed has swept
+	//lint:ignore SA2001 only who holds it is waited for
 	s.writer.Unlock()
 	eventually(t, func() string {
 		for _, c := range []blockcache.Class{blockcache.ClassOriginal, blockcache.ClassPrivate, blockcache.ClassReserve, blockcache.ClassDead, blockcache.ClassDirty} {

@@ -28,9 +28,10 @@ type Stats struct {
 type DirStats struct {
 	Path          string
 	State         State
-	Failure       error // *IOError that made it StateFailed, or nil
-	LimitBytes    int64 // BytesMax, in whole blocks
-	UsedBytes     int64 // slots in use, those being written included
+	Failure       error  `json:"-"` // *IOError that made it StateFailed, or nil
+	FailureText   string // what Failure says, for who reads this from another process
+	LimitBytes    int64  // BytesMax, in whole blocks
+	UsedBytes     int64  // slots in use, those being written included
 	UsedBytesPeak int64
 	FileBytes     int64  // reserved on the file system: at least UsedBytes, at most LimitBytes
 	FreeBytes     int64  // what the file system has left for anybody; -1: it did not say
@@ -76,6 +77,7 @@ func (d *dir) stats(now time.Time) DirStats {
 	}
 	if d.failed != nil {
 		st.Failure = d.failed
+		st.FailureText = d.failed.Error()
 	}
 	return st
 }
