@@ -139,7 +139,7 @@ func (s *suite) backupTask(measure, dir string, config Config, l live) func() (T
 		return Task{
 			Measure: measure, Engine: s.Ours.Name(), Dir: dir, Config: config,
 			Records: records, ValueBytes: ValueBytes, Load: l.load, Backup: l.backup,
-			Warmup: pick(s.Quick, time.Second/2, 2*time.Second), Duration: pick(s.Quick, time.Second, 8*time.Second),
+			Warmup: pick(s.Quick, time.Second/2, 2*time.Second), Duration: pick(s.Quick, time.Second, 6*time.Second),
 		}, DropFileCache(dir)
 	}
 }

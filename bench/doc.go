@@ -33,7 +33,7 @@
 // Values are random bytes: they do not compress, and say nothing about how well
 // an engine compresses. Everything is on one file system, the backup too: what it
 // writes competes with the commits' syncs, as on a host with one disk. Bytes
-// written are what the kernel accounts to the process when pages become dirty
-// (write_bytes in /proc/self/io), prewritten log included; where there is no such
-// file, they are 0.
+// written are counted in three ways, prewritten log included, because the one
+// that is the process's own overstates: see written.go. Where the system tells
+// none of this they are 0.
 package bench

@@ -78,7 +78,7 @@ func (m *measurement) bulkLoad(ctx context.Context) error {
 	if m.InOrder {
 		order = recordsInKeyOrder(m.Records)
 	}
-	written := bytesWritten()
+	before := writtenNow(m.Dir)
 	if err := m.open(); err != nil {
 		return err
 	}
@@ -93,8 +93,7 @@ func (m *measurement) bulkLoad(ctx context.Context) error {
 	user := float64(m.Records) * float64(KeyBytes+m.ValueBytes)
 	m.Metrics["puts_per_second"] = float64(m.Records) / seconds
 	m.Metrics["close_seconds"] = time.Since(began).Seconds() - seconds
-	m.Metrics["written_bytes"] = float64(bytesWritten() - written)
-	m.Metrics["written_per_user_byte"] = m.Metrics["written_bytes"] / user
+	writtenNow(m.Dir).since(before, m.Metrics, user)
 	return nil
 }
 

@@ -96,7 +96,7 @@ func TestPlanRunsInChildrenAndReports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Runs) != 4 || report.Runs[0].Outcome.Metrics["written_bytes"] == 0 {
+	if len(report.Runs) != 4 || report.Runs[0].Outcome.Metrics["puts_per_second"] == 0 {
 		t.Errorf("runs: %+v", report.Runs)
 	}
 	var table bytes.Buffer

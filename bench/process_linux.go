@@ -1,10 +1,13 @@
 package bench
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // field returns the number behind name in a file of lines "name: number"; 0 if
@@ -25,9 +28,31 @@ func field(file, name string) int64 {
 	return 0
 }
 
-// bytesWritten is what this process has caused to be written to storage. Pages
-// that were cut off again before they were written are counted.
-func bytesWritten() int64 { return field("/proc/self/io", "write_bytes") }
+// writtenNow is what has been written until now.
+func writtenNow(dir string) written {
+	return written{
+		dirtied: field("/proc/self/io", "write_bytes"),
+		passed:  field("/proc/self/io", "wchar"),
+		device:  deviceBytesWritten(dir),
+	}
+}
+
+// deviceBytesWritten is what the device below dir has written, for everybody; 0
+// if that is no plain block device.
+func deviceBytesWritten(dir string) int64 {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	fields := strings.Fields(string(data))
+	const sectorsWritten, sectorBytes = 6, 512
+	if err != nil || len(fields) <= sectorsWritten {
+		return 0
+	}
+	n, _ := strconv.ParseInt(fields[sectorsWritten], 10, 64)
+	return n * sectorBytes
+}
 
 // peakResident is the most memory that this process had at once, in bytes.
 func peakResident() int64 { return field("/proc/self/status", "VmHWM") << 10 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,11 +41,12 @@ func TestCompareComparesAndWritesResults(t *testing.T) {
 	if err := json.Unmarshal(data, &report); err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Rows) != 5 || len(report.Runs) != 8 {
-		t.Errorf("%d rows of %d runs, want 5 of 8", len(report.Rows), len(report.Runs))
+	if len(report.Rows) != 7 || len(report.Runs) != 8 {
+		t.Errorf("%d rows of %d runs, want 7 of 8", len(report.Rows), len(report.Runs))
 	}
 	for _, r := range report.Rows {
-		if r.Theirs == nil || r.Value <= 0 {
+		counted := strings.HasPrefix(r.ID, "5") // by the system, if it can
+		if r.Theirs == nil || r.Value <= 0 && !counted {
 			t.Errorf("row %+v", r)
 		}
 	}
