@@ -188,7 +188,7 @@ func (s *Store) readImage(id block.ID, lsn block.LSN, slot spill.Slot, fresh boo
 	if slot != 0 {
 		return block.Trailer{}, s.cache.ReadSlotInto(slot, id, lsn, frame)
 	}
-	if fresh && s.geo.offset(id) >= s.data.length() {
+	if fresh && id >= block.ID(s.data.length()/int64(s.geo.size)) {
 		return block.Trailer{}, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
 	}
 	t, err := s.data.read(id, frame)
