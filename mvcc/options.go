@@ -74,7 +74,8 @@ type Options struct {
 	SyncInterval time.Duration // of DurableInterval; 0: 100 ms
 
 	// LogBytesMax bounds the log that recovery needs, at least LogBytesMin.
-	// 0: 256 MiB.
+	// 0: 256 MiB. A log that was made under a larger limit keeps room for three of
+	// its segments.
 	LogBytesMax int64
 	// CloseWait is how long Close waits for open transactions, snapshots and
 	// backups before it breaks them (R21). 0: 5 s; negative: not at all.

@@ -31,9 +31,13 @@ func (s *Store) recover() error {
 		return fmt.Errorf("secure what was found: %w", err)
 	}
 	a := &s.anchor.now
+	limit, err := s.logLimit()
+	if err != nil {
+		return fmt.Errorf("size log: %w", err)
+	}
 	log, err := wal.Open(wal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
-		SegmentBytes: s.opts.segmentBytes(), LimitBytes: s.opts.LogBytesMax, OnDurable: s.onDurable, Logger: s.opts.Logger,
+		SegmentBytes: s.opts.segmentBytes(), LimitBytes: limit, OnDurable: s.onDurable, Logger: s.opts.Logger,
 	}, wal.Start{Redo: a.redo, Durable: a.durable})
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
@@ -70,6 +74,29 @@ func (s *Store) secureFiles() error {
 		return err
 	}
 	return s.opts.FS.SyncDir(s.dir)
+}
+
+// logLimit is the limit asked for, or what three of the largest segments that are
+// there take: the current segment cannot be released, so a log that was made
+// under a larger limit would never have room.
+func (s *Store) logLimit() (int64, error) {
+	limit := s.opts.LogBytesMax
+	if limit == 0 {
+		return 0, nil // the log's own default
+	}
+	dir := filepath.Join(s.dir, nameLog)
+	entries, err := s.opts.FS.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		info, err := s.opts.FS.Lstat(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return 0, err
+		}
+		limit = max(limit, 3*info.Size())
+	}
+	return limit, nil
 }
 
 func (s *Store) onDurable(v block.LSN) {
