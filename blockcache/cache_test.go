@@ -42,7 +42,11 @@ func seeded(t testing.TB) *rand.Rand {
 // for tempBlocks.
 func open(t testing.TB, frames, tempBlocks int64, set func(*Options)) *Cache {
 	t.Helper()
-	fsys := simfs.New()
+	return openOn(t, simfs.New(), frames, tempBlocks, set)
+}
+
+func openOn(t testing.TB, fsys *simfs.FS, frames, tempBlocks int64, set func(*Options)) *Cache {
+	t.Helper()
 	ok(t, fsys.Mkdir("/temp", 0o700))
 	so := spill.Options{BlockSize: size, FS: fsys}
 	if tempBlocks > 0 {
@@ -144,6 +148,7 @@ func TestEviction_PinnedHideNobody(t *testing.T) {
 	}
 	for id := range block.ID(2000) {
 		use(t, c, 10000+id)
+		use(t, c, 10000+id) // used again: it goes to the main list
 	}
 	for _, v := range pinned {
 		if v.data == nil || v.Role != RoleHead {
@@ -429,6 +434,34 @@ func TestWaiters_NeverStuck(t *testing.T) {
 		awaitFree(t, c)
 		closeEmpty(t, c)
 	}
+}
+
+// TestSpiller_DiesOnTheWay: an original that is let go while it is being written
+// leaves no slot behind.
+func TestSpiller_DiesOnTheWay(t *testing.T) {
+	fsys := simfs.New()
+	reached, pass := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	fsys.Before(func(ev simfs.Event) {
+		if ev.Op == simfs.OpWrite {
+			first.Do(func() { close(reached); <-pass })
+		}
+	})
+	c := openOn(t, fsys, 400, 1000, nil)
+	var all []*Version
+	for i := range c.FramesMax() - 5 {
+		all = append(all, original(t, c, block.ID(i), 7))
+	}
+	c.spiller.demand()
+	<-reached
+	for _, v := range all {
+		l := c.Latch(v.ID)
+		c.Kill(v)
+		l.Unlock()
+	}
+	close(pass)
+	awaitFree(t, c)
+	closeEmpty(t, c)
 }
 
 // TestPrivate_SpillAndBack: a transaction's versions go and come back; when

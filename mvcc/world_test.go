@@ -330,6 +330,9 @@ func checkLeaks(t testing.TB, s *Store) {
 		if n := st.Temporary.UsedBytes; n != 0 {
 			return fmt.Sprintf("%d bytes of temporary storage are left", n)
 		}
+		if n := heads(s); n > st.Clean {
+			return fmt.Sprintf("%d heads and %d clean frames: some stand for nothing", n, st.Clean)
+		}
 		if st.FramesInUse != st.Clean {
 			return fmt.Sprintf("%d frames in use, %d of them clean", st.FramesInUse, st.Clean)
 		}
@@ -341,6 +344,12 @@ func checkLeaks(t testing.TB, s *Store) {
 		}
 		return ""
 	})
+}
+
+// heads counts the entries of the table.
+func heads(s *Store) (n int64) {
+	s.cache.EachLatch(func(l *blockcache.Latch) { l.Heads(func(*blockcache.Version) { n++ }) })
+	return n
 }
 
 // eventually waits for the background: the spiller may hold a pin for a moment.
