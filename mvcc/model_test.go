@@ -102,11 +102,7 @@ func (p *play) write() {
 	if p.large && p.wr.IntN(25) == 0 {
 		n = 900
 	}
-	err = w.some(n, p.target)
-	if errors.Is(err, ErrTxTooLarge) {
-		if len(p.o.Temp) > 0 && p.o.Temp[0].BytesMax >= 16<<20 {
-			p.t.Fatalf("%d changes are too large: %v", n, err)
-		}
+	if err = w.some(n, p.target); p.tooLarge(n, err) {
 		ok(p.t, w.tx.Rollback())
 		return
 	}
@@ -115,8 +111,24 @@ func (p *play) write() {
 		ok(p.t, w.tx.Rollback())
 		return
 	}
-	_, err = w.commit(p.m)
+	before := p.m.newest()
+	if _, err = w.commit(p.m); p.tooLarge(n, err) { // the commit itself edits the meta block
+		p.m.cutTo(before)
+		return
+	}
 	ok(p.t, err)
+}
+
+// tooLarge reports whether n changes were refused, as they may be where there is
+// little temporary storage.
+func (p *play) tooLarge(n int, err error) bool {
+	if !errors.Is(err, ErrTxTooLarge) {
+		return false
+	}
+	if len(p.o.Temp) > 0 && p.o.Temp[0].BytesMax >= 16<<20 {
+		p.t.Fatalf("%d changes are too large: %v", n, err)
+	}
+	return true
 }
 
 func (p *play) read() {
