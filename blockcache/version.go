@@ -34,15 +34,21 @@ type Holder interface{ Held(delta int64) }
 // The places and all fields below "guarded" change under the block's latch
 // only (R4). The bytes of a frame never change once the version is published,
 // so a pinned version is read without the latch.
+//
+// What a reader touches comes first, in one cache line.
 type Version struct {
-	ID   block.ID
-	LSN  block.LSN // the commit that made it; of a head being loaded: unknown yet
+	ID  block.ID
+	LSN block.LSN // the commit that made it; of a head being loaded: unknown yet
+
+	live atomic.Pointer[byte] // the frame of a head, for who comes without the latch
+	pins atomic.Int32
+	freq atomic.Uint32 // hits since it was queued, at most freqMax
+	data []byte        // the frame: a whole block, or nil. Guarded by the latch
 	Type block.Type
 
 	// Guarded by the latch.
 	Role    Role
 	Until   block.LSN  // the commit that replaced or freed it; 0 while it is newest
-	data    []byte     // the frame: a whole block, or nil
 	slot    spill.Slot // place in temporary storage, or zero
 	InPlace bool       // the data file holds exactly this version at its place
 	Dirty   bool       // newest version, not yet in place
@@ -57,10 +63,7 @@ type Version struct {
 	queue      queue
 	prev, next *Version
 
-	pins atomic.Int32
-	live atomic.Pointer[byte] // the frame of a head, for who comes without the latch
-	freq atomic.Uint32        // hits since it was queued, at most freqMax
-	gone atomic.Bool          // the frame of a dead version was given back
+	gone atomic.Bool // the frame of a dead version was given back
 }
 
 // Data is the image in the frame, trailer included but not sealed, or nil.

@@ -1,9 +1,6 @@
 package kv
 
-import (
-	"bytes"
-	"encoding/binary"
-)
+import "bytes"
 
 // Cursor walks through the entries of a bucket in the order of their keys, bytes
 // compared as unsigned numbers.
@@ -213,9 +210,10 @@ func (c *Cursor) step(by int) (k, v []byte) {
 			return c.fail(err)
 		}
 	}
-	slot := c.trail[0].slot + by
+	leaf := &c.trail[0]
+	slot := leaf.slot + by
 	if slot >= c.leaf.begin && slot < c.leaf.end {
-		c.trail[0].slot = slot
+		leaf.slot = slot
 		return c.take(slot)
 	}
 	if slot >= 0 && slot < c.leaf.count {
@@ -305,17 +303,22 @@ func (c *Cursor) inBounds(n node, by int) (begin, end int, ok bool) {
 }
 
 // take arrives at the cell in a slot of the copied leaf.
-func (c *Cursor) take(slot int) (k, v []byte) {
-	cell, ok := c.leaf.cell(slot)
-	if !ok {
+func (c *Cursor) take(i int) (k, v []byte) {
+	l := &c.leaf
+	s := slotAt(l.slots[slotSize*i:])
+	start := s.offset() - l.low
+	mid := start + s.keySize()
+	stop := mid + s.valueSize()
+	prefix := len(c.bucket.prefix)
+	if start < 0 || stop > len(l.cells) || start+prefix >= mid {
 		return c.fail(misfit(c.trail[0].id))
 	}
-	return c.arrive(cell)
-}
-
-// cell is node.cell for the copy.
-func (l *leafCopy) cell(i int) (c cell, ok bool) {
-	return slot(binary.LittleEndian.Uint64(l.slots[slotSize*i:])).cell(l.cells, l.low)
+	key, value := l.cells[start:mid:mid], l.cells[mid:stop:stop]
+	if s.kind() != kindInline {
+		return c.arrive(cell{key, value, s.kind()})
+	}
+	c.place, c.key, c.kind = onKey, key, kindInline
+	return key[prefix:], value
 }
 
 // arrive makes the cursor stand on an entry, whose bytes are the user's now.

@@ -17,6 +17,7 @@ type DB struct {
 	store   *mvcc.Store // set at Open, then constant
 	payload int
 	batch   batcher
+	names   names
 	closed  atomic.Bool
 
 	// w belongs to the write transaction, of which the store allows one.
@@ -94,9 +95,10 @@ func (db *DB) begin(tx *Tx, writable bool) (err error) {
 		tx.tree.w = db.w
 		tx.tree.w.counts = Counts{}
 	} else {
-		if tx.tree.read, err = db.store.BeginRead(); err != nil {
+		if err = db.store.BeginReadIn(&tx.read); err != nil {
 			return db.beginError(err)
 		}
+		tx.tree.read = &tx.read
 		root = tx.tree.read.Root()
 		tx.base = tx.tree.read.LSN()
 	}

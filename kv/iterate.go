@@ -230,28 +230,30 @@ func (s *scan) isAhead(key []byte) bool {
 
 // lend calls fn for slots [i, end) of a leaf, or until fn changes the tree.
 func (s *scan) lend(n node, i, end int) error {
-	prefix := len(s.b.prefix)
-	var c cell
+	prefix, fn := len(s.b.prefix), s.fn
 	for ; i < end; i++ {
-		var ok bool
-		if c, ok = n.cell(i); !ok || len(c.key) <= prefix {
+		at := n.slot(i)
+		start := at.offset()
+		mid := start + at.keySize()
+		stop := mid + at.valueSize()
+		if stop > len(n) || start+prefix >= mid {
 			return misfit(s.trail[0].id)
 		}
-		v := c.value
-		if c.kind != kindInline {
+		v := n[mid:stop:stop]
+		if at.kind() != kindInline {
 			var err error
-			if v, err = s.lendOther(c); err != nil {
+			if v, err = s.lendOther(cell{value: v, kind: at.kind()}); err != nil {
 				return err
 			}
 		}
-		if err := s.fn(c.key[prefix:], v); err != nil {
+		if err := fn(n[start+prefix:mid:mid], v); err != nil {
 			return err
 		}
-		if s.changes != s.t.changes {
+		if s.changes != s.t.changes || i == end-1 {
+			s.at, s.behind = append(s.at[:0], n[start:mid]...), true
 			break
 		}
 	}
-	s.at, s.behind = append(s.at[:0], c.key...), true
 	return nil
 }
 

@@ -33,14 +33,19 @@ func (b *Bucket) Bucket(name []byte) (*Bucket, error) {
 	}
 	var buf [96]byte
 	key := b.composite(buf[:0], name)
-	e, err := b.tx.tree.bucket(key)
-	if err != nil {
-		return nil, err
+	number, known := b.tx.knownBucket(key)
+	if !known {
+		e, err := b.tx.tree.bucket(key)
+		if err != nil {
+			return nil, err
+		}
+		if e.number <= b.number {
+			return nil, corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
+		}
+		number = e.number
+		b.tx.learnBucket(key, number)
 	}
-	if e.number <= b.number {
-		return nil, corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
-	}
-	return new(Bucket).init(b.tx, e.number, key), nil
+	return new(Bucket).init(b.tx, number, key), nil
 }
 
 // CreateBucket makes a nested bucket: ErrBucketExists if there is one,
@@ -66,6 +71,7 @@ func (b *Bucket) CreateBucket(name []byte) (*Bucket, error) {
 		return nil, err
 	}
 	t.next++
+	b.tx.renamed = true
 	return new(Bucket).init(b.tx, number, key), nil
 }
 
@@ -107,6 +113,7 @@ func (b *Bucket) DeleteBucket(name []byte) error {
 		return corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
 	}
 	b.tx.deletions++
+	b.tx.renamed = true
 	if err := b.tx.after(t.clearBucket(e.number)); err != nil {
 		return err
 	}

@@ -26,9 +26,10 @@ func (n node) level() int   { return int(n[6]) }
 
 func (n node) shared() int { return int(binary.LittleEndian.Uint16(n[8:])) }
 
-func (n node) slot(i int) slot {
-	return slot(binary.LittleEndian.Uint64(n[nodeHeaderSize+slotSize*i:]))
-}
+func (n node) slot(i int) slot { return slotAt(n[nodeHeaderSize+slotSize*i:]) }
+
+// slotAt returns the slot at the beginning of b.
+func slotAt(b []byte) slot { return slot(binary.LittleEndian.Uint64(b)) }
 
 func (n node) hint(i int) uint16 { return n.slot(i).hint() }
 

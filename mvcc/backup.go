@@ -98,7 +98,7 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	}
 	stall := time.Since(began) // all that a writer could have waited for
 	b := &Backup{s: s, live: live, queued: make([]block.ID, 64)}
-	b.view = view{live.LSN(), live.Err}
+	b.view = view{live.LSN(), live}
 	b.spilledBefore, b.peaks = s.cache.Stats().Spilled, s.cache.FollowPeaks()
 	err = s.log.Sync(live.LSN())
 	if err == nil {
@@ -281,14 +281,7 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 		return false, err
 	}
 	copy(dst, r.data)
-	lsn := block.LSN(0)
-	if r.v != nil {
-		lsn = r.v.LSN
-	} else {
-		t, _ := block.Verify(r.data, id, s.data.seed)
-		lsn = t.LSN
-	}
-	block.Seal(dst, block.Trailer{Type: r.typ, ID: id, LSN: lsn}, s.data.seed)
+	block.Seal(dst, block.Trailer{Type: r.v.Type, ID: id, LSN: r.v.LSN}, s.data.seed)
 	r.Release()
 	b.done(id)
 	return true, nil

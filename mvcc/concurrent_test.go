@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -208,7 +209,7 @@ func sharedBackup(t *testing.T, s *Store, sh *shared) {
 			return
 		}
 		tr, reason := block.Verify(got, id, s.data.seed)
-		if c := contentOf(Block{data: got, typ: tr.Type}); reason != "" || c != want {
+		if c := contentOf(Block{v: &blockcache.Version{Type: tr.Type}, data: got}); reason != "" || c != want {
 			t.Errorf("backup of %v has block %v as %v (%s), want %v", b.info.LSN, id, c, reason, want)
 		}
 	}

@@ -13,6 +13,12 @@ type meta struct {
 	root      Root
 }
 
+// metaAt is what the meta block says as of a commit.
+type metaAt struct {
+	lsn  block.LSN
+	meta meta
+}
+
 func decodeMeta(p []byte) meta {
 	return meta{
 		highWater: block.ID(binary.LittleEndian.Uint64(p[metaHighWater:])),

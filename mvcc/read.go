@@ -14,18 +14,16 @@ const newest = ^block.LSN(0)
 // Block is a block that a transaction reads or edits: its payload stays valid
 // and unchanged until Release. Not safe for concurrent use.
 type Block struct {
-	id    block.ID
-	typ   block.Type
+	v     *blockcache.Version
 	data  []byte
-	v     *blockcache.Version // pinned, or nil when data is on the heap
-	cache *blockcache.Cache
+	cache *blockcache.Cache // where v is pinned; nil: data is on the heap
 }
 
 // ID is the block's number.
-func (b Block) ID() block.ID { return b.id }
+func (b Block) ID() block.ID { return b.v.ID }
 
 // Type is what the block holds.
-func (b Block) Type() block.Type { return b.typ }
+func (b Block) Type() block.Type { return b.v.Type }
 
 // Payload is the block without its trailer. It belongs to the store: read it,
 // or write it if it came from [WriteTx.Edit] or [WriteTx.Alloc], until Release.
@@ -33,28 +31,28 @@ func (b Block) Payload() []byte { return block.Payload(b.data) }
 
 // Release ends the use of the block. Once for each Block.
 func (b Block) Release() {
-	if b.v != nil {
+	if b.cache != nil {
 		b.cache.Unpin(b.v)
 	}
 }
 
 // view is who reads: at which LSN, and whether that is still allowed.
 type view struct {
-	lsn block.LSN
-	err func() error // nil for the write transaction
+	lsn      block.LSN
+	snapshot interface{ Err() error } // nil for the write transaction
 }
 
 func (w view) check() error {
-	if w.err == nil {
+	if w.snapshot == nil {
 		return nil
 	}
-	return w.err()
+	return w.snapshot.Err()
 }
 
 // get returns block id as the view sees it (L1).
 func (s *Store) get(id block.ID, w view) (Block, error) {
 	if v, data := s.cache.Live(id, w.lsn); v != nil {
-		return Block{id, v.Type, data, v, s.cache}, nil
+		return Block{v, data, s.cache}, nil
 	}
 	return s.getSlow(id, w)
 }
@@ -85,7 +83,7 @@ func (s *Store) getSlow(id block.ID, w view) (Block, error) {
 			continue
 		case v != nil && v.Data() != nil:
 			v.Pin()
-			return Block{id, v.Type, v.Data(), v, s.cache}, w.check()
+			return Block{v, v.Data(), s.cache}, w.check()
 		case v != nil && v.Slot() != 0 && v.Role != blockcache.RoleHead:
 			return s.getSpilled(l, v, w)
 		case frame == nil:
@@ -136,17 +134,17 @@ func (s *Store) find(l *blockcache.Latch, id block.ID, w view) (*blockcache.Vers
 // getSpilled reads an original from temporary storage. The view is what keeps
 // the slot; if the view was broken meanwhile, its error says so.
 func (s *Store) getSpilled(l *blockcache.Latch, v *blockcache.Version, w view) (Block, error) {
-	slot, typ := v.Slot(), v.Type
+	slot, onHeap := v.Slot(), &blockcache.Version{ID: v.ID, LSN: v.LSN, Type: v.Type}
 	l.Unlock()
-	data, err := s.cache.ReadSlot(slot, v.ID, v.LSN)
+	data, err := s.cache.ReadSlot(slot, onHeap.ID, onHeap.LSN)
 	l.Lock()
 	if broken := w.check(); broken != nil {
 		return Block{}, broken
 	}
 	if err != nil {
-		return Block{}, fmt.Errorf("read block %v at LSN %v: %w", v.ID, w.lsn, err)
+		return Block{}, fmt.Errorf("read block %v at LSN %v: %w", onHeap.ID, w.lsn, err)
 	}
-	return Block{v.ID, typ, data, nil, nil}, nil
+	return Block{v: onHeap, data: data}, nil
 }
 
 // load brings a version into the frame: v, or (v nil) what the data file holds,

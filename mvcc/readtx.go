@@ -15,7 +15,7 @@ type ReadTx struct {
 	reader snapshot.Reader
 	lsn    block.LSN
 	view   view
-	meta   meta
+	meta   *meta // shared, constant
 	open   bool
 }
 
@@ -25,25 +25,42 @@ type SnapshotOptions struct{ Owner, Label string }
 // BeginRead opens a read transaction at the newest commit that readers see.
 func (s *Store) BeginRead() (*ReadTx, error) { return s.BeginSnapshot(SnapshotOptions{}) }
 
+// BeginReadIn is BeginRead for who brings the memory: t is new, or was closed.
+func (s *Store) BeginReadIn(t *ReadTx) error { return s.beginRead(t, SnapshotOptions{}) }
+
 // BeginSnapshot is BeginRead with a name that operators see in Status: for long
 // readers.
 func (s *Store) BeginSnapshot(o SnapshotOptions) (*ReadTx, error) {
-	if err := s.state.enterUnlessClosed(); err != nil {
+	t := new(ReadTx)
+	if err := s.beginRead(t, o); err != nil {
 		return nil, err
 	}
-	t := &ReadTx{s: s, open: true}
+	return t, nil
+}
+
+func (s *Store) beginRead(t *ReadTx, o SnapshotOptions) error {
+	if err := s.state.enterUnlessClosed(); err != nil {
+		return err
+	}
+	*t = ReadTx{s: s, open: true}
 	t.reader.Owner, t.reader.Label = o.Owner, o.Label
 	s.snapshots.OpenReader(&t.reader)
 	t.lsn = t.reader.LSN()
-	t.view = view{t.lsn, t.reader.Err}
+	t.view = view{t.lsn, &t.reader}
+	if known := s.knownMeta.Load(); known != nil && known.lsn == t.lsn {
+		t.meta = &known.meta
+		return nil
+	}
 	b, err := t.Block(metaBlock)
 	if err != nil {
 		t.Close()
-		return nil, fmt.Errorf("read meta block: %w", err)
+		return fmt.Errorf("read meta block: %w", err)
 	}
-	t.meta = decodeMeta(b.Payload())
+	known := &metaAt{t.lsn, decodeMeta(b.Payload())}
 	b.Release()
-	return t, nil
+	t.meta = &known.meta
+	s.knownMeta.Store(known) // most transactions see what the one before saw
+	return nil
 }
 
 // LSN is the commit that the transaction sees.

@@ -34,11 +34,12 @@ type Store struct {
 	privateMax int
 	zeros      []byte // one block
 
-	state    state
-	anchor   anchor
-	newest   atomic.Uint64 // LSN of the newest commit
-	sweeping sync.Mutex
-	replaced replacedQueue
+	state     state
+	anchor    anchor
+	knownMeta atomic.Pointer[metaAt] // as of the newest read transaction
+	newest    atomic.Uint64          // LSN of the newest commit
+	sweeping  sync.Mutex
+	replaced  replacedQueue
 
 	// publishing is held from a commit's publication to its place in the log.
 	publishing sync.Mutex

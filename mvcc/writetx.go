@@ -100,7 +100,7 @@ func (t *WriteTx) pin(p *private) (Block, error) {
 		}
 	}
 	p.v.Pin()
-	return Block{p.v.ID, p.v.Type, p.v.Data(), p.v, t.s.cache}, nil
+	return Block{p.v, p.v.Data(), t.s.cache}, nil
 }
 
 // Edit returns the transaction's own copy of a block. Its payload may be
@@ -119,7 +119,7 @@ func (t *WriteTx) Edit(id block.ID) (Block, error) {
 	if err != nil {
 		return Block{}, err
 	}
-	v, err := t.version(id, old.typ)
+	v, err := t.version(id, old.Type())
 	if err != nil {
 		old.Release()
 		return Block{}, err
