@@ -25,6 +25,10 @@ func TestGiantValue(t *testing.T) {
 	if kv.MaxValueSize != 1<<30 {
 		t.Errorf("the longest value has %d bytes, which is not 1 GiB", kv.MaxValueSize)
 	}
+	if raceEnabled {
+		t.Run("16 MiB", func(t *testing.T) { giant(t, 16<<20, 2<<20) })
+		t.Skip("the rest takes too long with the race detector")
+	}
 	t.Run("64 MiB", func(t *testing.T) { giant(t, 64<<20, 8<<20) })
 	t.Run("1 GiB", func(t *testing.T) {
 		if !*giantFlag {
