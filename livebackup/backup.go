@@ -18,7 +18,10 @@ type BackupOptions struct {
 	// manifest; at most 256 bytes each.
 	Owner, Label string
 	Compression  Compression // "": CompressionFastest
-	Workers      int         // goroutines that compress; 0: two, or one on one CPU
+	Workers      int         // goroutines that compress; 0: two, or one on up to three CPUs
+	// FullSpeed says that the backup does not rest while others write to the
+	// database. It ends sooner then, and takes some of their speed.
+	FullSpeed bool
 	// BytesPerSecond limits what is written to the repository; 0: no limit.
 	BytesPerSecond int64
 	// ObjectBytes is the size at which an object is finished; 0: 64 MiB.
@@ -50,7 +53,7 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 		o.Compression = CompressionFastest
 	}
 	if o.Workers == 0 {
-		o.Workers = min(2, runtime.GOMAXPROCS(0))
+		o.Workers = min(2, (runtime.GOMAXPROCS(0)+1)/2) // the others are the writers
 	}
 	if o.ObjectBytes == 0 {
 		o.ObjectBytes = 64 << 20
@@ -98,7 +101,7 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 		return res, err
 	}
 	started := time.Now()
-	session, err := src.Open(ctx, SessionOptions{Owner: o.Owner, Label: o.Label})
+	session, err := src.Open(ctx, SessionOptions{Owner: o.Owner, Label: o.Label, FullSpeed: o.FullSpeed})
 	if err != nil {
 		return res, fmt.Errorf("open snapshot: %w", err)
 	}

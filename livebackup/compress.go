@@ -1,7 +1,9 @@
 package livebackup
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -18,7 +20,16 @@ const (
 func (c Compression) valid() bool { return c == CompressionNone || c == CompressionFastest }
 
 // encoder compresses groups. Not safe for concurrent use.
-type encoder struct{ z *zstd.Encoder } // z is nil for CompressionNone
+type encoder struct {
+	z   *zstd.Encoder // nil for CompressionNone
+	out bytes.Buffer  // over the memory that encode was given
+}
+
+// sliceBytes is how much is compressed before others get their turn on this
+// processor: a fraction of a millisecond. A writer that returns from each of its
+// reads to a processor that compresses a whole group would commit as slowly as
+// the disk were a hundred times slower.
+const sliceBytes = 128 << 10
 
 func newEncoder(c Compression, rawBytesMax int) (*encoder, error) {
 	if c == CompressionNone {
@@ -57,16 +68,24 @@ func (e *encoder) encode(raw, out []byte) ([]byte, codec) {
 	if e.z == nil {
 		return raw, codecNone
 	}
-	out = e.z.EncodeAll(raw, out[:0])
-	if len(out) >= len(raw) {
+	e.out = *bytes.NewBuffer(out[:0])
+	e.z.ResetContentSize(&e.out, int64(len(raw)))
+	for rest := raw; len(rest) > 0; runtime.Gosched() {
+		n := min(len(rest), sliceBytes)
+		if _, err := e.z.Write(rest[:n]); err != nil {
+			return raw, codecNone
+		}
+		rest = rest[n:]
+	}
+	if err := e.z.Close(); err != nil || e.out.Len() >= len(raw) {
 		return raw, codecNone
 	}
-	return out, codecZstd
+	return e.out.Bytes(), codecZstd
 }
 
 func (e *encoder) close() {
 	if e.z != nil {
-		e.z.Close() // nothing is buffered: EncodeAll was all we did
+		e.z.Reset(nil) // nothing is left in it, also after an error
 	}
 }
 

@@ -102,6 +102,7 @@ type welcome struct {
 type openRequest struct {
 	Owner      string `json:"owner"`
 	Label      string `json:"label"`
+	FullSpeed  bool   `json:"full_speed,omitempty"`
 	BatchBytes int    `json:"batch_bytes"` // that the client has room for
 }
 

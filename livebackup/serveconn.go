@@ -245,7 +245,7 @@ func (c *serverConn) open(ctx context.Context, payload []byte) error {
 	if err := errors.Join(checkText("owner", req.Owner), checkText("label", req.Label)); err != nil {
 		return err
 	}
-	session, err := c.s.src.Open(ctx, SessionOptions{Owner: req.Owner, Label: req.Label})
+	session, err := c.s.src.Open(ctx, SessionOptions{Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed})
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,10 @@ type Source interface {
 	Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
 }
 
-// SessionOptions name a session in the database's status.
+// SessionOptions of a session.
 type SessionOptions struct {
-	Owner, Label string
+	Owner, Label string // what operators see in the database's status
+	FullSpeed    bool   // does not rest for the sake of those who write meanwhile
 }
 
 // Session is a snapshot that hands out its blocks. Not safe for concurrent use.
@@ -48,7 +49,7 @@ func NewSource(s *mvcc.Store) Source { return storeSource{s} }
 type storeSource struct{ store *mvcc.Store }
 
 func (s storeSource) Open(ctx context.Context, o SessionOptions) (Session, error) {
-	b, err := s.store.OpenBackup(ctx, mvcc.BackupOptions{Owner: o.Owner, Label: o.Label})
+	b, err := s.store.OpenBackup(ctx, mvcc.BackupOptions(o))
 	if err != nil {
 		return nil, err
 	}

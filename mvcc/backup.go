@@ -10,11 +10,17 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
-// BackupOptions name a backup in Status.
-type BackupOptions struct{ Owner, Label string }
+// BackupOptions of a backup. The zero value is good.
+type BackupOptions struct {
+	Owner, Label string // what operators see in Status
+	// FullSpeed says that the scan of the data file does not rest while others
+	// commit.
+	FullSpeed bool
+}
 
 // BackupInfo says what a backup is of.
 type BackupInfo struct {
@@ -47,8 +53,10 @@ type Backup struct {
 	loaded  bool       // pending was filled for group
 	meta    bool       // the meta block was handed out
 	queued  []block.ID
-	read    []byte // where the scan reads several blocks at once
+	file    vfs.File // the data file, for the scan
+	read    []byte   // where the scan reads several blocks at once
 	cost    Cost
+	pace    *scanPace // nil: full speed
 
 	spilledBefore int64
 	peaks         *blockcache.Peaks
@@ -69,8 +77,11 @@ type Cost struct {
 	OverflowPeakBytes int64
 }
 
-// readAhead is how many bytes the scan reads at once, around the caches.
-const readAhead = 256 << 10
+// readAhead is how many bytes the scan reads at once: so few that others do not
+// wait long for the disk. What was read is left in the operating system's cache:
+// writers change blocks that they have to read first, and a scan that dropped
+// what it read would take from them what they had.
+const readAhead = 64 << 10
 
 // OpenBackup opens a backup at the newest commit that readers see, and makes it
 // durable first in the weaker modes (R6). ErrTooManyBackups of package snapshot
@@ -98,11 +109,17 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	}
 	stall := time.Since(began) // all that a writer could have waited for
 	b := &Backup{s: s, live: live, queued: make([]block.ID, 64)}
+	if !o.FullSpeed {
+		b.pace = &scanPace{newest: live.LSN()}
+	}
 	b.view = view{live.LSN(), live}
 	b.spilledBefore, b.peaks = s.cache.Stats().Spilled, s.cache.FollowPeaks()
 	err = s.log.Sync(live.LSN())
 	if err == nil {
 		err = b.describe(began, stall)
+	}
+	if err == nil {
+		b.file, err = s.data.openScan(s.opts.FS)
 	}
 	if err != nil {
 		live.Close()
@@ -151,13 +168,14 @@ func (b *Backup) Cost() Cost {
 func (b *Backup) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed {
-		b.closed = true
-		b.live.Close()
-		b.s.cache.UnfollowPeaks(b.peaks)
-		b.s.leave()
+	if b.closed {
+		return nil
 	}
-	return nil
+	b.closed = true
+	b.live.Close()
+	b.s.cache.UnfollowPeaks(b.peaks)
+	b.s.leave()
+	return b.file.Close()
 }
 
 // Next fills buf with whole verified block images, trailers sealed, and ids
@@ -179,6 +197,9 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 	}
 	n := 0
 	for n < room {
+		if b.pace != nil {
+			b.pace.rest(ctx)
+		}
 		got, err := 0, b.stop(ctx)
 		if err == nil {
 			got, err = b.step(buf[n*size:room*size], ids[n:room])
@@ -416,8 +437,11 @@ func (b *Backup) readFile(first, last block.ID) []byte {
 	if cap(b.read) < n {
 		b.read = make([]byte, max(n, readAhead))
 	}
-	got, _ := s.data.file.ReadAt(b.read[:n], s.geo.offset(first))
-	s.data.file.DropCache(s.geo.offset(first), int64(n))
+	began := time.Now()
+	got, _ := b.file.ReadAt(b.read[:n], s.geo.offset(first))
+	if b.pace != nil {
+		b.pace.read(time.Since(began), s.newestLSN())
+	}
 	return b.read[:got]
 }
 

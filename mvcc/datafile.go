@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/spillwaydb/spillway/block"
@@ -17,6 +18,18 @@ type dataFile struct {
 
 	mu   sync.Mutex
 	size int64 // bytes that are allocated on disk
+}
+
+// openScan opens the file once more for reading it from end to end. The
+// operating system may read megabytes ahead of who does that, all at once, and
+// everyone else's reads and syncs wait behind them.
+func (d *dataFile) openScan(fsys vfs.FS) (vfs.File, error) {
+	f, err := fsys.OpenFile(d.path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open data file for a scan: %w", err)
+	}
+	f.NoReadAhead()
+	return f, nil
 }
 
 // growBytesMax bounds how far ahead of need the file grows.

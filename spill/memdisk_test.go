@@ -217,6 +217,8 @@ func (f *memFile) DropCache(off, n int64) {
 	f.drops++
 }
 
+func (f *memFile) NoReadAhead() {}
+
 func (f *memFile) Close() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()

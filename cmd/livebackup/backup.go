@@ -57,6 +57,7 @@ type backupFlags struct {
 	compression compression
 	rate        human.Rate
 	workers     int
+	fullSpeed   bool
 	verify      bool
 }
 
@@ -73,7 +74,8 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
 	c.Flags().Var(&f.compression, "compression", "how hard to compress; default is the level that backups are made for")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
-	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on one CPU")
+	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
+	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	return c
@@ -101,6 +103,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	res, err := livebackup.Backup(ctx, db, repo, livebackup.BackupOptions{
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), Progress: p.report,
+		FullSpeed: f.fullSpeed,
 	})
 	p.end()
 	if err != nil {

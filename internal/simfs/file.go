@@ -243,6 +243,9 @@ func (f *file) DropCache(off, n int64) {
 	_ = f.run(Event{Op: OpDropCache, Off: off, Len: n}, func(*Event) error { return nil })
 }
 
+// NoReadAhead implements vfs.File: there is nothing to read ahead of.
+func (f *file) NoReadAhead() {}
+
 // Close implements vfs.File. The file is closed whatever it returns.
 func (f *file) Close() error {
 	err := f.run(Event{Op: OpClose}, func(*Event) error { return nil })

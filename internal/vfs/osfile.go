@@ -82,6 +82,8 @@ func (f *osFile) DropCache(off, n int64) {
 	}
 }
 
+func (f *osFile) NoReadAhead() { noReadAhead(f.f) }
+
 // Lock enters the file in the list of this process first: some file systems
 // would grant one process the same lock twice.
 func (f *osFile) Lock() error {

@@ -56,4 +56,7 @@ type File interface {
 	// DropCache asks the system to forget its cached copy of a range. Only
 	// advice: it has no error.
 	DropCache(off, n int64)
+	// NoReadAhead asks the system to read, for this File, what is asked for
+	// and nothing ahead of it. Only advice: it has no error.
+	NoReadAhead()
 }

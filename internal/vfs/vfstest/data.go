@@ -75,6 +75,7 @@ func testClosed(b *bench) {
 	b.is(f.Lock(), fs.ErrClosed)
 	b.is(f.Close(), fs.ErrClosed)
 	f.DropCache(0, 1)
+	f.NoReadAhead()
 }
 
 func testTruncate(b *bench) {

@@ -199,6 +199,7 @@ func testSync(b *bench) {
 	b.ok(b.fs.SyncDir(b.dir))
 	f.DropCache(0, 1)
 	f.DropCache(-1, -1)
+	f.NoReadAhead()
 	b.holds(f, "x")
 	free, err := b.fs.FreeBytes(b.dir)
 	b.ok(err)

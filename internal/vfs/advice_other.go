@@ -5,3 +5,5 @@ package vfs
 import "os"
 
 func dropCache(*os.File, int64, int64) {}
+
+func noReadAhead(*os.File) {}
