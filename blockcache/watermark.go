@@ -2,6 +2,7 @@ package blockcache
 
 import (
 	"sync"
+	"time"
 
 	"github.com/spillwaydb/spillway/internal/hostmem"
 	"github.com/spillwaydb/spillway/spill"
@@ -68,6 +69,7 @@ func (g *gauge) see(used, limit int64) (was LevelState, changed bool) {
 type gauges struct {
 	mu                        sync.Mutex
 	ram, temp, overflow, host gauge
+	memory                    hostMemory
 	followed                  map[*Peaks]struct{}
 }
 
@@ -91,12 +93,31 @@ func (c *Cache) read() []reading {
 		{"temporary", now.Temporary, tempLimit, &c.gauges.temp},
 		{"overflow", now.Overflow, c.frames.overflow * size, &c.gauges.overflow},
 	}
-	if total, err := hostmem.Limit(); err == nil {
-		if free, err := hostmem.Available(); err == nil {
-			list = append(list, reading{"host", total - free, total, &c.gauges.host})
-		}
+	if used, total, ok := c.gauges.memory.read(time.Now()); ok {
+		list = append(list, reading{"host", used, total, &c.gauges.host})
 	}
 	return list
+}
+
+// hostEvery is how often the host is asked for its memory: each time, some files
+// of the system are read.
+const hostEvery = 400 * time.Millisecond
+
+// hostMemory remembers what the host said last.
+type hostMemory struct {
+	asked       time.Time
+	used, total int64
+	ok          bool
+}
+
+func (h *hostMemory) read(now time.Time) (used, total int64, ok bool) {
+	if h.asked.IsZero() || now.Sub(h.asked) >= hostEvery {
+		h.asked = now
+		limit, err1 := hostmem.Limit()
+		free, err2 := hostmem.Available()
+		h.used, h.total, h.ok = limit-free, limit, err1 == nil && err2 == nil
+	}
+	return h.used, h.total, h.ok
 }
 
 // Levels are the levels as they are now.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -63,7 +64,8 @@ func (w *redoWriter) diff(id block.ID, t block.Type, since block.LSN, old, paylo
 const compareStep = 128
 
 // gapMin is how many equal bytes end a run: fewer cost more as a new run than
-// as part of the old one.
+// as part of the old one. Runs are looked at in steps of it, so that sometimes up
+// to twice as many do not end one.
 const gapMin = 8
 
 // appendRuns appends where payload differs from old.
@@ -98,19 +100,21 @@ func skipEqual(a, b []byte, i int) int {
 	return i
 }
 
-// runEnd is the end of the run that starts at i: behind it at least gapMin
-// bytes are equal, or the payload ends.
+// runEnd is the end of the run that starts at i: behind it gapMin bytes are
+// equal, or the payload ends.
 func runEnd(a, b []byte, i int) int {
 	n := len(b)
 	end := i + 1
-	for j := end; j < n; j++ {
-		if j+8 <= n && binary.LittleEndian.Uint64(a[j:]) == binary.LittleEndian.Uint64(b[j:]) {
+	for j := end; j+gapMin <= n; j += gapMin {
+		x := binary.LittleEndian.Uint64(a[j:]) ^ binary.LittleEndian.Uint64(b[j:])
+		if x == 0 {
 			return end
 		}
+		end = j + gapMin - bits.LeadingZeros64(x)/8
+	}
+	for j := max(end, n-(n-i-1)%gapMin); j < n; j++ {
 		if a[j] != b[j] {
 			end = j + 1
-		} else if j-end >= gapMin {
-			return end
 		}
 	}
 	return end
