@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -114,7 +115,8 @@ func (w Want) String() string {
 }
 
 func newReport(p Plan) *Report {
-	r := &Report{Began: time.Now(), Command: os.Args, Commit: sourceCommit()}
+	command := append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)
+	r := &Report{Began: time.Now(), Command: command, Commit: sourceCommit()}
 	r.Machine = Machine{
 		CPU: cpuModel(), CPUs: runtime.GOMAXPROCS(0), MemoryBytes: memoryBytes(),
 		Kernel: kernelRelease(), FileSystem: fileSystem(p.Dir), Go: runtime.Version(),
