@@ -90,6 +90,7 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 		}
 	}
 	s.lastTime = at
+	s.lastCommit.Store(at.UnixNano()) // before anyone can see the commit (R19)
 	s.publishing.Lock()
 	t.publish(lsn)
 	err := s.log.Append(lsn, w.buf, true)

@@ -20,19 +20,27 @@ const (
 	restMax = 100 * time.Millisecond
 )
 
+// activeFor is how long after a commit its writer counts as being at work: longer
+// than most transactions take to their next commit.
+const activeFor = 100 * time.Millisecond
+
 // scanPace keeps a backup's scan from crowding out those who write meanwhile.
 // On a database in which nothing is committed, the scan does not rest. Originals
 // in hand are not paced: they cost no reading, and RAM until they are gone.
 type scanPace struct {
 	newest block.LSN // when the scan last read
+	active time.Time // when it was last seen that this had moved
 	owed   time.Duration
 }
 
 // read tells that the scan has kept the disk busy; newest is the store's newest
 // commit.
 func (p *scanPace) read(took time.Duration, newest block.LSN) {
+	now := time.Now()
 	if newest != p.newest {
-		p.newest = newest
+		p.newest, p.active = newest, now
+	}
+	if now.Sub(p.active) < activeFor {
 		p.owed = min(p.owed+restShare*took, restMax)
 	}
 }

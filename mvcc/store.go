@@ -88,7 +88,6 @@ func (s *Store) lastCommitTime() time.Time { return time.Unix(0, s.lastCommit.Lo
 // pressCleaner asks for a round when the log or the dirty frames are half way
 // to their limits. The writer calls it.
 func (s *Store) pressCleaner(logged int64) {
-	s.lastCommit.Store(s.lastTime.UnixNano())
 	s.logged += logged
 	if s.logged > s.logPress() || s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
 		s.logged = 0

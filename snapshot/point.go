@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,7 @@ type Point struct {
 	horizon bool
 	readers readerList
 	born    *interval
-	dead    []*sublist // originals that this point is the newest to want
+	dead    []*sublist // originals that this point is the newest to want, by birth
 	broken  atomic.Pointer[BrokenError]
 	ended   bool
 
@@ -190,26 +191,30 @@ func (s *Set) endPoint(p *Point) (free []*sublist) {
 
 // adopt puts sub among the sublists of p.
 func (p *Point) adopt(sub *sublist, born *interval) {
-	for _, have := range p.dead {
-		if have.born.find() == born {
-			have.merge(sub)
-			return
-		}
+	at, found := p.find(born)
+	if found {
+		p.dead[at].merge(sub)
+		return
 	}
 	sub.born = born
-	p.dead = append(p.dead, sub)
+	p.dead = slices.Insert(p.dead, at, sub)
 }
 
 // list is p's sublist for the births in an interval.
 func (p *Point) list(born *interval) *sublist {
-	for i := len(p.dead) - 1; i >= 0; i-- {
-		if p.dead[i].born.find() == born {
-			return p.dead[i]
-		}
+	at, found := p.find(born)
+	if !found {
+		p.dead = slices.Insert(p.dead, at, &sublist{born: born})
 	}
-	sub := &sublist{born: born}
-	p.dead = append(p.dead, sub)
-	return sub
+	return p.dead[at]
+}
+
+// find is the place of the sublist for the births in an interval, which owns
+// itself.
+func (p *Point) find(born *interval) (at int, found bool) {
+	return slices.BinarySearchFunc(p.dead, born.point.lsn, func(sub *sublist, lsn block.LSN) int {
+		return cmp.Compare(sub.born.find().point.lsn, lsn)
+	})
 }
 
 // exclusive is how many bytes would come free if p ended.
@@ -225,13 +230,7 @@ func (p *Point) exclusive() (n int64) {
 // search is the index of the first point with an LSN of at least lsn.
 func (s *Set) search(lsn block.LSN) int {
 	at, _ := slices.BinarySearchFunc(s.points, lsn, func(p *Point, lsn block.LSN) int {
-		switch {
-		case p.lsn < lsn:
-			return -1
-		case p.lsn > lsn:
-			return 1
-		}
-		return 0
+		return cmp.Compare(p.lsn, lsn)
 	})
 	return at
 }
