@@ -8,10 +8,10 @@ import (
 )
 
 // restShare is how long a scan rests for the time that it kept the disk busy:
-// four fifths of the time belong to the others. Measured with writers who read
+// three quarters of the time belong to the others. Measured with writers who read
 // what they change from the same disk: at half of it a single one fell to half
 // of its speed.
-const restShare = 4
+const restShare = 3
 
 // A scan rests when it owes restMin, so that it sleeps properly, and never owes
 // more than restMax, for which closing the backup may have to wait.
