@@ -161,6 +161,14 @@ func (c *cleaner) round() error {
 	if err := c.clean(upTo); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	// Where a commit is swept before it is durable, a block that it freed was no
+	// longer found dirty: the free has to be in the log behind the new redo start
+	// before the change that it covers up is passed (R9).
+	if s.opts.Durability != DurableCommit {
+		if err := s.log.Sync(s.log.End()); err != nil {
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+	}
 	if err := s.recordCheckpoint(upTo + 1); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}

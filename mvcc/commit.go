@@ -31,8 +31,8 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 	}
 	lsn, err := t.logAndPublish()
 	t.finish()
-	if err != nil {
-		return 0, err
+	if err != nil { // what the transaction saw has to be durable all the same (R3)
+		return 0, errors.Join(err, s.awaitDurable(t.base))
 	}
 	return lsn, s.awaitCommitted(lsn)
 }

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/spillwaydb/spillway/block"
@@ -29,11 +30,11 @@ func (t *WriteTx) encode(w *redoWriter, lsn block.LSN) error {
 	}
 	for ids := t.freed; len(ids) > 0; {
 		n := min(len(ids), 1<<14)
-		w.free(ids[:n])
-		ids = ids[n:]
-		if err := t.flushRedo(w, lsn, 0); err != nil {
+		if err := t.flushRedo(w, lsn, 1+(n+1)*binary.MaxVarintLen64); err != nil {
 			return err
 		}
+		w.free(ids[:n])
+		ids = ids[n:]
 	}
 	return nil
 }

@@ -96,6 +96,9 @@ func (s *Store) getSlow(id block.ID, w view) (Block, error) {
 			continue
 		}
 		if frame, err = s.load(l, v, id, frame); err != nil {
+			if broken := w.check(); broken != nil { // so its place may have been overwritten (L10)
+				err = broken
+			}
 			return Block{}, err
 		}
 	}

@@ -99,11 +99,11 @@ func (s *Store) logLimit() (int64, error) {
 	return limit, nil
 }
 
-func (s *Store) onDurable(v block.LSN) {
-	if s.opts.Durability == DurableCommit {
-		s.advance(v)
-	}
-}
+// onDurable is called by the log before anyone is told that v is durable. In the
+// weaker modes readers may see more already, but whoever has waited for a sync
+// relies on every mode having swept what it covers: the cleaner would else end a
+// head behind which a version is pending (R1).
+func (s *Store) onDurable(v block.LSN) { s.advance(v) }
 
 // repairTorn puts second copies over blocks whose checksum is bad: only copies
 // written since the checkpoint in force, whose in-place write may have been torn.

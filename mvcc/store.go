@@ -157,6 +157,9 @@ func (s *Store) Close() error {
 	}
 	s.writer.Lock() // a write transaction that does not end keeps Close waiting
 	defer s.writer.Unlock()
+	if s.opts.Durability != DurableCommit {
+		s.advance(s.newestLSN()) // waits for a sweep that a commit still has under way
+	}
 	close(s.quit)
 	s.background.Wait()
 	s.cleaner.stop()
