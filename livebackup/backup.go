@@ -63,17 +63,30 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 	}
 	switch {
 	case !o.Compression.valid():
-		return o, fmt.Errorf("compression %q is unknown", o.Compression)
+		return o, optionError("compression %q is unknown", o.Compression)
 	case o.Workers < 1 || o.Workers > 64:
-		return o, errors.New("workers must be 1 to 64")
+		return o, optionError("workers must be 1 to 64")
 	case o.BytesPerSecond < 0:
-		return o, errors.New("bytes per second must not be negative")
+		return o, optionError("bytes per second must not be negative")
 	case o.ObjectBytes < 1 || o.ObjectBytes > objectBytesMax-2*groupBytesMax:
-		return o, errors.New("object bytes must be 1 to about 1 GiB")
+		return o, optionError("object bytes must be 1 to about 1 GiB")
 	case o.GroupBytes < 0 || o.GroupBytes > groupBytesMax:
-		return o, errors.New("group bytes must be at most 4 MiB")
+		return o, optionError("group bytes must be at most 4 MiB")
 	}
-	return o, errors.Join(checkText("owner", o.Owner), checkText("label", o.Label))
+	if err := errors.Join(checkText("owner", o.Owner), checkText("label", o.Label)); err != nil {
+		return o, optionError("%w", err)
+	}
+	return o, nil
+}
+
+// Validate returns ErrOptions, with the reason, for what Backup would refuse.
+func (o BackupOptions) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
+func optionError(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrOptions, fmt.Errorf(format, args...))
 }
 
 // Backup makes a full backup of src in repo. When it returns nil the backup is
@@ -152,6 +165,9 @@ func (r *Repository) heads(ctx context.Context) (map[block.TimelineID]block.LSN,
 	}
 	heads := make(map[block.TimelineID]block.LSN)
 	for _, e := range list {
+		if e.Unreadable != nil {
+			return nil, fmt.Errorf("whether the repository is ahead cannot be told: %v: %w", e.ID, e.Unreadable)
+		}
 		m := e.Manifest
 		heads[m.Timeline] = max(heads[m.Timeline], m.EndLSN)
 	}
@@ -163,7 +179,7 @@ func (r *Repository) heads(ctx context.Context) (map[block.TimelineID]block.LSN,
 // runs beside this one and is younger does not count.
 func checkHead(heads map[block.TimelineID]block.LSN, i mvcc.BackupInfo) error {
 	if head := heads[i.Timeline]; head > i.LSN {
-		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v; restore it, or fork its timeline",
+		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v; restore the newest backup, or begin another repository",
 			ErrRepositoryAhead, head, i.Timeline, i.LSN)
 	}
 	return nil

@@ -30,6 +30,8 @@ var (
 
 // Errors of making a backup.
 var (
+	// ErrOptions: an option has a value that makes no sense.
+	ErrOptions = errors.New("invalid backup options")
 	// ErrRepositoryWrite: an object could not be written, made durable or
 	// published. The repository is as it was; the cause is wrapped.
 	ErrRepositoryWrite = errors.New("cannot write to repository")
@@ -53,6 +55,9 @@ var (
 	ErrTargetIsDatabase = errors.New("restore target is a database or lies inside one")
 	// ErrTargetIsRepository: the target is a repository, or lies inside one.
 	ErrTargetIsRepository = errors.New("restore target is a repository or lies inside one")
+	// ErrTargetMountPoint: the target is where another file system is mounted.
+	// What is built beside it cannot be renamed to it: name a directory in it.
+	ErrTargetMountPoint = errors.New("restore target is a mount point: restore to a directory inside it")
 	// ErrTargetFull: the file system of the target has too little space.
 	ErrTargetFull = errors.New("too little space for the restore")
 	// ErrRestoreRunning: another restore to the same target is at work.

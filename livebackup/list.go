@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+
+	"github.com/spillwaydb/spillway/block"
 )
 
 // State is what a list says about a backup.
@@ -18,19 +20,26 @@ const (
 	StateComplete State = "complete" // published whole; not read back since
 	StateProven   State = "proven"   // read back whole by Verify; see Entry.Proof
 	StateDamaged  State = "damaged"  // cannot be restored; see Entry.Damage
+
+	// StateUnreadable says that the manifest could not be read, by whoever asked
+	// and now; see Entry.Unreadable. Nothing is known of the backup.
+	StateUnreadable State = "unreadable"
 )
 
 // Entry is a backup in a list.
 type Entry struct {
-	ID       BackupID
-	Manifest Manifest // zero if the manifest itself is damaged
-	Damage   error    // why the backup cannot be restored, as far as known without reading it all
-	Proof    *Proof   // what the last Verify found; nil if there was none
+	ID         BackupID
+	Manifest   Manifest // zero if the manifest itself is damaged, or was not read
+	Damage     error    // why the backup cannot be restored, as far as known without reading it all
+	Unreadable error    // why the manifest could not be read: rights, the medium, a newer format
+	Proof      *Proof   // what the last Verify found; nil if there was none
 }
 
 // State sums the entry up.
 func (e *Entry) State() State {
 	switch {
+	case e.Unreadable != nil:
+		return StateUnreadable
 	case e.Damage != nil:
 		return StateDamaged
 	case e.Proof != nil:
@@ -113,8 +122,12 @@ func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry,
 	if ctx.Err() != nil {
 		return e, context.Cause(ctx)
 	}
-	if err != nil {
+	if errors.Is(err, block.ErrCorrupt) {
 		e.Damage = err
+		return e, nil
+	}
+	if err != nil {
+		e.Unreadable = err
 		return e, nil
 	}
 	e.Manifest = m
@@ -173,6 +186,9 @@ func (r *Repository) find(ctx context.Context, id BackupID) (Manifest, Digest, e
 		}
 		id = c.published[len(c.published)-1]
 		e, err := r.entry(ctx, c, id)
+		if err == nil && e.Unreadable != nil {
+			err = fmt.Errorf("%v: %w", id, e.Unreadable)
+		}
 		if err == nil && e.Damage != nil {
 			err = fmt.Errorf("%v: %w: %w", id, ErrBackupDamaged, e.Damage)
 		}

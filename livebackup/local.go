@@ -168,10 +168,15 @@ func (l *localObjects) lockClaim(f vfs.File, name string, note []byte) error {
 	} else if err != nil {
 		return err
 	}
-	if _, err := l.fs.Lstat(l.path(name)); err != nil {
-		return err // the one before us has removed it
+	// The one before us may have removed it, and the one after us made another.
+	err := proveName(l.fs, l.path(name), f)
+	if errors.Is(err, errLostName) {
+		return fmt.Errorf("%w: %w", ErrClaimed, err)
 	}
-	if _, err := f.WriteAt(note, 0); err != nil {
+	if err == nil {
+		_, err = f.WriteAt(note, 0)
+	}
+	if err != nil {
 		l.fs.Remove(l.path(name)) // ours; the first error is the one to tell
 		return err
 	}

@@ -21,7 +21,7 @@ func (p *pacer) wait(ctx context.Context, n int) (int, error) {
 	if p.rate <= 0 {
 		return n, context.Cause(ctx)
 	}
-	n = min(n, max(1, int(p.rate*int64(paceStep)/int64(time.Second))))
+	n = int(min(int64(n), max(1, p.rate/int64(time.Second/paceStep))))
 	if err := sleepUntil(ctx, p.due); err != nil {
 		return 0, err
 	}

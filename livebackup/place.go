@@ -3,6 +3,7 @@ package livebackup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -95,6 +96,9 @@ func (p place) checkEmpty() error {
 	if !info.IsDir() {
 		return fmt.Errorf("%w: it is no directory", ErrTargetNotEmpty)
 	}
+	if parent, err := p.fs.Lstat(p.parent); err != nil || onOtherDevice(info, parent) {
+		return errors.Join(ErrTargetMountPoint, err)
+	}
 	entries, err := p.fs.ReadDir(p.target)
 	if err == nil && len(entries) > 0 {
 		err = fmt.Errorf("%w: it holds %s", ErrTargetNotEmpty, entries[0].Name())
@@ -177,7 +181,9 @@ func lockPlace(fsys vfs.FS, p place) (*placeLock, error) {
 		err = ErrRestoreRunning
 	}
 	if err == nil {
-		err = proveName(fsys, name, f)
+		if err = proveName(fsys, name, f); errors.Is(err, errLostName) {
+			err = fmt.Errorf("%w: %w", ErrRestoreRunning, err)
+		}
 	}
 	if err != nil {
 		f.Close()
@@ -185,6 +191,10 @@ func lockPlace(fsys vfs.FS, p place) (*placeLock, error) {
 	}
 	return &placeLock{fs: fsys, name: name, f: f}, nil
 }
+
+// errLostName says that a file that was just locked has lost its name: who held
+// the lock before has removed it.
+var errLostName = errors.New("the one before has just ended")
 
 // proveName proves that name leads to the file f.
 func proveName(fsys vfs.FS, name string, f vfs.File) error {
@@ -194,17 +204,18 @@ func proveName(fsys vfs.FS, name string, f vfs.File) error {
 	}
 	again, err := fsys.OpenFile(name, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ErrRestoreRunning
+		return errLostName
 	}
 	if err != nil {
 		return err
 	}
 	defer again.Close()
 	var back RepositoryID
-	if err := readFull(again, back[:], 0); err != nil || back != id {
-		return fmt.Errorf("%w (it has just ended)", ErrRestoreRunning)
+	err = readFull(again, back[:], 0)
+	if err == nil && back != id || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errLostName
 	}
-	return nil
+	return err
 }
 
 // release lets go. Removing an open file fails on some systems; closing first

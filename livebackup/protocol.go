@@ -271,6 +271,8 @@ var wireCodes = []struct {
 	code string
 	err  error
 }{
+	{"snapshot_broken", mvcc.ErrBroken},
+	{"too_many_backups", mvcc.ErrTooManyBackups},
 	{"lease_expired", ErrLeaseExpired},
 	{"server_closed", ErrServerClosed},
 	{"busy", ErrBusy},

@@ -20,6 +20,7 @@ type Repository struct {
 	id      RepositoryID
 	dir     string // "" if it is not a local directory
 	fs      vfs.FS
+	made    bool
 }
 
 // RepositoryOptions of OpenRepository.
@@ -69,13 +70,20 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (*Repo
 
 // makeDir makes a private directory if it is missing, durably.
 func makeDir(fsys vfs.FS, dir string) error {
-	if err := fsys.Mkdir(dir, dirMode); errors.Is(err, fs.ErrExist) {
-		return nil
-	} else if err != nil {
+	err := fsys.Mkdir(dir, dirMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return fsys.SyncDir(filepath.Dir(filepath.Clean(dir)))
+	synced := fsys.SyncDir(filepath.Dir(filepath.Clean(dir)))
+	if err != nil {
+		return nil // one who made it may have died before this; it need not be ours to sync
+	}
+	return synced
 }
+
+// Made reports whether OpenRepository found nothing and made the repository: to
+// whoever expected one, a sign of a mistyped path or of a disk that is not mounted.
+func (r *Repository) Made() bool { return r.made }
 
 // ID is the repository's own name, drawn when it was made.
 func (r *Repository) ID() RepositoryID { return r.id }
@@ -91,9 +99,11 @@ func (r *Repository) open(ctx context.Context, create bool) error {
 	if err := r.checkVacant(); err != nil {
 		return err
 	}
-	if err := r.writeHeader(ctx); err != nil && !errors.Is(err, ErrObjectExists) {
+	err = r.writeHeader(ctx)
+	if err != nil && !errors.Is(err, ErrObjectExists) {
 		return err
 	}
+	r.made = err == nil
 	return r.readHeader(ctx) // ours, or that of one who was faster
 }
 

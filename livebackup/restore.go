@@ -77,8 +77,8 @@ func (r *restore) prepare(target string) (err error) {
 	if err != nil {
 		return fmt.Errorf("look for space: %w", err)
 	}
-	if free < r.manifest.RawBytes {
-		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, r.manifest.RawBytes, free)
+	if need := int64(r.manifest.HighWater) * int64(r.manifest.BlockSize); free < need {
+		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, need, free)
 	}
 	return nil
 }
@@ -100,6 +100,9 @@ func (r *restore) run(ctx context.Context) error {
 	err = r.build(ctx, building)
 	if err == nil {
 		err = r.swap(building)
+	}
+	if noSpace(err) {
+		err = fmt.Errorf("%w: %w", ErrTargetFull, err)
 	}
 	if err != nil {
 		err = errors.Join(err, removeTree(r.o.FS, building))

@@ -25,7 +25,7 @@ type ServeOptions struct {
 	// MaxConns is how many clients may be connected; 0: 16.
 	MaxConns int
 	// BatchBytes is how much is handed out at a time; 0: 1 MiB, 4 MiB at most.
-	// A backup takes that much memory here.
+	// A backup takes twice that much memory here.
 	BatchBytes int
 	Dir        string       // of the socket; "": the database's
 	Logger     *slog.Logger // nil: nothing is logged

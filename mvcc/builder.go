@@ -37,8 +37,11 @@ func NewBuilder(fsys vfs.FS, dir string, info BackupInfo) (*Builder, error) {
 		return nil, fmt.Errorf("build: %w", err)
 	}
 	p, err := NewProver(f.Name(), info)
+	if err == nil { // free blocks, too: their space counts as reserved (R7)
+		err = f.Allocate(0, p.geo.offset(info.HighWater))
+	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, fmt.Errorf("build: %w", errors.Join(err, f.Close()))
 	}
 	return &Builder{Prover: p, fs: fsys, dir: dir, file: f}, nil
 }
@@ -78,15 +81,6 @@ func (b *Builder) publish() error {
 		timeline: block.NewTimelineID(), parent: b.info.Timeline, forkLSN: b.info.LSN,
 		sequence: 1, redo: b.info.LSN + 1, durable: b.info.LSN, durableTime: b.info.Time,
 		mapFloor: b.info.LSN, created: now,
-	}
-	size, err := b.file.Size()
-	if err != nil {
-		return err
-	}
-	if want := b.geo.offset(b.info.HighWater); size < want {
-		if err := b.file.Truncate(want); err != nil {
-			return err
-		}
 	}
 	if err := makeFiles(b.dir, b.fs, sb, b.info.LSN); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
 )
@@ -19,10 +21,12 @@ if it does not exist. Each database has a repository of its own.
 
 If a process has the database open and serves it, the backup is live: that
 process goes on reading and writing, and the backup is exactly the state at one
-commit. If no process has it open, this command opens it.
+commit. If no process has it open, this command opens it, and none can until it
+is done.
 
 The backup appears in the repository when it is whole and durable. If anything
-goes wrong, or on Ctrl-C, what was written is removed again.`
+goes wrong before, or on Ctrl-C, what was written is removed again. With
+--verify the backup stays in the repository whatever reading it back finds.`
 
 const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
   livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --verify
@@ -89,6 +93,13 @@ func mustComplete(c *cobra.Command, flag string, values []string) {
 }
 
 func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
+	o := livebackup.BackupOptions{
+		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
+		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
+	}
+	if err := o.Validate(); err != nil {
+		return err
+	}
 	db, err := f.database.reach(ctx)
 	if err != nil {
 		return err
@@ -99,17 +110,20 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 		return err
 	}
 	a.note("database: %s", db.how())
+	if repo.Made() {
+		a.note("repository: there was none at %s; made one", f.repo)
+	}
 	p := a.progress("backup")
-	res, err := livebackup.Backup(ctx, db, repo, livebackup.BackupOptions{
-		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
-		Workers: f.workers, BytesPerSecond: int64(f.rate), Progress: p.report,
-		FullSpeed: f.fullSpeed,
-	})
+	o.Progress = p.report
+	res, err := livebackup.Backup(ctx, db, repo, o)
 	p.end()
 	if err != nil {
 		return err
 	}
-	out := backupResult{backupJSON: manifestJSON(res.Manifest), Live: db.served, BufferBytes: res.BufferBytes, Swept: res.Swept}
+	out := backupResult{
+		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),
+		BufferBytes: res.BufferBytes, Swept: res.Swept,
+	}
 	if f.verify {
 		return a.verifyTaken(ctx, repo, out)
 	}
@@ -121,11 +135,16 @@ func (a *app) verifyTaken(ctx context.Context, repo *livebackup.Repository, out 
 	p := a.progress("verify")
 	proof, err := livebackup.Verify(ctx, repo, out.ID, livebackup.VerifyOptions{Progress: p.report})
 	p.end()
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		out.State, out.Proof = livebackup.StateProven, &proof
+	case errors.Is(err, block.ErrCorrupt):
+		out.State, out.Damage = livebackup.StateDamaged, err.Error()
 	}
-	out.State, out.Proof = livebackup.StateProven, &proof
-	return a.print(out, out.text)
+	if printErr := a.print(out, out.text); err == nil || printErr != nil {
+		return errors.Join(err, printErr)
+	}
+	return &damageError{fmt.Errorf("the backup was taken, but reading it back failed: %w", err)}
 }
 
 // owner is who takes the backup, as the database's status shows it.
@@ -141,11 +160,12 @@ func owner() string {
 // backupJSON is a backup as programs read it.
 type backupJSON struct {
 	livebackup.Manifest
-	Database string            `json:"database"`
-	Timeline string            `json:"timeline"`
-	State    livebackup.State  `json:"state"`
-	Damage   string            `json:"damage,omitempty"`
-	Proof    *livebackup.Proof `json:"proof,omitempty"`
+	Database   string            `json:"database"`
+	Timeline   string            `json:"timeline"`
+	State      livebackup.State  `json:"state"`
+	Damage     string            `json:"damage,omitempty"`
+	Unreadable string            `json:"unreadable,omitempty"`
+	Proof      *livebackup.Proof `json:"proof,omitempty"`
 }
 
 func manifestJSON(m livebackup.Manifest) backupJSON {
@@ -155,9 +175,10 @@ func manifestJSON(m livebackup.Manifest) backupJSON {
 // backupResult is what the backup command prints.
 type backupResult struct {
 	backupJSON
-	Live        bool  `json:"live"`
-	BufferBytes int64 `json:"buffer_bytes"` // memory that the backup itself took
-	Swept       int   `json:"swept"`        // objects of dead backups that were removed
+	Live           bool  `json:"live"`
+	MadeRepository bool  `json:"made_repository"` // there was none
+	BufferBytes    int64 `json:"buffer_bytes"`    // memory that the backup's own buffers took
+	Swept          int   `json:"swept"`           // objects of dead backups that were removed
 }
 
 func (r backupResult) text(w io.Writer) {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,14 +43,37 @@ func require(c *cobra.Command, flag string) {
 type database struct {
 	livebackup.Source
 	served bool
-	own    *kv.DB // nil if served
+	own    io.Closer // nil if served
 }
+
+// servedWithin is how long a process that has just opened the database is given
+// to serve it: opening may take recovery.
+const servedWithin = 2 * time.Second
 
 // reach asks the process that has the database open, or opens it.
 func (f *databaseFlags) reach(ctx context.Context) (*database, error) {
 	if err := mustBeThere(f.dir); err != nil {
 		return nil, err
 	}
+	until := time.Now().Add(servedWithin)
+	for {
+		db, err := f.tryReach(ctx)
+		if !errors.Is(err, mvcc.ErrLocked) {
+			return db, err
+		}
+		if time.Now().After(until) {
+			return nil, fmt.Errorf("%w: another process has it open and does not serve it "+
+				"(it has to call livebackup.Serve for a backup while it runs)", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(servedWithin / 20):
+		}
+	}
+}
+
+func (f *databaseFlags) tryReach(ctx context.Context) (*database, error) {
 	client, err := livebackup.Dial(f.dir)
 	if err == nil {
 		return &database{Source: client, served: true}, nil
@@ -59,15 +84,19 @@ func (f *databaseFlags) reach(ctx context.Context) (*database, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	db, err := kv.Open(f.dir, kv.Options{Store: mvcc.Options{MaxRAM: int64(f.maxRAM)}})
-	if errors.Is(err, mvcc.ErrLocked) {
-		return nil, fmt.Errorf("%w: another process has it open and does not serve it "+
-			"(it has to call livebackup.Serve for a backup while it runs)", err)
+	o := mvcc.Options{MaxRAM: int64(f.maxRAM)}
+	db, err := kv.Open(f.dir, kv.Options{Store: o})
+	if err == nil {
+		return &database{Source: livebackup.NewSource(db.Store()), own: db}, nil
 	}
+	if !errors.Is(err, kv.ErrForeignRoot) {
+		return nil, err
+	}
+	store, err := mvcc.Open(f.dir, o) // of a program that knows blocks, not keys
 	if err != nil {
 		return nil, err
 	}
-	return &database{Source: livebackup.NewSource(db.Store()), own: db}, nil
+	return &database{Source: livebackup.NewSource(store), own: store}, nil
 }
 
 // mustBeThere refuses a directory without a database: opening would create one.

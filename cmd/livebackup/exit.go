@@ -56,7 +56,8 @@ type usageError struct{ cause error }
 func (e *usageError) Error() string { return e.cause.Error() }
 func (e *usageError) Unwrap() error { return e.cause }
 
-// damageError says that the result, which was printed, is bad news.
+// damageError says that the result, which was printed, is bad news or not all
+// that was asked for.
 type damageError struct{ cause error }
 
 func (e *damageError) Error() string { return e.cause.Error() }
@@ -102,10 +103,12 @@ var outcomes = []struct {
 	{livebackup.ErrRepositoryAhead, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrTargetNotEmpty, outcome{"target_not_empty", exitRefused}},
 	{livebackup.ErrTargetIsDatabase, outcome{"target_in_use", exitRefused}},
+	{livebackup.ErrTargetMountPoint, outcome{"target_in_use", exitRefused}},
 	{livebackup.ErrTargetIsRepository, outcome{"target_in_use", exitRefused}},
 	{livebackup.ErrPeerNotAllowed, outcome{"not_allowed", exitRefused}},
 	{fs.ErrPermission, outcome{"not_allowed", exitRefused}},
 	{mvcc.ErrOptions, outcome{"usage", exitUsage}},
+	{livebackup.ErrOptions, outcome{"usage", exitUsage}},
 	{demo.ErrOptions, outcome{"usage", exitUsage}},
 }
 
@@ -117,6 +120,10 @@ func outcomeOf(ctx context.Context, err error) outcome {
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return outcome{"usage", exitUsage}
+	}
+	var result *damageError
+	if errors.As(err, &result) && errors.Is(err, block.ErrCorrupt) {
+		return outcome{"damaged", exitDamage} // also if that could not be recorded
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.is) {

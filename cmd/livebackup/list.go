@@ -54,6 +54,9 @@ func entryJSON(e *livebackup.Entry) backupJSON {
 	if e.Damage != nil {
 		b.Damage = e.Damage.Error()
 	}
+	if e.Unreadable != nil {
+		b.Unreadable = e.Unreadable.Error()
+	}
 	return b
 }
 
@@ -72,6 +75,9 @@ func listText(w io.Writer, list []backupJSON) {
 	for _, b := range list {
 		if b.Damage != "" {
 			fmt.Fprintf(w, "%v is damaged: %s\n", b.ID, b.Damage)
+		}
+		if b.Unreadable != "" {
+			fmt.Fprintf(w, "%v cannot be read: %s\n", b.ID, b.Unreadable)
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 const restoreLong = `Builds the database of a backup in a directory that does not exist yet, or is
-empty; its parent must exist. Without --backup it takes the newest.
+empty; its parent must exist, on the same file system. Without --backup it
+takes the newest.
 
 It builds beside the target and renames when every block is proven and durable:
 there is nothing at the target, or the whole database. A restored database
@@ -27,8 +28,16 @@ func (a *app) restore() *cobra.Command {
 	var dir, target, name string
 	c := &cobra.Command{
 		Use: "restore --repo DIR --to DIR [--backup BACKUP]", Short: "Restore a backup to a new directory",
-		Long: restoreLong, Example: restoreExample, Args: cobra.NoArgs,
-		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runRestore(ctx, dir, target, name) }),
+		Long: restoreLong, Example: restoreExample, Args: cobra.MaximumNArgs(1),
+		RunE: a.command(func(ctx context.Context, args []string) error {
+			if len(args) == 1 { // as verify takes it
+				if name != "" {
+					return &usageError{fmt.Errorf("two backups: %s and %s", name, args[0])}
+				}
+				name = args[0]
+			}
+			return a.runRestore(ctx, dir, target, name)
+		}),
 	}
 	c.Flags().StringVar(&dir, "repo", "", "directory of the repository (required)")
 	c.Flags().StringVar(&target, "to", "", "directory to restore to (required)")

@@ -13,13 +13,17 @@ Levels: "ram" is what MaxRAM grants, "temporary" is where originals spill to,
 "overflow" is memory beyond MaxRAM for originals when that is full, "host" is
 the memory of the machine or the container, "log" is what recovery would read.
 
-HOLDS is what a snapshot keeps; FREES is what ending it now would give back.`
+HOLDS is what a snapshot keeps; FREES is what ending it now would give back.
+
+It asks the process that serves the database. If none does, this command opens
+the database for a moment, and no other program can open it meanwhile: do not
+poll a database that is not served.`
 
 func (a *app) status() *cobra.Command {
 	var f databaseFlags
 	c := &cobra.Command{
 		Use: "status --db DIR", Short: "Show levels, watermarks, and live snapshots with what each holds",
-		Long: statusLong, Example: "  livebackup status --db /srv/app/db\n  watch -n1 livebackup status --db /srv/app/db", Args: cobra.NoArgs,
+		Long: statusLong, Example: "  livebackup status --db /srv/app/db", Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runStatus(ctx, f) }),
 	}
 	f.add(c)

@@ -94,8 +94,8 @@ func (a *app) runVerify(ctx context.Context, dir, name string, o livebackup.Veri
 		return err
 	}
 	text := func(w io.Writer) { proofText(w, proof) }
-	if err := errors.Join(a.print(proof, text)); err != nil {
-		return err
+	if printErr := a.print(proof, text); printErr != nil {
+		return errors.Join(err, printErr)
 	}
 	if found {
 		return &damageError{err}

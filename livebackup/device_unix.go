@@ -1,0 +1,15 @@
+//go:build unix
+
+package livebackup
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// onOtherDevice reports whether a and b lie on different file systems.
+func onOtherDevice(a, b fs.FileInfo) bool {
+	sa, ok1 := a.Sys().(*syscall.Stat_t)
+	sb, ok2 := b.Sys().(*syscall.Stat_t)
+	return ok1 && ok2 && sa.Dev != sb.Dev
+}
