@@ -52,7 +52,11 @@ func (p *progress) figures() string {
 	}
 	elapsed := time.Since(p.began)
 	left := time.Duration(float64(elapsed) * float64(now.BlocksTotal-now.Blocks) / float64(now.Blocks))
-	return fmt.Sprintf("%8s %10s %7s left", human.Bytes(now.RawBytes), human.PerSecond(now.RawBytes, elapsed), human.Elapsed(left.Round(time.Second)))
+	rest := human.Elapsed(left.Round(time.Second))
+	if now.RawBytes == 0 { // a check counts blocks
+		return fmt.Sprintf("%12s blocks %7s left", human.Count(now.Blocks), rest)
+	}
+	return fmt.Sprintf("%8s %10s %7s left", human.Bytes(now.RawBytes), human.PerSecond(now.RawBytes, elapsed), rest)
 }
 
 // end takes the bar away.
