@@ -270,13 +270,14 @@ func (c *Cursor) load(by int) error {
 	defer b.Release()
 	l := &c.leaf
 	l.count = n.count()
+	l.low = n.low()
+	// First this: read from end to end, all that is looked at later is at hand.
+	l.slots = append(l.slots[:0], n[nodeHeaderSize:nodeHeaderSize+slotSize*l.count]...)
+	l.cells = append([]byte(nil), n[l.low:]...)
 	var ok bool
 	if l.begin, l.end, ok = c.inBounds(n, by); !ok {
 		return misfit(id)
 	}
-	l.low = n.low()
-	l.slots = append(l.slots[:0], n[nodeHeaderSize:nodeHeaderSize+slotSize*l.count]...)
-	l.cells = append([]byte(nil), n[l.low:]...)
 	return nil
 }
 

@@ -18,6 +18,7 @@ type DB struct {
 	payload int
 	batch   batcher
 	names   names
+	root    atomic.Pointer[rootCopy]
 	closed  atomic.Bool
 
 	// w belongs to the write transaction, of which the store allows one.
@@ -106,6 +107,9 @@ func (db *DB) begin(tx *Tx, writable bool) (err error) {
 		return withCleanup(err, tx.rollback())
 	}
 	tx.tree.rootFields = tx.began
+	if !writable {
+		tx.tree.top = db.top(tx)
+	}
 	tx.top.init(tx, 0, nil)
 	return nil
 }

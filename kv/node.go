@@ -183,6 +183,15 @@ func (n node) route(key []byte) (slot int, ok bool) {
 	return slot, ok
 }
 
+// childFor returns the block of the child that key belongs to.
+func (n node) childFor(key []byte) (id block.ID, ok bool) {
+	slot, ok := n.route(key)
+	if ok {
+		id, _, ok = n.child(slot)
+	}
+	return id, ok
+}
+
 // child returns the block of child i and whether there may be cells below it
 // that are not kindInline.
 func (n node) child(i int) (id block.ID, special, ok bool) {

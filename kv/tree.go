@@ -15,7 +15,9 @@ type tree struct {
 	rootFields
 	read    *mvcc.ReadTx // one of these two
 	write   *mvcc.WriteTx
-	payload int // bytes of a block's payload
+	payload int  // bytes of a block's payload
+	top     node // a copy of the root, or nil; of a read transaction
+	parent  parentCopy
 
 	// changes counts what was done to the tree: who remembers a place in it
 	// must search again when the number is another one.
@@ -142,21 +144,25 @@ func childOf(n node, id block.ID, i int) (child block.ID, special bool, err erro
 
 // leafOf pins the leaf where key is, or would be. The tree is not empty.
 func (t *tree) leafOf(key []byte) (mvcc.Block, node, error) {
-	id := t.root
-	for level := t.height - 1; ; level-- {
+	id, level := t.root, t.height-1
+	if t.top != nil {
+		child, ok := t.top.childFor(key)
+		if !ok {
+			return mvcc.Block{}, nil, misfit(id)
+		}
+		id, level = child, level-1
+	}
+	for ; ; level-- {
 		b, n, err := t.fetch(id, level)
 		if err != nil || level == 0 {
 			return b, n, err
 		}
-		slot, ok := n.route(key)
-		if ok {
-			id, _, ok = n.child(slot)
-		}
-		at := b.ID()
+		child, ok := n.childFor(key)
 		b.Release()
 		if !ok {
-			return mvcc.Block{}, nil, misfit(at)
+			return mvcc.Block{}, nil, misfit(id)
 		}
+		id = child
 	}
 }
 
@@ -232,11 +238,17 @@ func (t *tree) seek(tr *trail, key []byte) (b mvcc.Block, n node, found bool, er
 // turn leads tr to the leaf beside its own: by = 1 the next, -1 the one before.
 // It reports false at the end of the tree.
 func (t *tree) turn(tr trail, by int) (bool, error) {
+	if t.parent.turn(tr, by) {
+		return true, nil
+	}
 	for level := 1; level < len(tr); level++ {
 		s := &tr[level]
 		b, n, err := t.fetch(s.id, level)
 		if err != nil {
 			return false, err
+		}
+		if level == 1 && t.read != nil {
+			t.parent.see(s.id, n)
 		}
 		if next := s.slot + by; next >= 0 && next < n.count() {
 			s.slot = next
