@@ -107,23 +107,37 @@ func (s *Store) onDurable(v block.LSN) { s.advance(v) }
 
 // repairTorn puts second copies over blocks whose checksum is bad: only copies
 // written since the checkpoint in force, whose in-place write may have been torn.
+//
+// A block that is the same as its copy is written again, too: if it was the sync
+// that failed, the system may show what is not on the medium, and the copy would
+// be overwritten before the block is.
 func (s *Store) repairTorn() error {
-	repaired := 0
+	repaired, again := 0, 0
 	now := make([]byte, s.geo.size)
 	err := s.second.each(s.sequence(), s.data.seed, func(id block.ID, image []byte) error {
-		if _, err := s.data.read(id, now); err == nil || !errors.Is(err, block.ErrCorrupt) {
+		t, err := s.data.read(id, now)
+		if err != nil && !errors.Is(err, block.ErrCorrupt) {
 			return nil
 		}
-		repaired++
+		if err == nil {
+			if second, _ := block.Verify(image, id, s.data.seed); second.LSN != t.LSN {
+				return nil
+			}
+			again++
+		} else {
+			repaired++
+		}
 		if _, err := s.data.file.WriteAt(image, s.geo.offset(id)); err != nil {
 			return fmt.Errorf("repair block %v: %w", id, err)
 		}
 		return nil
 	})
-	if err != nil || repaired == 0 {
+	if err != nil || repaired+again == 0 {
 		return err
 	}
-	s.log2.Info("torn blocks repaired from second copies", "blocks", repaired)
+	if repaired > 0 {
+		s.log2.Info("torn blocks repaired from second copies", "blocks", repaired)
+	}
 	if err := s.data.file.Sync(); err != nil {
 		return fmt.Errorf("repair: %w", err)
 	}
