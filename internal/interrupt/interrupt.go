@@ -1,6 +1,6 @@
 // Package interrupt turns the first interrupt or termination signal into the end
 // of a context, so that what is half done can be cleaned up, and lets the second
-// one kill, as it does elsewhere.
+// one kill, as it does elsewhere: but not the echo of the first.
 //
 //	ctx, release := interrupt.Context(ctx, func() { fmt.Fprintln(os.Stderr, "stopping") })
 //	defer release()
@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // Error is the cause of a context that a signal ended.
@@ -33,25 +34,36 @@ func (e *Error) ExitCode() int {
 	return 128 + int(syscall.SIGINT)
 }
 
+// echo is how long after the first signal another one is taken for the same: some
+// who stop a program signal it and then its whole group.
+const echo = 300 * time.Millisecond
+
 // Context returns a context that the first interrupt or termination signal ends,
-// after told was called. release gives the signals back.
+// after told was called. release, to be called once, gives the signals back.
 func Context(ctx context.Context, told func()) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
+	released, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
+		defer signal.Stop(signals)
 		select {
 		case s := <-signals:
-			signal.Stop(signals)
 			told()
 			cancel(&Error{s})
 		case <-ctx.Done():
+			return
+		}
+		t := time.NewTimer(echo)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-released:
 		}
 	}()
 	return ctx, func() {
-		signal.Stop(signals)
+		close(released)
 		cancel(context.Canceled)
 		<-done
 	}
