@@ -189,7 +189,7 @@ func (r backupResult) text(w io.Writer) {
 	fmt.Fprintf(w, "  a writer could wait %s when it started; %s kept,\n  %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
 		human.Plural(m.Cost.OriginalsMade, "original"), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
 	if r.Swept > 0 {
-		fmt.Fprintf(w, "  removed %d objects that a dead backup had left\n", r.Swept)
+		fmt.Fprintf(w, "  removed %s that a dead backup had left\n", human.Plural(r.Swept, "object"))
 	}
 	if r.Proof != nil {
 		fmt.Fprintf(w, "  read back and proven: %s blocks in %s\n", human.Count(r.Proof.Blocks), human.Elapsed(r.Proof.Duration))
