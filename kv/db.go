@@ -107,9 +107,6 @@ func (db *DB) begin(tx *Tx, writable bool) (err error) {
 		return withCleanup(err, tx.rollback())
 	}
 	tx.tree.rootFields = tx.began
-	if !writable {
-		tx.tree.top = db.top(tx)
-	}
 	tx.top.init(tx, 0, nil)
 	return nil
 }
@@ -129,6 +126,7 @@ func (db *DB) View(fn func(*Tx) error) error {
 	}
 	tx.managed = true
 	defer tx.rollback() // also if fn panics
+	tx.tree.top = db.top(tx)
 	return fn(tx)
 }
 

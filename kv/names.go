@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"maps"
 	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/block"
@@ -16,17 +17,19 @@ import (
 // Snapshots below it search, and write transactions, which see their own
 // changes.
 type names struct {
-	changed atomic.Uint64                          // block.LSN
-	known   atomic.Pointer[map[string]knownBucket] // by composite key; never changed
+	changed atomic.Uint64 // block.LSN
+	known   atomic.Pointer[bucketNumbers]
 }
 
-// knownBucket is a bucket's number as it was found at an LSN.
-type knownBucket struct {
-	number uint64
-	lsn    block.LSN
+// bucketNumbers are buckets that were found while changed had that value, by
+// composite key. Never changed.
+type bucketNumbers struct {
+	changed block.LSN
+	numbers map[string]uint64
 }
 
-// namesMax bounds what is remembered.
+// namesMax bounds what is remembered. The first that are found stay: to make
+// room again and again would cost more than it saves.
 const namesMax = 32
 
 // change says that the commit lsn, which is about to be made, creates or deletes
@@ -35,30 +38,31 @@ func (n *names) change(lsn block.LSN) { n.changed.Store(uint64(lsn)) }
 
 // find returns the number of a bucket in a snapshot at lsn, if it is known.
 func (n *names) find(key []byte, lsn block.LSN) (number uint64, ok bool) {
+	changed := block.LSN(n.changed.Load())
 	known := n.known.Load()
-	if known == nil {
+	if known == nil || known.changed != changed || lsn < changed {
 		return 0, false
 	}
-	k, ok := (*known)[string(key)]
-	changed := block.LSN(n.changed.Load())
-	return k.number, ok && k.lsn >= changed && lsn >= changed
+	number, ok = known.numbers[string(key)]
+	return number, ok
 }
 
 // learn remembers a bucket that was found in a snapshot at lsn. One that is lost
 // to a race is learned the next time.
-func (n *names) learn(key []byte, k knownBucket) {
-	if k.lsn < block.LSN(n.changed.Load()) {
+func (n *names) learn(key []byte, number uint64, lsn block.LSN) {
+	changed := block.LSN(n.changed.Load())
+	if lsn < changed {
 		return
 	}
 	old := n.known.Load()
-	all := make(map[string]knownBucket)
-	if old != nil && len(*old) < namesMax {
-		for key, k := range *old {
-			all[key] = k
+	next := &bucketNumbers{changed, map[string]uint64{string(key): number}}
+	if old != nil && old.changed == changed {
+		if len(old.numbers) >= namesMax {
+			return
 		}
+		maps.Copy(next.numbers, old.numbers)
 	}
-	all[string(key)] = k
-	n.known.CompareAndSwap(old, &all)
+	n.known.CompareAndSwap(old, next)
 }
 
 func (tx *Tx) knownBucket(key []byte) (number uint64, ok bool) {
@@ -70,6 +74,6 @@ func (tx *Tx) knownBucket(key []byte) (number uint64, ok bool) {
 
 func (tx *Tx) learnBucket(key []byte, number uint64) {
 	if tx.tree.write == nil {
-		tx.db.names.learn(key, knownBucket{number, tx.base})
+		tx.db.names.learn(key, number, tx.base)
 	}
 }

@@ -8,7 +8,8 @@ import (
 
 // rootCopy is the tree's topmost node as of a commit, when two read transactions
 // in a row saw that commit: on a database that is mostly read, all of them begin
-// at that node, and would take turns in pinning it.
+// at that node, and would take turns in pinning it. Only for View: a transaction
+// that Begin returned may stay open, and many of them would keep as many copies.
 type rootCopy struct {
 	lsn  block.LSN
 	node node // nil: only one transaction has seen the commit yet

@@ -20,10 +20,7 @@ const (
 func (c Compression) valid() bool { return c == CompressionNone || c == CompressionFastest }
 
 // encoder compresses groups. Not safe for concurrent use.
-type encoder struct {
-	z   *zstd.Encoder // nil for CompressionNone
-	out bytes.Buffer  // over the memory that encode was given
-}
+type encoder struct{ z *zstd.Encoder } // z is nil for CompressionNone
 
 // sliceBytes is how much is compressed before others get their turn on this
 // processor: a fraction of a millisecond. A writer that returns from each of its
@@ -68,8 +65,8 @@ func (e *encoder) encode(raw, out []byte) ([]byte, codec) {
 	if e.z == nil {
 		return raw, codecNone
 	}
-	e.out = *bytes.NewBuffer(out[:0])
-	e.z.ResetContentSize(&e.out, int64(len(raw)))
+	packed := bytes.NewBuffer(out[:0])
+	e.z.ResetContentSize(packed, int64(len(raw)))
 	for rest := raw; len(rest) > 0; runtime.Gosched() {
 		n := min(len(rest), sliceBytes)
 		if _, err := e.z.Write(rest[:n]); err != nil {
@@ -77,10 +74,10 @@ func (e *encoder) encode(raw, out []byte) ([]byte, codec) {
 		}
 		rest = rest[n:]
 	}
-	if err := e.z.Close(); err != nil || e.out.Len() >= len(raw) {
+	if err := e.z.Close(); err != nil || packed.Len() >= len(raw) {
 		return raw, codecNone
 	}
-	return e.out.Bytes(), codecZstd
+	return packed.Bytes(), codecZstd
 }
 
 func (e *encoder) close() {

@@ -96,8 +96,12 @@ func (p place) checkEmpty() error {
 	if !info.IsDir() {
 		return fmt.Errorf("%w: it is no directory", ErrTargetNotEmpty)
 	}
-	if parent, err := p.fs.Lstat(p.parent); err != nil || onOtherDevice(info, parent) {
-		return errors.Join(ErrTargetMountPoint, err)
+	parent, err := p.fs.Lstat(p.parent)
+	if err != nil {
+		return err
+	}
+	if onOtherDevice(info, parent) {
+		return ErrTargetMountPoint
 	}
 	entries, err := p.fs.ReadDir(p.target)
 	if err == nil && len(entries) > 0 {

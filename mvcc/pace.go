@@ -55,7 +55,7 @@ func (p *scanPace) rest(ctx context.Context) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		p.owed -= time.Since(began) // sleeping long is made up for
+		p.owed = max(p.owed-time.Since(began), -restMin) // sleeping a little long is made up for
 	case <-ctx.Done():
 	}
 }

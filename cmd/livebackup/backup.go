@@ -141,6 +141,9 @@ func (a *app) verifyTaken(ctx context.Context, repo *livebackup.Repository, out 
 	case errors.Is(err, block.ErrCorrupt):
 		out.State, out.Damage = livebackup.StateDamaged, err.Error()
 	}
+	if err != nil {
+		out.VerifyError = err.Error()
+	}
 	if printErr := a.print(out, out.text); err == nil || printErr != nil {
 		return errors.Join(err, printErr)
 	}
@@ -175,10 +178,11 @@ func manifestJSON(m livebackup.Manifest) backupJSON {
 // backupResult is what the backup command prints.
 type backupResult struct {
 	backupJSON
-	Live           bool  `json:"live"`
-	MadeRepository bool  `json:"made_repository"` // there was none
-	BufferBytes    int64 `json:"buffer_bytes"`    // memory that the backup's own buffers took
-	Swept          int   `json:"swept"`           // objects of dead backups that were removed
+	Live           bool   `json:"live"`
+	MadeRepository bool   `json:"made_repository"`        // there was none
+	VerifyError    string `json:"verify_error,omitempty"` // why --verify has no proof
+	BufferBytes    int64  `json:"buffer_bytes"`           // memory that the backup's own buffers took
+	Swept          int    `json:"swept"`                  // objects of dead backups that were removed
 }
 
 func (r backupResult) text(w io.Writer) {
