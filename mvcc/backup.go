@@ -197,12 +197,9 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 	}
 	n := 0
 	for n < room {
-		if b.pace != nil {
-			b.pace.rest(ctx)
-		}
 		got, err := 0, b.stop(ctx)
 		if err == nil {
-			got, err = b.step(buf[n*size:room*size], ids[n:room])
+			got, err = b.step(ctx, buf[n*size:room*size], ids[n:room])
 			n += got
 		}
 		if err != nil && n == 0 {
@@ -246,12 +243,12 @@ func (b *Backup) end() error {
 }
 
 // step hands out some blocks; none means that all are done.
-func (b *Backup) step(buf []byte, ids []block.ID) (int, error) {
+func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
 	if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
 		return n, err
 	}
 	for {
-		if n, err := b.fromScan(buf, ids); n > 0 || err != nil {
+		if n, err := b.fromScan(ctx, buf, ids); n > 0 || err != nil {
 			return n, err
 		}
 		more, err := b.nextGroup()
@@ -346,7 +343,10 @@ func (b *Backup) nextGroup() (bool, error) {
 
 // fromScan hands out the next blocks of the group: a run of up to readAhead
 // bytes of the file.
-func (b *Backup) fromScan(buf []byte, ids []block.ID) (int, error) {
+func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
+	if b.pace != nil { // here: originals in hand do not wait for it (L3)
+		b.pace.rest(ctx)
+	}
 	size := b.s.geo.size
 	span := block.ID(max(readAhead/size, 1))
 	for len(b.pending) > 0 {
