@@ -76,3 +76,10 @@ func NewTimelineID() (t TimelineID) {
 	rand.Read(t[:]) // never fails, see crypto/rand
 	return t
 }
+
+// Fork is where a timeline was left: what came later on it is no history of
+// ours (R18).
+type Fork struct {
+	Timeline TimelineID
+	LSN      LSN // the last commit that is ours, too
+}

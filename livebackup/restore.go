@@ -112,7 +112,7 @@ func (r *restore) run(ctx context.Context) error {
 
 // build makes the database, whole and durable, in directory dir.
 func (r *restore) build(ctx context.Context, dir string) error {
-	b, err := mvcc.NewBuilder(r.o.FS, dir, infoOf(r.manifest))
+	b, err := mvcc.NewBuilder(dir, infoOf(r.manifest), mvcc.BuildOptions{FS: r.o.FS})
 	if err != nil {
 		return fmt.Errorf("start database: %w", err)
 	}

@@ -20,6 +20,14 @@ type BackupOptions struct {
 	// FullSpeed says that the scan of the data file does not rest while others
 	// commit.
 	FullSpeed bool
+	// Base makes the backup incremental: it hands out the blocks in use whose
+	// version is newer than Base. 0: all blocks in use. ErrBase if the changed-block
+	// map does not reach back to Base.
+	Base block.LSN
+	// AuditBlocks is how many blocks that did not change since Base an incremental
+	// hands out all the same, drawn at random, for its taker to compare with the
+	// base. Their trailers' LSNs are at or below Base.
+	AuditBlocks int
 }
 
 // BackupInfo says what a backup is of.
@@ -33,6 +41,9 @@ type BackupInfo struct {
 	Blocks     uint64   // how many blocks Next will hand out
 	Opened     time.Time
 	StartStall time.Duration // how long opening it kept writers waiting
+	Base       block.LSN     // of an incremental; then Blocks is how many are in use, not how many are handed out
+	History    []block.Fork  // the timelines that led to Timeline, the newest first (R18)
+	RecordSum  uint32        // checksum of the log record that ends LSN: with it the name of a history (R18); 0 where the log no longer has it
 }
 
 // Backup hands out every block that was allocated at its LSN, once, in the

@@ -21,7 +21,8 @@ type Builder struct {
 }
 
 // NewBuilder begins a database in dir, which exists and is empty.
-func NewBuilder(fsys vfs.FS, dir string, info BackupInfo) (*Builder, error) {
+func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
+	fsys := o.FS
 	if !block.ValidSize(info.BlockSize) {
 		return nil, fmt.Errorf("build %s: %w", dir, optionError("block size %d", info.BlockSize))
 	}

@@ -39,6 +39,17 @@ var (
 	// ErrNoSpace means that the disk has no room for the commit. Nothing is
 	// lost; the store goes on when there is room again (R7).
 	ErrNoSpace = errors.New("no space for the commit")
+	// ErrStandby refuses a write transaction: the database is a standby, which
+	// only rolls forward (R20). Promote it.
+	ErrStandby = errors.New("database is a standby")
+	// ErrReadOnly refuses a write transaction on what was opened read-only.
+	ErrReadOnly = errors.New("database is open read-only")
+	// ErrHistory means that a repository's head is not in the history of this
+	// database: it is a copy, or was rolled back, or another copy has written (R18).
+	ErrHistory = errors.New("not in this database's history")
+	// ErrLogGone means that the log no longer reaches back to the commit that was
+	// asked for, or was recycled because its limit was reached (R14).
+	ErrLogGone = errors.New("log is gone")
 	// ErrNotInUse means that a block was asked for that is not allocated.
 	ErrNotInUse = errors.New("block is not in use")
 )
@@ -47,6 +58,9 @@ var (
 var (
 	// ErrBroken matches every [BrokenError].
 	ErrBroken = snapshot.ErrBroken
+	// ErrBase refuses an incremental whose base lies below what the changed-block
+	// map knows (R16), or above the newest commit.
+	ErrBase = errors.New("no incremental from this base")
 	// ErrTooManyBackups refuses a backup while too many are live.
 	ErrTooManyBackups = snapshot.ErrTooManyBackups
 )

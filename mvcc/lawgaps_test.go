@@ -101,7 +101,7 @@ var reopenings = map[string]func(*clockRun){
 		ok(c.t, p.rest(c.t))
 		fsys := simfs.New()
 		ok(c.t, fsys.Mkdir(testDir, 0o700))
-		bl, err := NewBuilder(fsys, testDir, p.b.Info())
+		bl, err := NewBuilder(testDir, p.b.Info(), BuildOptions{FS: fsys})
 		ok(c.t, err)
 		for id, im := range p.images {
 			ok(c.t, bl.Write(id, im))

@@ -427,7 +427,7 @@ func (p *backupPull) restore(t testing.TB, m *model) {
 	fsys := simfs.New()
 	ok(t, fsys.Mkdir(testDir, 0o700))
 	ok(t, fsys.SyncDir("/")) // the directory is its caller's
-	bl, err := NewBuilder(fsys, testDir, p.b.Info())
+	bl, err := NewBuilder(testDir, p.b.Info(), BuildOptions{FS: fsys})
 	ok(t, err)
 	for id, im := range p.images {
 		ok(t, bl.Write(id, im))
