@@ -109,6 +109,26 @@ func TestR7_LargeCommitGrowsTheLog(t *testing.T) {
 	n.crash(simfs.DropAll).mustEndAt(n.acked)
 }
 
+// R7: a limit lowered below the size of the last segment does not stop the log
+// for ever: that one cannot be released before there is another. The limit holds
+// as soon as it is gone.
+func TestR7_LimitBelowTheLastSegment(t *testing.T) {
+	r := newRig(t, newTestFS(t))
+	r.o.SegmentBytes, r.o.LimitBytes = 8*SegmentBytesMin, 24*SegmentBytesMin
+	r.create()
+	r.commit(100)
+	r.close()
+	n := r.must().crash(simfs.DropAll)
+	n.o.SegmentBytes, n.o.LimitBytes = SegmentBytesMin, 3*SegmentBytesMin
+	n.recovered()
+	for range 10 {
+		n.commit(20000)
+	}
+	if s := n.must().l.Stats(); s.LiveBytes > n.o.LimitBytes || int64(s.Segments)*SegmentBytesMin > n.o.LimitBytes {
+		t.Fatalf("%+v", s)
+	}
+}
+
 // B16: a full disk refuses a reservation, poisons nothing, and is over when it
 // is over. Full at every page of the growth of the log.
 func TestB16_DiskFullHealsByItself(t *testing.T) {

@@ -23,9 +23,10 @@ const recordsReserved = 8
 // shorter ones.
 //
 // ErrFull: checkpoint, Release and try again. A commit that no release could
-// make room for (larger than the limit less two segments) lets the log grow
-// instead; it shrinks with later releases. ErrNoSpace: the file system refused.
-// Neither poisons the log.
+// make room for (larger than the limit less two segments, or less the last one
+// where that was made under a larger limit) lets the log grow instead; it
+// shrinks with later releases. ErrNoSpace: the file system refused. Neither
+// poisons the log.
 func (l *Log) Reserve(bytes int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,7 +78,8 @@ func (l *Log) admit(n int) error {
 		return nil
 	}
 	more := int64(n) * l.o.SegmentBytes
-	if more > l.o.LimitBytes-2*l.o.SegmentBytes {
+	least := max(2*l.o.SegmentBytes, l.bytesFrom(l.end+1)) // stays whatever is released
+	if least+more > l.o.LimitBytes {
 		return nil // it has to grow
 	}
 	if used := l.recoveryBytes(); used+more > l.o.LimitBytes {
@@ -176,8 +178,12 @@ func (l *Log) nextSlot() (seg *segment, create bool) {
 }
 
 // recoveryBytes is the size of the segments that recovery needs. mu is held.
-func (l *Log) recoveryBytes() (n int64) {
-	for _, s := range l.live[l.neededFrom(l.floor):] {
+func (l *Log) recoveryBytes() int64 { return l.bytesFrom(l.floor) }
+
+// bytesFrom is the size of the segments that who wants all from commit lsn on
+// needs. mu is held.
+func (l *Log) bytesFrom(lsn block.LSN) (n int64) {
+	for _, s := range l.live[l.neededFrom(lsn):] {
 		n += s.header.size
 	}
 	return n
