@@ -258,3 +258,28 @@ func TestB6_FailedSyncLeftCacheAhead(t *testing.T) {
 		})
 	}
 }
+
+// B6: a segment without records that is all that recovery needs: its header may
+// be in the cache only, where its sync had failed, and the segment before it
+// goes.
+func TestB6_HeaderInTheCacheOnly(t *testing.T) {
+	for _, failure := range []simfs.SyncFailure{simfs.SyncPending, simfs.SyncCacheNew, simfs.SyncCacheOld} {
+		for copies := range 2 {
+			r := logOf(t, 3).crash(simfs.DropAll)
+			r.recovered()
+			r.release(r.acked + 1)
+			if err := r.must().l.Reserve(100); err != nil {
+				t.Fatal(err)
+			}
+			r.fs.Fail(simfs.Fault{Ops: simfs.OpSync, Skip: copies, Sync: failure})
+			if r.commit(10); !errors.Is(r.err, ErrFailed) {
+				t.Fatalf("commit through a failed sync of a header: %v", r.err)
+			}
+			n := r.after(r.fs.Kill())
+			n.o.SegmentBytes *= 2 // so that what is not needed is removed
+			n.recovered()
+			n.crash(simfs.KeepAll).recovered()
+			n.crash(simfs.DropAll).recovered()
+		}
+	}
+}

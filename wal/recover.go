@@ -332,6 +332,13 @@ func (r *recovery) rewrite(s *segment, synced block.LSN) error {
 		s.file.Close()
 		s.file = nil
 	}()
+	if s.end == recordsOffset {
+		// Records vouch for the header: they were written when it was synced. Here
+		// there are none, and what comes before may be removed from now on.
+		if err := s.writeHeaders(s.header.synced); err != nil {
+			return err
+		}
+	}
 	for off := int64(recordsOffset); off < s.end; {
 		rec, ok, err := in.record(off)
 		if err != nil {
