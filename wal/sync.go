@@ -62,10 +62,8 @@ func (l *Log) synced(upto block.LSN) (done bool, err error) {
 		return true, fmt.Errorf("sync log up to LSN %v: it ends at %v: %w", upto, l.end, ErrOrder)
 	case l.failed != nil:
 		return true, fmt.Errorf("LSN %v: %w: %w", upto, ErrUnknownOutcome, l.failed)
-	case l.closed && !l.syncing:
-		return true, ErrClosed
 	}
-	return false, nil
+	return false, nil // also while Close waits: it makes durable what was appended
 }
 
 // MarkIdle writes a sync mark if nothing is in flight and the last commits are

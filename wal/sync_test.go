@@ -286,6 +286,47 @@ func TestCallsOutOfOrder(t *testing.T) {
 	}
 }
 
+// L8: a commit that was appended before Close is made durable, and whoever waits
+// for it is told so, also while Close waits for a preparation.
+func TestClose_WhileASpareIsPrepared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS(t)
+		gate := make(chan struct{})
+		var hold atomic.Bool
+		fs.Before(func(e simfs.Event) {
+			if e.Op == simfs.OpCreate && hold.Load() {
+				<-gate
+			}
+		})
+		o := testOptions(fs)
+		o.foreground = false
+		l, err := Create(o, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // the first spare is made
+		hold.Store(true)
+		if err := l.Append(1, make([]byte, SegmentBytesMin), true); err != nil { // takes it
+			t.Fatal(err)
+		}
+		var clients sync.WaitGroup
+		clients.Go(func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if err := l.Sync(1); err != nil {
+			t.Errorf("sync of what Close makes durable: %v", err)
+		}
+		close(gate)
+		clients.Wait()
+		if l.Durable() != 1 {
+			t.Errorf("horizon %v after Close", l.Durable())
+		}
+	})
+}
+
 // Close lets nobody hang: a commit that it meets is made durable or refused.
 func TestClose_WithClients(t *testing.T) {
 	for range 20 {
