@@ -113,9 +113,10 @@ func (c *Cache) Live(id block.ID, lsn block.LSN) (*Version, []byte) {
 	return v, unsafe.Slice(p, c.opts.BlockSize)
 }
 
-// show makes a head in a frame live. Under the latch.
+// show makes a head in a frame live. Under the latch. A block of the changed-block
+// map never is: its frame is written to.
 func (v *Version) show() {
-	if v.data != nil && v.Role == RoleHead && !v.Freed {
+	if v.data != nil && v.Role == RoleHead && !v.Freed && v.Type != block.TypeMap {
 		v.live.Store(unsafe.SliceData(v.data))
 	}
 }

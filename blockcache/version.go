@@ -33,7 +33,8 @@ type Holder interface{ Held(delta int64) }
 //
 // The places and all fields below "guarded" change under the block's latch
 // only (R4). The bytes of a frame never change once the version is published,
-// so a pinned version is read without the latch.
+// so a pinned version is read without the latch. The exception are heads of type
+// block.TypeMap: their bytes are read and written under the latch.
 //
 // What a reader touches comes first, in one cache line.
 type Version struct {

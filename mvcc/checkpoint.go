@@ -10,9 +10,10 @@ import (
 // anchor is the superblock in force. Guarded by mu; written by the cleaner, by
 // Open and by Close, one at a time.
 type anchor struct {
-	mu   sync.Mutex
-	now  superblock
-	slot int // the copy that holds it
+	mu    sync.Mutex
+	now   superblock
+	slot  int       // the copy that holds it
+	floor block.LSN // the map's floor from the next checkpoint on, if higher (R16)
 }
 
 func (s *Store) sequence() uint64 {
@@ -34,10 +35,12 @@ func (s *Store) recordCheckpoint(redo block.LSN) error {
 	s.anchor.mu.Lock()
 	next := s.anchor.now
 	slot := 1 - s.anchor.slot
+	floor := s.anchor.floor
 	s.anchor.mu.Unlock()
-	if redo == next.redo && s.log.Durable() == next.durable {
+	if redo == next.redo && s.log.Durable() == next.durable && floor <= next.mapFloor {
 		return nil
 	}
+	next.mapFloor = max(next.mapFloor, floor)
 	next.sequence++
 	next.redo = redo
 	next.durable = s.log.Durable()

@@ -49,8 +49,9 @@ type cleaner struct {
 // picked is one block of a batch.
 type picked struct {
 	v      *blockcache.Version
-	image  []byte // sealed, in the cleaner's buffer
-	second bool   // needs a second copy
+	image  []byte    // sealed, in the cleaner's buffer
+	lsn    block.LSN // in its trailer
+	second bool      // needs a second copy
 }
 
 func newCleaner(s *Store) *cleaner {
@@ -200,7 +201,7 @@ func (c *cleaner) collect(upTo block.LSN) {
 	c.ids = c.ids[:0]
 	c.s.cache.EachLatch(func(l *blockcache.Latch) {
 		l.Heads(func(v *blockcache.Version) {
-			if v.Dirty && v.Rec <= upTo {
+			if v.Dirty && (v.Rec <= upTo || c.s.geo.isMap(v.ID)) {
 				c.ids = append(c.ids, v.ID)
 			}
 		})
@@ -232,7 +233,11 @@ func (c *cleaner) batch(ids []block.ID, upTo block.LSN) error {
 		return err
 	}
 	for i := range c.picked {
-		s.cleaned(c.picked[i].v)
+		if v := c.picked[i].v; s.geo.isMap(v.ID) {
+			s.cleanedMap(v)
+		} else {
+			s.cleaned(v)
+		}
 	}
 	return nil
 }
@@ -248,6 +253,10 @@ func (c *cleaner) unpin() {
 // and returns the LSN that must be durable before that.
 func (c *cleaner) pick(id block.ID, upTo block.LSN) (block.LSN, error) {
 	s := c.s
+	if s.geo.isMap(id) {
+		c.pickMap(id)
+		return 0, nil
+	}
 	l := s.cache.Latch(id)
 	defer l.Unlock()
 	for {
@@ -285,7 +294,7 @@ func (c *cleaner) add(l *blockcache.Latch, v *blockcache.Version) error {
 	}
 	block.Seal(image, block.Trailer{Type: v.Type, ID: v.ID, LSN: v.LSN}, s.data.seed)
 	v.Pin()
-	c.picked = append(c.picked, picked{v, image, v.Image < s.redoStart()})
+	c.picked = append(c.picked, picked{v, image, v.LSN, v.Image < s.redoStart()})
 	return nil
 }
 
@@ -423,7 +432,7 @@ func (c *cleaner) writeSecond() error {
 	var images [][]byte
 	for _, p := range c.picked {
 		if p.second {
-			places = append(places, place{p.v.ID, p.v.LSN})
+			places = append(places, place{p.v.ID, p.lsn})
 			images = append(images, p.image)
 		}
 	}

@@ -62,7 +62,13 @@ func (t *WriteTx) prepare() error {
 		t.meta.encode(b.Payload())
 		b.Release()
 	}
-	return t.s.awaitDirtyLimit(t.inRAM)
+	if err := t.s.awaitDirtyLimit(t.inRAM); err != nil {
+		return err
+	}
+	if err := t.raiseMarks(); err != nil { // before the LSN is taken, and before anyone sees the commit (R16)
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
 }
 
 // small transactions are encoded before log space is reserved, so that the

@@ -90,6 +90,11 @@ func (d *dataFile) length() int64 {
 	return d.size
 }
 
+// has reports whether the file has a place for a block.
+func (d *dataFile) has(id block.ID) bool {
+	return uint64(id) < uint64(d.length())/uint64(d.geo.size)
+}
+
 // read fills dst with block id and verifies it.
 func (d *dataFile) read(id block.ID, dst []byte) (block.Trailer, error) {
 	if _, err := d.file.ReadAt(dst, d.geo.offset(id)); err != nil {

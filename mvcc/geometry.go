@@ -13,9 +13,11 @@ import "github.com/spillwaydb/spillway/block"
 //	12      changed-block map, second level
 //	13..    blocks for the front door
 const (
-	offsetMeta   = 2
-	offsetBitmap = 3
-	reserved     = 13
+	offsetMeta      = 2
+	offsetBitmap    = 3
+	offsetMap       = 4
+	offsetMapSecond = 12
+	reserved        = 13
 )
 
 const metaBlock = block.ID(offsetMeta)
@@ -24,7 +26,7 @@ const metaBlock = block.ID(offsetMeta)
 type geometry struct {
 	size    int    // of a block, bytes
 	group   uint64 // blocks of a group: the bits of its bitmap
-	bitsEnd int    // bytes of a bitmap's payload that are bits
+	bitsEnd int    // bytes of a bitmap's payload that are bits, and of a map block's that are marks
 }
 
 func newGeometry(blockSize int) geometry {
@@ -53,5 +55,8 @@ func (g geometry) isReserved(id block.ID) bool { return g.bitOf(id) < reserved }
 func (g geometry) isVersioned(id block.ID) bool {
 	return !g.isReserved(id) || g.bitOf(id) == offsetBitmap || id == metaBlock
 }
+
+// isMap reports whether a block is one of the changed-block map.
+func (g geometry) isMap(id block.ID) bool { return g.isReserved(id) && g.bitOf(id) >= offsetMap }
 
 func (g geometry) offset(id block.ID) int64 { return int64(id) * int64(g.size) }

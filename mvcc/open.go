@@ -272,6 +272,7 @@ func (s *Store) build(file vfs.File) error {
 	s.events = newEvents(o.OnEvent, o.Logger)
 	s.zeros, s.scratch = make([]byte, s.geo.size), make([]byte, s.geo.size)
 	s.workspace.byID = map[block.ID]int{}
+	s.marking = make([]block.ID, 0, raiseBatch)
 	if err := s.openCache(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -20,6 +21,7 @@ type recovery struct {
 	lastFree map[block.ID]block.LSN // newest free of a block in the accepted log (R8)
 	void     map[block.LSN]struct{} // commits that were given up
 	bad      map[block.ID]error     // blocks that cannot be read and had no image yet
+	marking  []block.ID             // blocks whose marks are to be raised
 	lsn      block.LSN
 	at       time.Time
 }
@@ -184,10 +186,52 @@ func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
 // redo is the second pass.
 func (r *recovery) redo(lsn block.LSN, body []byte, last bool) error {
 	r.lsn = lsn
-	if _, void := r.void[lsn]; void {
+	_, void := r.void[lsn]
+	err := eachEntry(lsn, body, func(e *redoEntry) error {
+		if !void {
+			if err := r.entry(e); err != nil {
+				return err
+			}
+		}
+		return r.mark(e)
+	})
+	if err != nil {
+		return err
+	}
+	return r.raiseMarks()
+}
+
+// mark notes the blocks of an entry, applied or not, for the changed-block map (R16).
+func (r *recovery) mark(e *redoEntry) error {
+	switch e.kind {
+	case entryImage, entryDiff:
+		r.marking = append(r.marking, e.id)
+	case entryFree:
+		r.marking = append(r.marking, e.ids...)
+	}
+	if len(r.marking) < raiseBatch {
 		return nil
 	}
-	return eachEntry(lsn, body, r.entry)
+	return r.raiseMarks()
+}
+
+// raiseMarks raises the marks that were noted. It can dirty as many map blocks as
+// there are entries, so it looks at the limit on the way.
+func (r *recovery) raiseMarks() error {
+	s := r.s
+	const most = 32 // each may be in two map blocks of its own
+	for ids := range slices.Chunk(r.marking, most) {
+		if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
+			if err := s.cleaner.clean(r.lsn); err != nil {
+				return err
+			}
+		}
+		if err := s.raise(ids, r.lsn); err != nil {
+			return err
+		}
+	}
+	r.marking = r.marking[:0]
+	return nil
 }
 
 func (r *recovery) entry(e *redoEntry) error {

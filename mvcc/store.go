@@ -53,8 +53,9 @@ type Store struct {
 	redo       redoWriter
 	redoHalves [2]redoWriter
 	scratch    []byte // one block
-	partial    bool   // some records of the commit being encoded are in the log
-	logged     int64  // bytes since the last round was asked for
+	marking    []block.ID
+	partial    bool  // some records of the commit being encoded are in the log
+	logged     int64 // bytes since the last round was asked for
 	lastTime   time.Time
 
 	lastCommit atomic.Int64 // Unix ns, time of the newest commit
