@@ -46,8 +46,8 @@ type BackupInfo struct {
 	RecordSum  uint32        // checksum of the log record that ends LSN: with it the name of a history (R18); 0 where the log no longer has it
 }
 
-// Backup hands out every block that was allocated at its LSN, once, in the
-// order that the store chooses: originals in hand first (L3), then the rest in
+// Backup hands out every block that was allocated at its LSN (with a base, those
+// that changed since), once, in the order that the store chooses: originals in hand first (L3), then the rest in
 // the order of the file. A block's original is let go of as soon as the block
 // was handed out. Next is for one goroutine at a time; Close may come from any.
 type Backup struct {
@@ -64,9 +64,11 @@ type Backup struct {
 	loaded  bool       // pending was filled for group
 	meta    bool       // the meta block was handed out
 	queued  []block.ID
-	file    vfs.File // the data file, for the scan
-	read    []byte   // where the scan reads several blocks at once
+	file    vfs.File   // the data file, for the scan
+	read    []byte     // where the scan reads several blocks at once
+	inc     *increment // nil: all blocks in use
 	cost    Cost
+	scanned ScanCost
 	pace    *scanPace // nil: full speed
 
 	spilledBefore int64
@@ -128,6 +130,9 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	err = s.log.Sync(live.LSN())
 	if err == nil {
 		err = b.describe(began, stall)
+	}
+	if err == nil && o.Base > 0 {
+		err = b.makeIncremental(o.Base, o.AuditBlocks)
 	}
 	if err == nil {
 		b.file, err = s.data.openScan(s.opts.FS)
@@ -245,9 +250,11 @@ func (b *Backup) explain(err error) error {
 	return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
 }
 
-// end is io.EOF if the number of blocks handed out is what the meta block says.
+// end is io.EOF if the number of blocks handed out is what the meta block says. What
+// an incremental has, is as complete as the map; who merges it with its base can
+// count.
 func (b *Backup) end() error {
-	if b.handed != b.info.Blocks {
+	if b.inc == nil && b.handed != b.info.Blocks {
 		return b.s.data.corrupt(metaBlock, fmt.Sprintf("bitmaps name %d blocks in use at LSN %v, the meta block counts %d", b.handed, b.info.LSN, b.info.Blocks))
 	}
 	return io.EOF
@@ -255,10 +262,10 @@ func (b *Backup) end() error {
 
 // step hands out some blocks; none means that all are done.
 func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
-	if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
-		return n, err
-	}
 	for {
+		if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
+			return n, err
+		}
 		if n, err := b.fromScan(ctx, buf, ids); n > 0 || err != nil {
 			return n, err
 		}
@@ -268,6 +275,9 @@ func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		}
 		if !more {
 			return 0, nil
+		}
+		if err := b.stop(ctx); err != nil { // there may be many groups without a block
+			return 0, err
 		}
 	}
 }
@@ -307,11 +317,17 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 	}
 	r, err := s.get(id, b.view)
 	if err != nil {
+		if b.gone(id, err) {
+			return false, nil
+		}
+		return false, err
+	}
+	defer r.Release()
+	if carried, err := b.carries(id, r.v.LSN); err != nil || !carried {
 		return false, err
 	}
 	copy(dst, r.data)
 	block.Seal(dst, block.Trailer{Type: r.v.Type, ID: id, LSN: r.v.LSN}, s.data.seed)
-	r.Release()
 	b.done(id)
 	return true, nil
 }
@@ -335,10 +351,15 @@ func (b *Backup) nextGroup() (bool, error) {
 	if b.group >= s.geo.groups(b.info.HighWater) {
 		return false, nil
 	}
+	if b.inc != nil {
+		err := b.listChanges()
+		b.loaded = err == nil
+		return true, err
+	}
 	id := s.geo.bitmapOf(b.group)
-	r, err := s.get(id, b.view)
+	r, err := b.bitmap(b.group)
 	if err != nil {
-		return false, fmt.Errorf("read allocation bitmap: %w", err)
+		return false, err
 	}
 	defer r.Release()
 	b.pending = b.pending[:0]
@@ -352,6 +373,10 @@ func (b *Backup) nextGroup() (bool, error) {
 	return true, nil
 }
 
+// gapMax is how many blocks in a row an incremental reads in vain rather than read
+// twice.
+const gapMax = 2
+
 // fromScan hands out the next blocks of the group: a run of up to readAhead
 // bytes of the file.
 func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
@@ -364,6 +389,9 @@ func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int,
 		first := b.pending[0]
 		n := 0
 		for n < len(b.pending) && n < len(ids) && b.pending[n] < first+span {
+			if b.inc != nil && n > 0 && b.pending[n] > b.pending[n-1]+1+gapMax {
+				break
+			}
 			n++
 		}
 		run := b.pending[:n]
@@ -407,6 +435,9 @@ func (b *Backup) wantedInPlace(id block.ID) (ok bool, exact block.LSN) {
 // the file where that is provably right, one by one through the index where not.
 func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error) {
 	run = slices.DeleteFunc(run, b.live.IsDone)
+	if b.inc != nil {
+		run = b.dropKnown(run)
+	}
 	if len(run) == 0 {
 		return 0, nil
 	}
@@ -423,21 +454,37 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error
 	}
 	out, size := 0, b.s.geo.size
 	for i, id := range run {
-		dst := buf[out*size:][:size]
-		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) && b.sound(id, images[at:at+size], exact[i]) {
-			copy(dst, images[at:at+size])
-			b.done(id)
-		} else if ok, err := b.takeOne(id, dst); err != nil || !ok {
-			if err != nil {
-				b.pending = slices.Concat(run[i:], b.pending)
-				return out, err
-			}
+		var image []byte
+		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) {
+			image = images[at : at+size]
+		}
+		ok, err := b.take(id, image, exact[i], buf[out*size:][:size])
+		if err != nil {
+			b.pending = slices.Concat(run[i:], b.pending)
+			return out, err
+		}
+		if !ok {
 			continue
 		}
 		ids[out] = id
 		out++
 	}
 	return out, nil
+}
+
+// take hands out one block: the image from the file (or nil) if it is the version
+// wanted, or what the index has.
+func (b *Backup) take(id block.ID, image []byte, exact block.LSN, dst []byte) (bool, error) {
+	lsn, sound := b.sound(id, image, exact)
+	if !sound {
+		return b.takeOne(id, dst)
+	}
+	carried, err := b.carries(id, lsn)
+	if carried {
+		copy(dst, image)
+		b.done(id)
+	}
+	return carried, err
 }
 
 // readFile reads a stretch of the data file. What cannot be read is left out:
@@ -450,17 +497,21 @@ func (b *Backup) readFile(first, last block.ID) []byte {
 	}
 	began := time.Now()
 	got, _ := b.file.ReadAt(b.read[:n], s.geo.offset(first))
+	b.scanned.Blocks += uint64(got / s.geo.size)
 	if b.pace != nil {
 		b.pace.read(time.Since(began), s.newestLSN())
 	}
 	return b.read[:got]
 }
 
-// sound says whether an image from the file is the version wanted.
-func (b *Backup) sound(id block.ID, image []byte, exact block.LSN) bool {
+// sound says whether an image from the file is the version wanted, and its LSN.
+func (b *Backup) sound(id block.ID, image []byte, exact block.LSN) (block.LSN, bool) {
+	if image == nil {
+		return 0, false
+	}
 	t, reason := block.Verify(image, id, b.s.data.seed)
 	if reason != "" || t.LSN > b.info.LSN {
-		return false
+		return 0, false
 	}
-	return exact == 0 || t.LSN == exact
+	return t.LSN, exact == 0 || t.LSN == exact
 }

@@ -61,6 +61,9 @@ var (
 	// ErrBase refuses an incremental whose base lies below what the changed-block
 	// map knows (R16), or above the newest commit.
 	ErrBase = errors.New("no incremental from this base")
+	// ErrMapBehind ends an incremental that found a changed block where the changed-block
+	// map has none: no base so far can be used any more (R16). Take a full backup.
+	ErrMapBehind = errors.New("changed-block map is behind its blocks")
 	// ErrTooManyBackups refuses a backup while too many are live.
 	ErrTooManyBackups = snapshot.ErrTooManyBackups
 )

@@ -10,12 +10,15 @@ import (
 )
 
 // Backup is a snapshot that reads every block once. It wants the original of a
-// block only until the block is done (L3). Its fields are guarded by Set.mu.
+// block only until the block is done, or where an incremental carries it (L3). Its
+// fields are guarded by Set.mu.
 type Backup struct {
 	Owner, Label string
 
 	set       *Set
 	lsn       block.LSN
+	base      block.LSN           // of an incremental
+	also      func(block.ID) bool // of an incremental: whom it wants at or below base, too; nil: it wants all
 	id        uint64
 	bit       int
 	opened    int64
@@ -64,11 +67,56 @@ func (b *Backup) Err() error {
 // wantedByBackups is the bits of the backups that will still read v.
 func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
-		if b != nil && v.LSN <= b.lsn && b.lsn < v.Until && !b.done.has(v.ID) {
+		if b != nil && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v) && !b.done.has(v.ID) {
 			wants |= 1 << i
 		}
 	}
 	return wants
+}
+
+// carries reports whether the backup hands out, or must read, a version that it sees.
+func (b *Backup) carries(v *blockcache.Version) bool {
+	return b.also == nil || v.LSN > b.base || b.also(v.ID)
+}
+
+// Narrow makes the backup an incremental: of the versions at or below base it wants
+// those of the blocks that also names, and no others. Until then it wanted all, so
+// none of these was lost. also is called with locks held, and always says the same.
+func (b *Backup) Narrow(base block.LSN, also func(block.ID) bool) {
+	s := b.set
+	s.mu.Lock()
+	b.base, b.also = base, also
+	s.mu.Unlock()
+	for from := probe(0, 0); from != nil; {
+		from = b.narrowSome(from)
+	}
+}
+
+// narrowSome lets go of originals from one on that are not carried, and returns
+// the first that it has not come to.
+func (b *Backup) narrowSome(from *Original) (next *Original) {
+	s := b.set
+	var drop, not []*Original
+	s.mu.Lock()
+	n := 0
+	b.queue.AscendGreaterOrEqual(from, func(o *Original) bool {
+		if n++; n > releaseSlice {
+			next = probe(o.v.ID, o.v.LSN)
+			return false
+		}
+		if !b.carries(o.v) {
+			not = append(not, o)
+		}
+		return true
+	})
+	for _, o := range not {
+		if b.unwant(o) {
+			drop = append(drop, o)
+		}
+	}
+	s.mu.Unlock()
+	s.drop(drop)
+	return next
 }
 
 // Queued returns up to n blocks whose originals are in hand for the backup, in

@@ -1,0 +1,272 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// An incremental from base B at S hands out the blocks in use at S whose version v
+// has B < v.LSN: exactly, by the LSN of the version itself. The changed-block map
+// only tells which extents need not be looked at: every commit up to S has raised its
+// marks before it was published, and marks never fall, so whenever the scan comes to an
+// extent with a mark at or below B, no block of it is carried.
+//
+// R11 has the commit that first raises a mark above S decide, from the mark it
+// replaces, whether the extent is carried, and record that. This needs no such
+// set: what is carried depends on nothing that changes after S was fixed. Base 100,
+// S = 200, mark 50: commit 201 replaces b@50, which is not wanted, since 50 <= 100;
+// the scan then finds mark 201, looks, and finds no version of b at S: b is not
+// carried, because one that is carried is kept until it is in hand. And it is sharper:
+// of an extent with one change one block is carried, not eight.
+//
+// Two kinds of versions at or below B are wanted all the same:
+//
+//   - The audit: blocks drawn at random when the backup is opened, of those that the
+//     map says did not change. They are handed out for the taker to compare with the
+//     base. One that did change proves that the map is wrong.
+//   - Bitmaps, until their group was listed: without it the scan cannot tell what
+//     was in use at S from what was freed before, which the file may hold as sound as
+//     on the day it was written.
+//
+// While the audit is drawn the backup wants everything, like a full one; what that
+// kept in vain goes when it is narrowed.
+
+// increment is what a Backup has to be an incremental.
+type increment struct {
+	base    block.LSN
+	audit   map[block.ID]struct{}
+	regions []byte     // the map block of the second level of the group
+	extents []byte     // one of the first level
+	listed  []block.ID // blocks of changed extents
+}
+
+// ScanCost is what a backup's scan has read so far, in blocks.
+type ScanCost struct {
+	Blocks    uint64 // of the data file
+	MapBlocks uint64 // of the changed-block map, from RAM or from the data file
+	Bitmaps   uint64 // from RAM or from the data file
+}
+
+// ScanCost is what the scan has read so far.
+func (b *Backup) ScanCost() ScanCost {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.scanned
+}
+
+// checkBase refuses a base that the map does not reach back to.
+func (s *Store) checkBase(base, lsn block.LSN) error {
+	if floor := s.mapFloor(); base < floor {
+		return fmt.Errorf("%w: base %v is below %v, from where on changes are known", ErrBase, base, floor)
+	}
+	if base > lsn {
+		return fmt.Errorf("%w: base %v is above the newest commit %v", ErrBase, base, lsn)
+	}
+	return nil
+}
+
+// makeIncremental turns a backup that has just been opened into an incremental.
+func (b *Backup) makeIncremental(base block.LSN, audit int) error {
+	if err := b.s.checkBase(base, b.info.LSN); err != nil {
+		return err
+	}
+	g := b.s.geo
+	b.info.Base = base
+	b.inc = &increment{base: base, audit: map[block.ID]struct{}{}, regions: make([]byte, g.bitsEnd), extents: make([]byte, g.bitsEnd)}
+	if err := b.drawAudit(audit); err != nil {
+		return fmt.Errorf("draw blocks to audit: %w", err)
+	}
+	drawn := b.inc.audit
+	b.live.Narrow(base, func(id block.ID) bool {
+		_, audited := drawn[id]
+		return audited || id == g.bitmapOf(g.groupOf(id))
+	})
+	return nil
+}
+
+// drawAudit draws up to n of the blocks in use of which the map says that they did
+// not change. Where there are few of them it finds fewer.
+func (b *Backup) drawAudit(n int) error {
+	g := b.s.geo
+	for range 16 * max(n, 0) {
+		if len(b.inc.audit) == n {
+			break
+		}
+		id := block.ID(rand.Uint64N(uint64(b.info.HighWater)))
+		if g.isReserved(id) {
+			continue
+		}
+		m := g.extentsOf(id)
+		if known, err := b.readMarks(m, b.inc.extents); err != nil {
+			return err
+		} else if !known || getMark(b.inc.extents, m.at(id)) > b.inc.base {
+			continue
+		}
+		if used, err := b.inUse(id); err != nil {
+			return err
+		} else if used {
+			b.inc.audit[id] = struct{}{}
+		}
+	}
+	return nil
+}
+
+func (b *Backup) readMarks(m mapBlock, dst []byte) (bool, error) {
+	b.scanned.MapBlocks++
+	return b.s.readMarks(m.id, dst)
+}
+
+func (b *Backup) inUse(id block.ID) (bool, error) {
+	g := b.s.geo
+	r, err := b.bitmap(g.groupOf(id))
+	if err != nil {
+		return false, err
+	}
+	defer r.Release()
+	return r.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 != 0, nil
+}
+
+func (b *Backup) bitmap(group uint64) (Block, error) {
+	b.scanned.Bitmaps++
+	r, err := b.s.get(b.s.geo.bitmapOf(group), b.view)
+	if err != nil {
+		return r, fmt.Errorf("read allocation bitmap: %w", err)
+	}
+	return r, nil
+}
+
+// listChanges lists the blocks of a group that may have changed, and those to
+// audit.
+func (b *Backup) listChanges() error {
+	b.inc.listed = b.inc.listed[:0]
+	if err := b.changedExtents(); err != nil {
+		return err
+	}
+	b.pending = b.pending[:0]
+	for id := range b.inc.audit {
+		if b.s.geo.groupOf(id) == b.group {
+			b.pending = append(b.pending, id)
+		}
+	}
+	if err := b.keepInUse(); err != nil {
+		return err
+	}
+	slices.Sort(b.pending)
+	b.pending = slices.Compact(b.pending)
+	return nil
+}
+
+// changedExtents lists the blocks of the extents whose mark is above the base.
+func (b *Backup) changedExtents() error {
+	g, inc := b.s.geo, b.inc
+	second := g.regionsOf(b.group)
+	known, err := b.readMarks(second, inc.regions)
+	if err != nil {
+		return err
+	}
+	for n := range uint64(offsetMapSecond - offsetMap) {
+		m, loaded := g.extentBlock(b.group, n), false
+		for first := m.first; first < m.end; first += regionBlocks {
+			if known && getMark(inc.regions, second.at(first)) <= inc.base {
+				continue
+			}
+			if !loaded {
+				if loaded, err = b.readMarks(m, inc.extents); err != nil {
+					return err
+				}
+			}
+			b.listRegion(m, first, loaded)
+		}
+	}
+	return nil
+}
+
+// listRegion lists the blocks of a region's changed extents; of all of them if the
+// marks are not known.
+func (b *Backup) listRegion(m mapBlock, first block.ID, known bool) {
+	inc := b.inc
+	for at := first; at < first+regionBlocks; at += extentBlocks {
+		if known && getMark(inc.extents, m.at(at)) <= inc.base {
+			continue
+		}
+		for i := range block.ID(extentBlocks) {
+			inc.listed = append(inc.listed, at+i)
+		}
+	}
+}
+
+// keepInUse moves from listed to pending what was in use at S. Then the bitmap is
+// not needed any more, unless it is carried.
+func (b *Backup) keepInUse() error {
+	g, id := b.s.geo, b.s.geo.bitmapOf(b.group)
+	carried := false
+	if len(b.inc.listed) > 0 {
+		r, err := b.bitmap(b.group)
+		if err != nil {
+			return err
+		}
+		defer r.Release()
+		bits := r.Payload()
+		for _, at := range b.inc.listed {
+			bit := g.bitOf(at)
+			if at == metaBlock || !g.isReserved(at) && bits[bit/8]>>(bit%8)&1 != 0 {
+				b.pending = append(b.pending, at)
+			}
+		}
+		if carried = r.v.LSN > b.inc.base; carried {
+			b.pending = append(b.pending, id)
+		}
+	}
+	if !carried {
+		b.done(id)
+	}
+	return nil
+}
+
+// carries decides about the version of a block that the backup sees. Only an
+// incremental leaves any out.
+func (b *Backup) carries(id block.ID, lsn block.LSN) (bool, error) {
+	if b.inc == nil {
+		return true, nil
+	}
+	_, audited := b.inc.audit[id]
+	switch {
+	case !audited:
+		return lsn > b.inc.base, nil
+	case lsn <= b.inc.base:
+		return true, nil
+	}
+	b.s.distrustMap()
+	b.s.log2.Error("changed-block map is behind its blocks: no base so far serves any more", "block", id.String(), "lsn", uint64(lsn), "base", uint64(b.inc.base))
+	return false, fmt.Errorf("%w: block %v has LSN %v, but no mark above %v", ErrMapBehind, id, lsn, b.inc.base)
+}
+
+// gone reports whether an error says that the backup's version of a block was not
+// kept, which is so only if an incremental does not carry it.
+func (b *Backup) gone(id block.ID, err error) bool {
+	if b.inc == nil || !errors.Is(err, ErrNotInUse) {
+		return false
+	}
+	_, audited := b.inc.audit[id]
+	return !audited && id != b.s.geo.bitmapOf(b.s.geo.groupOf(id))
+}
+
+// known drops from a run what is known, from RAM, not to be carried.
+func (b *Backup) dropKnown(run []block.ID) []block.ID {
+	return slices.DeleteFunc(run, func(id block.ID) bool {
+		if _, audited := b.inc.audit[id]; audited {
+			return false
+		}
+		l := b.s.cache.Latch(id)
+		defer l.Unlock()
+		v, err := b.s.find(l, id, b.view)
+		if err != nil {
+			return b.gone(id, err)
+		}
+		return v != nil && !v.Loading && v.LSN <= b.inc.base
+	})
+}
