@@ -15,9 +15,10 @@ import (
 // The database is not one until Finish returned: it has no superblock.
 type Builder struct {
 	*Prover
-	fs   vfs.FS
-	dir  string
-	file vfs.File
+	fs    vfs.FS
+	dir   string
+	file  vfs.File
+	marks *buildMap
 }
 
 // NewBuilder begins a database in dir, which exists and is empty.
@@ -44,7 +45,9 @@ func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", errors.Join(err, f.Close()))
 	}
-	return &Builder{Prover: p, fs: fsys, dir: dir, file: f}, nil
+	b := &Builder{Prover: p, fs: fsys, dir: dir, file: f, marks: newBuildMap(f, p.geo, p.seed, info.LSN)}
+	p.told = b.marks.told
+	return b, nil
 }
 
 // Write puts the images of consecutive blocks in place, which must be as
@@ -66,6 +69,9 @@ func (b *Builder) Write(first block.ID, images []byte) error {
 func (b *Builder) Finish() error {
 	err := b.Prover.Finish()
 	if err == nil {
+		err = b.marks.finish()
+	}
+	if err == nil {
 		err = b.publish()
 	}
 	err = errors.Join(err, b.file.Close())
@@ -81,7 +87,7 @@ func (b *Builder) publish() error {
 		blockSize: b.info.BlockSize, database: b.info.Database,
 		timeline: block.NewTimelineID(), parent: b.info.Timeline, forkLSN: b.info.LSN,
 		sequence: 1, redo: b.info.LSN + 1, durable: b.info.LSN, durableTime: b.info.Time,
-		mapFloor: b.info.LSN, created: now,
+		created: now, // the map's floor is 0: it has been made from trailers
 	}
 	if err := makeFiles(b.dir, b.fs, sb, b.info.LSN); err != nil {
 		return err

@@ -309,6 +309,59 @@ func (s *Store) readMarks(id block.ID, dst []byte) (bool, error) {
 	return true, nil
 }
 
+// checkMap reads a group's map blocks from the disk. One that is damaged is written
+// again, or replaced: nothing is lost, so it is no problem to report.
+func (s *Store) checkMap(group uint64) error {
+	first := block.ID(group * s.geo.group)
+	b := make([]byte, s.geo.size)
+	for id := first + offsetMap; id < first+reserved; id++ {
+		if !s.data.has(id) {
+			continue
+		}
+		if _, err := s.data.read(id, b); err == nil {
+			continue
+		}
+		if bytes.Equal(b, s.zeros) && !s.holdsMap(id) {
+			continue // never written
+		}
+		if err := s.repairMap(id, b); err != nil {
+			return fmt.Errorf("check changed-block map: %w", err)
+		}
+	}
+	return nil
+}
+
+// holdsMap reports whether a map block is in RAM.
+func (s *Store) holdsMap(id block.ID) bool {
+	l := s.cache.Latch(id)
+	defer l.Unlock()
+	return l.Head(id) != nil
+}
+
+// repairMap looks again, while nobody can write the block in place, and has it
+// written. b is one block of working memory.
+func (s *Store) repairMap(id block.ID, b []byte) error {
+	l, v, err := s.latchMap(id) // what is not in RAM is read, and replaced if it must be
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	if v == nil || v.Dirty {
+		return nil
+	}
+	v.Loading = true
+	l.Unlock()
+	_, err = s.data.read(id, b)
+	l.Lock()
+	v.Loading = false
+	l.Wake()
+	if err != nil && s.state.failure() == nil {
+		s.log2.Warn("block of the changed-block map is damaged on disk and is written again", "block", id.String(), "error", err)
+		s.dirtyMap(v, recNone)
+	}
+	return nil
+}
+
 // pickMap takes a dirty map block into the cleaner's batch as it stands, or forgets
 // it if the file has no place for it: nobody but the cleaner takes places away.
 func (c *cleaner) pickMap(id block.ID) {

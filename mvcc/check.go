@@ -54,11 +54,14 @@ type checker struct {
 	seen     map[uint64][]uint64 // per group: blocks that the front door reached
 }
 
-// blocks verifies every block in use.
+// blocks verifies every block in use, and the changed-block map.
 func (c *checker) blocks() error {
 	g := c.s.geo
 	total := c.t.meta.inUse
 	for group := range g.groups(c.t.meta.highWater) {
+		if err := c.s.checkMap(group); err != nil {
+			return err
+		}
 		bitmap, err := c.t.Block(g.bitmapOf(group))
 		if err != nil {
 			if c.damage(err) {

@@ -16,6 +16,7 @@ type Prover struct {
 	info BackupInfo
 	geo  geometry
 	seed block.Seed
+	told func(id block.ID, lsn block.LSN) // if not nil: called for every block, by who writes
 
 	mu      sync.Mutex
 	written map[uint64][]uint64 // per group: bits of the blocks that were told
@@ -63,6 +64,9 @@ func (p *Prover) one(id block.ID, image []byte) error {
 		return p.corrupt(id, "it is a reserved place")
 	case !p.mark(id, image):
 		return p.corrupt(id, "it is there twice")
+	}
+	if p.told != nil {
+		p.told(id, t.LSN)
 	}
 	return nil
 }
