@@ -45,6 +45,14 @@ type Options struct {
 	// counted. At least three segments. 0: 256 MiB.
 	LimitBytes int64
 
+	// HoldBytesMax bounds the segments that are kept only for holders: beyond it
+	// the holder that wants the oldest is broken, and OnHolderBroken is told
+	// (R14). What recovery needs is never let go. 0: no bound.
+	HoldBytesMax int64
+
+	// OnHolderBroken is called by [Log.Release], without locks held.
+	OnHolderBroken func(HolderStatus)
+
 	// BufferBytes caps what is appended and not yet durable (R3); at the cap
 	// Append forces a sync. The log's two buffers hold at most twice this and
 	// one record. 0: 4 MiB.
@@ -84,6 +92,8 @@ func (o *Options) validate() error {
 			o.SegmentBytes, headerBlockBytes, SegmentBytesMin, SegmentBytesMax)
 	case o.LimitBytes < limitSegmentsMin*o.SegmentBytes:
 		return fmt.Errorf("log options: LimitBytes is %d; it must hold %d segments", o.LimitBytes, limitSegmentsMin)
+	case o.HoldBytesMax < 0:
+		return fmt.Errorf("log options: HoldBytesMax is %d", o.HoldBytesMax)
 	case o.BufferBytes < 0:
 		return fmt.Errorf("log options: BufferBytes is %d", o.BufferBytes)
 	}

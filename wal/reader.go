@@ -161,20 +161,9 @@ func (l *Log) read(from, to block.LSN, fn func(*record) error) error {
 	if err != nil {
 		return err
 	}
-	h := &segs[0].header
-	p := readPass{l: l, from: from, to: to, fn: fn, lsn: h.prevLSN, sum: h.prevSum, open: h.open}
-	for i, seg := range segs {
-		// The last one may grow, but the range ends in it. The others are
-		// complete.
-		end := seg.header.size
-		if i < len(segs)-1 {
-			end = seg.end
-		}
-		if done, err := p.segment(seg, end); done || err != nil {
-			return err
-		}
-	}
-	return corrupt(segs[len(segs)-1].path(l.o.Dir), -1, fmt.Sprintf("log ends at LSN %v, %v is durable", p.lsn, to), nil)
+	p := l.passFrom(segs[0], from, to)
+	p.fn = fn
+	return p.run(segs)
 }
 
 // segmentsFrom returns the live segments from the one that commit from begins
@@ -199,12 +188,38 @@ type readPass struct {
 	from, to block.LSN
 	fn       func(*record) error
 
-	// The record before the one that is due.
+	// The record before the one that is due, and where that is due.
 	lsn  block.LSN
 	sum  uint32
 	open bool
+	seg  *segment
+	off  int64
 
 	body []byte // pieces of a body so far
+}
+
+// passFrom begins at the start of a segment.
+func (l *Log) passFrom(seg *segment, from, to block.LSN) *readPass {
+	h := &seg.header
+	return &readPass{l: l, from: from, to: to, lsn: h.prevLSN, sum: h.prevSum, open: h.open, off: recordsOffset}
+}
+
+// run hands out what of the range is in segs, of which the first is begun where
+// the pass is.
+func (p *readPass) run(segs []*segment) error {
+	for i, seg := range segs {
+		// The last one may grow, but the range ends in it. The others are
+		// complete.
+		end := seg.header.size
+		if i < len(segs)-1 {
+			end = seg.end
+		}
+		if done, err := p.segment(seg, end); done || err != nil {
+			return err
+		}
+		p.off = recordsOffset
+	}
+	return corrupt(segs[len(segs)-1].path(p.l.o.Dir), -1, fmt.Sprintf("log ends at LSN %v, %v is durable", p.lsn, p.to), nil)
 }
 
 // segment hands out what of the range is in seg, whose records end at end; done
@@ -215,7 +230,9 @@ func (p *readPass) segment(seg *segment, end int64) (done bool, err error) {
 		return false, p.explain(seg, err)
 	}
 	defer r.close()
-	for off := int64(recordsOffset); off < end; {
+	p.seg = seg
+	for p.off < end {
+		off := p.off
 		rec, ok, err := r.record(off)
 		if err == nil && (!ok || !rec.follows(p.lsn, p.sum, p.open)) {
 			err = corrupt(r.path, off, fmt.Sprintf("record behind LSN %v is damaged", p.lsn), nil)
@@ -223,7 +240,7 @@ func (p *readPass) segment(seg *segment, end int64) (done bool, err error) {
 		if err != nil {
 			return false, p.explain(seg, err)
 		}
-		off += int64(recordBytes(len(rec.body)))
+		p.off += int64(recordBytes(len(rec.body)))
 		if done, err := p.record(&rec); done || err != nil {
 			return done, err
 		}

@@ -13,7 +13,10 @@ import (
 type Holder struct {
 	l    *Log
 	name string
-	lsn  block.LSN // guarded by l.mu
+
+	// Guarded by l.mu.
+	lsn    block.LSN
+	broken bool // it passed Options.HoldBytesMax: it keeps nothing any more
 }
 
 // HolderStatus is one line of the list of holders.
@@ -44,6 +47,14 @@ func (h *Holder) Move(lsn block.LSN) {
 	}
 }
 
+// Broken reports whether the log that the holder kept was let go because of
+// Options.HoldBytesMax (R14).
+func (h *Holder) Broken() bool {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	return h.broken
+}
+
 // Drop ends the holder. A second Drop does nothing.
 func (h *Holder) Drop() {
 	h.l.mu.Lock()
@@ -58,17 +69,42 @@ func (h *Holder) Drop() {
 func (l *Log) Holders() []HolderStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	recovery := l.neededFrom(l.floor)
 	list := make([]HolderStatus, 0, len(l.holders))
 	for _, h := range l.holders {
-		s := HolderStatus{Name: h.name, LSN: h.lsn}
-		for i := l.neededFrom(h.lsn); i < recovery; i++ {
-			s.Bytes += l.live[i].header.size
-		}
-		list = append(list, s)
+		list = append(list, h.status())
 	}
 	slices.SortStableFunc(list, func(a, b HolderStatus) int { return cmp.Compare(a.LSN, b.LSN) })
 	return list
+}
+
+// status is the holder's line in the list. mu is held.
+func (h *Holder) status() HolderStatus {
+	return HolderStatus{Name: h.name, LSN: h.lsn, Bytes: h.l.heldFrom(h.lsn)}
+}
+
+// heldFrom is the size of the segments that recovery does not need and someone
+// does who wants all from LSN lsn on. mu is held.
+func (l *Log) heldFrom(lsn block.LSN) (n int64) {
+	recovery := l.neededFrom(l.floor)
+	for i := l.neededFrom(lsn); i < recovery; i++ {
+		n += l.live[i].header.size
+	}
+	return n
+}
+
+// breakHolders ends those that want the oldest commits until what is held is
+// within its limit. mu is held.
+func (l *Log) breakHolders() (broken []HolderStatus) {
+	for l.o.HoldBytesMax > 0 && len(l.holders) > 0 {
+		h := slices.MinFunc(l.holders, func(a, b *Holder) int { return cmp.Compare(a.lsn, b.lsn) })
+		if l.heldFrom(h.lsn) <= l.o.HoldBytesMax {
+			break
+		}
+		broken = append(broken, h.status())
+		h.broken = true
+		l.holders = slices.DeleteFunc(l.holders, func(o *Holder) bool { return o == h })
+	}
+	return broken
 }
 
 // Oldest is the first commit that the log still reaches back to.
@@ -83,7 +119,8 @@ func (l *Log) Oldest() block.LSN {
 
 // Release says that recovery needs no commit below LSN below: the checkpoint
 // that makes it so is durable. Segments that nobody needs are used again, or
-// removed where the log has grown past its limit. below is at most Durable()+1.
+// removed where the log has grown past its limit. Holders beyond
+// Options.HoldBytesMax are broken. below is at most Durable()+1.
 func (l *Log) Release(below block.LSN) error {
 	l.mu.Lock()
 	if err := l.usable(); err != nil {
@@ -95,9 +132,16 @@ func (l *Log) Release(below block.LSN) error {
 		return fmt.Errorf("release log below LSN %v: only %v is durable: %w", below, v, ErrOrder)
 	}
 	l.floor = max(l.floor, below)
+	broken := l.breakHolders()
 	l.recycle()
 	surplus := l.surplus()
 	l.mu.Unlock()
+	for _, h := range broken {
+		l.o.Logger.Warn("log is no longer held: its limit was reached", "holder", h.Name, "from", uint64(h.LSN), "bytes", h.Bytes)
+		if l.o.OnHolderBroken != nil {
+			l.o.OnHolderBroken(h)
+		}
+	}
 	for _, s := range surplus {
 		l.removeSlot(s)
 	}
@@ -132,7 +176,7 @@ func (l *Log) surplus() (out []*segment) {
 		s.file = nil
 		l.idle = append(l.idle, s)
 	}
-	excess := int64(len(l.slots))*l.o.SegmentBytes - l.o.LimitBytes
+	excess := l.grown()
 	kept := l.idle[:0]
 	for _, s := range l.idle {
 		if excess > 0 || s.header.size != l.o.SegmentBytes {
@@ -145,6 +189,16 @@ func (l *Log) surplus() (out []*segment) {
 	clear(l.idle[len(kept):])
 	l.idle = kept
 	return out
+}
+
+// grown is by how many bytes the slots are more than the limit allows, those
+// that only holders keep left out. mu is held.
+func (l *Log) grown() int64 {
+	n := int64(len(l.slots))*l.o.SegmentBytes - l.o.LimitBytes
+	for _, s := range l.live[:l.neededFrom(l.floor)] {
+		n -= s.header.size
+	}
+	return n
 }
 
 // removeSlot removes the file of a slot that is in no list. Its name may come

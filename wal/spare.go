@@ -108,7 +108,7 @@ func (l *Log) prepareAhead() {
 	if l.o.foreground || l.closed || l.failed != nil || l.preparing || len(l.ready) > l.reserved {
 		return
 	}
-	if len(l.idle) == 0 && int64(len(l.slots)+1)*l.o.SegmentBytes > l.o.LimitBytes {
+	if len(l.idle) == 0 && l.grown()+l.o.SegmentBytes > 0 {
 		return // only a Reserve may grow the log further
 	}
 	l.preparing = true
