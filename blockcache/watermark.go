@@ -65,6 +65,28 @@ func (g *gauge) see(used, limit int64) (was LevelState, changed bool) {
 	return was, g.state != was
 }
 
+// Gauge follows a level that is not the cache's own. Safe for concurrent use.
+type Gauge struct {
+	mu    sync.Mutex
+	gauge gauge
+}
+
+// Level is the level with its state as of the last Watch.
+func (g *Gauge) Level(name string, used, limit int64) Level {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return Level{name, used, limit, max(g.gauge.peak, used), g.gauge.state}
+}
+
+// Watch takes a reading and reports whether a watermark was crossed.
+func (g *Gauge) Watch(name string, used, limit int64) (c Crossing, crossed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.Was, crossed = g.gauge.see(used, limit)
+	c.Level = Level{name, used, limit, g.gauge.peak, g.gauge.state}
+	return c, crossed
+}
+
 // gauges of a cache.
 type gauges struct {
 	mu                        sync.Mutex

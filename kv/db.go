@@ -152,6 +152,19 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	return tx.Commit()
 }
 
+// Mark gives the newest state a name, to restore to later, and returns its LSN
+// when it is durable. Names are 1 to 255 bytes of UTF-8 and need not be unique.
+func (db *DB) Mark(name string) (block.LSN, error) {
+	if db.closed.Load() {
+		return 0, ErrDatabaseClosed
+	}
+	lsn, err := db.store.Mark(name)
+	if errors.Is(err, mvcc.ErrClosed) {
+		return 0, ErrDatabaseClosed
+	}
+	return lsn, err
+}
+
 // withCleanup is err, as it is unless cleaning up failed too.
 func withCleanup(err, cleanup error) error {
 	if cleanup == nil {

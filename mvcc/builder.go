@@ -85,7 +85,7 @@ func (b *Builder) publish() error {
 	now := time.Now()
 	sb := superblock{
 		blockSize: b.info.BlockSize, database: b.info.Database,
-		timeline: block.NewTimelineID(), parent: b.info.Timeline, forkLSN: b.info.LSN,
+		timeline: block.NewTimelineID(), forks: makeForks(append([]block.Fork{{Timeline: b.info.Timeline, LSN: b.info.LSN}}, b.info.History...)...),
 		sequence: 1, redo: b.info.LSN + 1, durable: b.info.LSN, durableTime: b.info.Time,
 		created: now, // the map's floor is 0: it has been made from trailers
 	}

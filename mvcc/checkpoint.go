@@ -45,6 +45,7 @@ func (s *Store) recordCheckpoint(redo block.LSN) error {
 	next.redo = redo
 	next.durable = s.log.Durable()
 	next.durableTime = s.lastCommitTime()
+	next.keep = s.followedFrom(redo)
 	if err := s.writeSuperblock(&next, slot); err != nil {
 		return err
 	}

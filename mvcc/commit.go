@@ -95,21 +95,31 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 			return 0, t.giveUp(err)
 		}
 	}
-	s.lastTime = at
-	s.lastCommit.Store(at.UnixNano()) // before anyone can see the commit (R19)
-	s.publishing.Lock()
-	t.publish(lsn)
-	err := s.log.Append(lsn, w.buf, true)
-	s.publishing.Unlock()
-	s.partial = false
-	s.pressCleaner(int64(len(w.buf)))
-	if err != nil {
-		return 0, s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
+	if err := t.commitRecord(lsn, at, w.buf); err != nil {
+		return 0, err
 	}
 	if cap(w.buf) > 2*wal.RecordBytesMax {
 		w.buf = nil
 	}
 	return lsn, nil
+}
+
+// commitRecord publishes the commit and logs its last record. Nothing of it can
+// be refused any more (R7).
+func (t *WriteTx) commitRecord(lsn block.LSN, at time.Time, body []byte) error {
+	s := t.s
+	s.lastTime = at
+	s.lastCommit.Store(at.UnixNano()) // before anyone can see the commit (R19)
+	s.publishing.Lock()
+	t.publish(lsn)
+	err := s.log.Append(lsn, body, true)
+	s.publishing.Unlock()
+	s.partial = false
+	s.pressCleaner(int64(len(body)))
+	if err != nil {
+		return s.fail(fmt.Errorf("log commit %v: %w", lsn, err))
+	}
+	return nil
 }
 
 // void ends a commit that failed half way through its redo, which happens when

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/wal"
 )
 
 // EventKind says what an event tells of.
@@ -16,6 +17,7 @@ const (
 	EventWatermark EventKind = "watermark" // a level was crossed, up or down
 	EventBroken    EventKind = "broken"    // a snapshot was broken
 	EventFailed    EventKind = "failed"    // the store is poisoned
+	EventLogGone   EventKind = "log-gone"  // a LogTail was broken: its log took more than LogHoldMax
 )
 
 // Event is something that an operator should know. It is also logged.
@@ -24,6 +26,7 @@ type Event struct {
 	Level    Level                 // of a watermark: as it is now
 	Was      string                // of a watermark: the state before
 	Snapshot *snapshot.BrokenError // of a broken snapshot
+	Holder   wal.HolderStatus      // of a LogTail that was broken
 	LSN      block.LSN             // newest commit when it happened
 	Err      error                 // of a failure
 }

@@ -21,7 +21,7 @@ import (
 //	12      4     block size in bytes
 //	16      16    database id
 //	32      16    timeline id
-//	48      16    parent timeline id, or zeros (L14)
+//	48      16    parent timeline id, or zeros (L14): that of the first fork below
 //	64      8     fork LSN: the timeline has the parent's commits up to here
 //	72      8     sequence: 1, 2, ... one per checkpoint
 //	80      8     redo LSN: every commit below is in place and synced (R8)
@@ -29,8 +29,20 @@ import (
 //	96      8     commit time of the durable LSN, Unix nanoseconds (R19)
 //	104     8     map floor: a base below it is no base for an incremental (R16)
 //	112     8     time of creation, Unix nanoseconds
-//	120     388   zeros
+//	120     2     flags: bit 0 the database is a standby (R20); bit 1 the log is
+//	              to be made anew, empty, at the durable LSN, before anything else
+//	122     2     number of forks below, at most 9
+//	124     8     keep LSN: someone who follows the log still wants the commits
+//	              from here on; 0: nobody wants what recovery does not (R14)
+//	132     24*9  forks that led to the timeline, the newest first: timeline id,
+//	              16, and fork LSN, 8. What is older than nine is forgotten (R18)
+//	348     40*4  heads of repositories, the one remembered last first: repository
+//	              id, 16; LSN, 8; checksum of the record that ends it, 4; LSN, 8,
+//	              and checksum, 4, of the head before, or zeros (R18)
 //	508     4     CRC-32C of bytes 0 to 507, seeded with the database id
+//
+// Zeros from byte 120 on mean none of it: so the first superblocks were. In one
+// that names a parent and no fork, the parent is the only fork.
 //
 // # Meta block (block 2, versioned)
 //
@@ -72,7 +84,7 @@ import (
 //	2 image    block, type (1 byte), runs: the payload is zeros but for the runs
 //	3 diff     block, type (1 byte), LSN minus predecessor's LSN, runs
 //	4 free     count, blocks
-//	5 mark     length, name (reserved)
+//	5 mark     length, name: 1 to 255 bytes of UTF-8; in a commit without blocks
 //	6 void     the commit was given up half way: none of its entries count
 //
 // Runs are pairs of skip and length, the bytes behind each; a length of 0 ends
@@ -86,6 +98,11 @@ const (
 	doublewriteMagic  = "SPILLDBW"
 	doublewriteHeader = 8192
 	doublewriteMax    = 256
+
+	flagStandby = 1 << 0
+	flagNewLog  = 1 << 1
+	forksMax    = 9
+	headsMax    = 4
 
 	entryCommit = 1
 	entryImage  = 2
@@ -112,14 +129,45 @@ type superblock struct {
 	blockSize   int
 	database    block.DatabaseID
 	timeline    block.TimelineID
-	parent      block.TimelineID
-	forkLSN     block.LSN
 	sequence    uint64
 	redo        block.LSN
 	durable     block.LSN
 	durableTime time.Time
 	mapFloor    block.LSN
 	created     time.Time
+	standby     bool
+	newLog      bool // the log is to be made anew at the durable LSN
+	keep        block.LSN
+	forks       forks
+	heads       [headsMax]repositoryHead
+}
+
+// forks are what led to a timeline, the newest first; behind the last they are
+// zeros.
+type forks [forksMax]block.Fork
+
+// makeForks keeps the newest.
+func makeForks(list ...block.Fork) (f forks) {
+	copy(f[:], list)
+	return f
+}
+
+// list is the forks without the zeros.
+func (f forks) list() (list []block.Fork) {
+	for _, k := range f {
+		if k == (block.Fork{}) {
+			break
+		}
+		list = append(list, k)
+	}
+	return list
+}
+
+// repositoryHead is what the store remembers of a repository that it pushes to
+// (R18). Zeros are none.
+type repositoryHead struct {
+	repo     [16]byte
+	now, was Head
 }
 
 func (s *superblock) encode() []byte {
@@ -130,16 +178,70 @@ func (s *superblock) encode() []byte {
 	le.PutUint32(b[12:], uint32(s.blockSize))
 	copy(b[16:], s.database[:])
 	copy(b[32:], s.timeline[:])
-	copy(b[48:], s.parent[:])
-	le.PutUint64(b[64:], uint64(s.forkLSN))
+	copy(b[48:], s.forks[0].Timeline[:])
+	le.PutUint64(b[64:], uint64(s.forks[0].LSN))
 	le.PutUint64(b[72:], s.sequence)
 	le.PutUint64(b[80:], uint64(s.redo))
 	le.PutUint64(b[88:], uint64(s.durable))
 	le.PutUint64(b[96:], uint64(s.durableTime.UnixNano()))
 	le.PutUint64(b[104:], uint64(s.mapFloor))
 	le.PutUint64(b[112:], uint64(s.created.UnixNano()))
+	s.encodeModes(b)
 	le.PutUint32(b[508:], block.Checksum(block.SeedOf(s.database), b[:508]))
 	return b
+}
+
+// encodeModes writes bytes 120 to 507.
+func (s *superblock) encodeModes(b []byte) {
+	le := binary.LittleEndian
+	flags := uint16(0)
+	if s.standby {
+		flags |= flagStandby
+	}
+	if s.newLog {
+		flags |= flagNewLog
+	}
+	le.PutUint16(b[120:], flags)
+	le.PutUint16(b[122:], uint16(len(s.forks.list())))
+	le.PutUint64(b[124:], uint64(s.keep))
+	for i, f := range s.forks.list() {
+		at := b[132+24*i:]
+		copy(at, f.Timeline[:])
+		le.PutUint64(at[16:], uint64(f.LSN))
+	}
+	for i, h := range s.heads {
+		at := b[348+40*i:]
+		copy(at, h.repo[:])
+		le.PutUint64(at[16:], uint64(h.now.LSN))
+		le.PutUint32(at[24:], h.now.Sum)
+		le.PutUint64(at[28:], uint64(h.was.LSN))
+		le.PutUint32(at[36:], h.was.Sum)
+	}
+}
+
+// decodeModes is the inverse of encodeModes.
+func (s *superblock) decodeModes(b []byte) error {
+	le := binary.LittleEndian
+	flags, n := le.Uint16(b[120:]), int(le.Uint16(b[122:]))
+	if flags&^(flagStandby|flagNewLog) != 0 || n > forksMax {
+		return fmt.Errorf("superblock has flags %#x and %d forks", flags, n)
+	}
+	s.standby, s.newLog = flags&flagStandby != 0, flags&flagNewLog != 0
+	s.keep = block.LSN(le.Uint64(b[124:]))
+	for i := range n {
+		at := b[132+24*i:]
+		s.forks[i] = block.Fork{Timeline: block.TimelineID(at[:16]), LSN: block.LSN(le.Uint64(at[16:]))}
+	}
+	if n == 0 { // written before there was a list
+		s.forks[0] = block.Fork{Timeline: block.TimelineID(b[48:64]), LSN: block.LSN(le.Uint64(b[64:]))}
+	}
+	for i := range s.heads {
+		at := b[348+40*i:]
+		s.heads[i] = repositoryHead{repo: [16]byte(at[:16]),
+			now: Head{block.LSN(le.Uint64(at[16:])), le.Uint32(at[24:])},
+			was: Head{block.LSN(le.Uint64(at[28:])), le.Uint32(at[36:])}}
+	}
+	return nil
 }
 
 var errNoSuperblock = errors.New("no superblock")
@@ -162,15 +264,13 @@ func decodeSuperblock(b []byte) (s superblock, err error) {
 		return s, fmt.Errorf("superblock says block size %d", s.blockSize)
 	}
 	copy(s.timeline[:], b[32:])
-	copy(s.parent[:], b[48:])
-	s.forkLSN = block.LSN(le.Uint64(b[64:]))
 	s.sequence = le.Uint64(b[72:])
 	s.redo = block.LSN(le.Uint64(b[80:]))
 	s.durable = block.LSN(le.Uint64(b[88:]))
 	s.durableTime = time.Unix(0, int64(le.Uint64(b[96:])))
 	s.mapFloor = block.LSN(le.Uint64(b[104:]))
 	s.created = time.Unix(0, int64(le.Uint64(b[112:])))
-	return s, nil
+	return s, s.decodeModes(b)
 }
 
 // place is one image of a double-write half.

@@ -19,9 +19,20 @@ import (
 // is". The bytes between the lines are zeros.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
+	want := goldenBytes(t, name, len(got))
+	for i := range got {
+		if got[i] != want[i] {
+			t.Fatalf("%s: byte %d is %#02x, want %#02x\n%s", name, i, got[i], want[i], hex.Dump(got[i&^15:min(len(got), i&^15+64)]))
+		}
+	}
+}
+
+// goldenBytes are what the file describes.
+func goldenBytes(t *testing.T, name string, size int) []byte {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", name))
 	ok(t, err)
-	want := make([]byte, len(got))
+	want := make([]byte, size)
 	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(line, ";")
 		offset, digits, found := strings.Cut(line, ":")
@@ -39,11 +50,7 @@ func golden(t *testing.T, name string, got []byte) {
 		}
 		copy(want[at:], b)
 	}
-	for i := range got {
-		if got[i] != want[i] {
-			t.Fatalf("%s: byte %d is %#02x, want %#02x\n%s", name, i, got[i], want[i], hex.Dump(got[i&^15:min(len(got), i&^15+64)]))
-		}
-	}
+	return want
 }
 
 func numbered(first byte) (id [16]byte) {
@@ -55,16 +62,33 @@ func numbered(first byte) (id [16]byte) {
 
 func goldenSuperblock() superblock {
 	return superblock{
-		blockSize: 4096, database: numbered(0x10), timeline: numbered(0x30), parent: numbered(0x50),
-		forkLSN: 0x0102, sequence: 0x0304, redo: 0x0506, durable: 0x0708,
+		blockSize: 4096, database: numbered(0x10), timeline: numbered(0x30),
+		forks: makeForks(block.Fork{Timeline: numbered(0x50), LSN: 0x0102}), sequence: 0x0304, redo: 0x0506, durable: 0x0708,
 		durableTime: time.Unix(0, 0x0a0b0c), mapFloor: 0x0d0e, created: time.Unix(0, 0x0f1011),
+	}
+}
+
+// The first superblocks had zeros from byte 120 on.
+func TestGolden_SuperblockWithoutModes(t *testing.T) {
+	back, err := decodeSuperblock(goldenBytes(t, "superblock.hex", superblockSize))
+	ok(t, err)
+	if back != goldenSuperblock() {
+		t.Fatalf("%+v", back)
 	}
 }
 
 func TestGolden_Superblock(t *testing.T) {
 	sb := goldenSuperblock()
+	sb.standby, sb.newLog, sb.keep = true, true, 0x1213
+	for i := 1; i < forksMax; i++ {
+		sb.forks[i] = block.Fork{Timeline: numbered(byte(0x60 + i)), LSN: block.LSN(0x0101 - i)}
+	}
+	for i := range sb.heads {
+		n := byte(i)
+		sb.heads[i] = repositoryHead{numbered(0x80 + n), Head{block.LSN(0x1400 + i), 0x15161718 + uint32(i)}, Head{block.LSN(0x1300 + i), 0x191a1b1c + uint32(i)}}
+	}
 	b := sb.encode()
-	golden(t, "superblock.hex", b)
+	golden(t, "superblock-modes.hex", b)
 	back, err := decodeSuperblock(b)
 	ok(t, err)
 	if back != sb {

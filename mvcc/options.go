@@ -77,6 +77,9 @@ type Options struct {
 	// 0: 256 MiB. A log that was made under a larger limit keeps room for three of
 	// its segments.
 	LogBytesMax int64
+	// LogHoldMax in bytes bounds the log that only a LogTail keeps. Beyond it the
+	// tail that wants the oldest is broken (R14). 0: 1 GiB; negative: no bound.
+	LogHoldMax int64
 	// CloseWait is how long Close waits for open transactions, snapshots and
 	// backups before it breaks them (R21). 0: 5 s; negative: not at all.
 	CloseWait time.Duration
@@ -108,6 +111,9 @@ func (o *Options) validate() error {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = 100 * time.Millisecond
+	}
+	if o.LogHoldMax == 0 {
+		o.LogHoldMax = 1 << 30
 	}
 	if o.CloseWait == 0 {
 		o.CloseWait = 5 * time.Second

@@ -10,7 +10,6 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/snapshot"
-	"github.com/spillwaydb/spillway/wal"
 )
 
 // recovery redoes the commits that the checkpoint in force does not cover. It
@@ -33,16 +32,9 @@ func (s *Store) recover() error {
 		return fmt.Errorf("secure what was found: %w", err)
 	}
 	a := &s.anchor.now
-	limit, err := s.logLimit()
+	log, err := s.openLog()
 	if err != nil {
-		return fmt.Errorf("size log: %w", err)
-	}
-	log, err := wal.Open(wal.Options{
-		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
-		SegmentBytes: s.opts.segmentBytes(), LimitBytes: limit, OnDurable: s.onDurable, Logger: s.opts.Logger,
-	}, wal.Start{Redo: a.redo, Durable: a.durable})
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return err
 	}
 	s.log = log
 	s.snapshots = snapshot.New(s.cache, log.End(), s.onBroken)
@@ -105,7 +97,10 @@ func (s *Store) logLimit() (int64, error) {
 // weaker modes readers may see more already, but whoever has waited for a sync
 // relies on every mode having swept what it covers: the cleaner would else end a
 // head behind which a version is pending (R1).
-func (s *Store) onDurable(v block.LSN) { s.advance(v) }
+func (s *Store) onDurable(v block.LSN) {
+	s.advance(v)
+	s.horizon.move()
+}
 
 // repairTorn puts second copies over blocks whose checksum is bad: only copies
 // written since the checkpoint in force, whose in-place write may have been torn.

@@ -28,6 +28,12 @@ func (w *redoWriter) free(ids []block.ID) {
 	}
 }
 
+func (w *redoWriter) mark(name string) {
+	w.buf = append(w.buf, entryMark)
+	w.buf = binary.AppendUvarint(w.buf, uint64(len(name)))
+	w.buf = append(w.buf, name...)
+}
+
 // image logs the whole payload.
 func (w *redoWriter) image(id block.ID, t block.Type, payload, zeros []byte) {
 	w.buf = append(w.buf, entryImage)
@@ -130,6 +136,7 @@ type redoEntry struct {
 	ids   []block.ID // of a free
 	at    time.Time  // of a commit
 	raw   time.Time
+	name  string // of a mark
 }
 
 var errRedo = errors.New("malformed redo")
@@ -170,7 +177,7 @@ func (r *redoReader) next() (e redoEntry, more bool, err error) {
 	case entryFree:
 		err = r.frees(&e)
 	case entryMark:
-		err = r.mark()
+		err = r.mark(&e)
 	case entryVoid:
 	default:
 		err = fmt.Errorf("%w: entry of kind %d", errRedo, e.kind)
@@ -187,12 +194,19 @@ func (r *redoReader) commit(e *redoEntry) error {
 	return err
 }
 
-func (r *redoReader) mark() error {
+func (r *redoReader) mark(e *redoEntry) error {
 	n, err := r.uvarint()
-	if err == nil {
-		_, err = r.take(n)
+	if err != nil {
+		return err
 	}
-	return err
+	name, err := r.take(n)
+	if err != nil {
+		return err
+	}
+	if e.name = string(name); !validMark(e.name) {
+		return fmt.Errorf("%w: name of %d bytes", errRedo, n)
+	}
+	return nil
 }
 
 func (r *redoReader) change(e *redoEntry) error {

@@ -58,6 +58,7 @@ func (q *Quiet) Release() {}
 // Image is a state of a database that blocks can be read of, a backup for
 // example. Safe for concurrent use.
 type Image interface {
+	// Info says what the image is of.
 	Info() BackupInfo
 	// ReadBlock fills dst with the whole image of a block; ErrNotInUse.
 	ReadBlock(id block.ID, dst []byte) error

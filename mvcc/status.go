@@ -11,7 +11,7 @@ import (
 
 // Level is one of the levels that can run full.
 type Level struct {
-	Name        string // "ram", "temporary", "overflow", "host", "log"
+	Name        string // "ram", "temporary", "overflow", "host", "log", "held log"
 	Used, Limit int64  // bytes
 	Peak        int64  // bytes, since the store was opened
 	State       string // "normal", "low", "high", "critical"
@@ -39,9 +39,10 @@ type Status struct {
 	Originals       snapshot.Counters
 	Cache           blockcache.Stats
 	Log             wal.Stats
-	LogWaits        int64  // commits that waited for log space
-	DirtyWaits      int64  // commits that waited for the dirty limit
-	Failed          string // why the store is poisoned, or ""
+	Holders         []wal.HolderStatus // who keeps log, the oldest first
+	LogWaits        int64              // commits that waited for log space
+	DirtyWaits      int64              // commits that waited for the dirty limit
+	Failed          string             // why the store is poisoned, or ""
 }
 
 // readersListed is how many readers Status lists; all are counted.
@@ -54,7 +55,7 @@ func (s *Store) Status() Status {
 		FileBytes: s.data.length(), NewestLSN: s.newestLSN(), DurableLSN: s.log.Durable(), RedoLSN: s.redoStart(),
 		LastCommit: s.lastCommitTime(), Levels: s.levels(),
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
-		Cache: s.cache.Stats(), Log: s.log.Stats(),
+		Cache: s.cache.Stats(), Log: s.log.Stats(), Holders: s.log.Holders(),
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
 	}
 	if err := s.state.failure(); err != nil {

@@ -30,6 +30,8 @@ type Store struct {
 	log        *wal.Log
 	cleaner    *cleaner
 	events     *events
+	horizon    horizon
+	heldLog    blockcache.Gauge
 	dirtyMax   int64 // frames
 	privateMax int
 	zeros      []byte // one block
@@ -57,6 +59,8 @@ type Store struct {
 	partial    bool  // some records of the commit being encoded are in the log
 	logged     int64 // bytes since the last round was asked for
 	lastTime   time.Time
+
+	kept atomic.Pointer[wal.Holder] // keeps log for those who followed before the store was opened
 
 	lastCommit atomic.Int64 // Unix ns, time of the newest commit
 	secured    atomic.Int64

@@ -4,21 +4,33 @@ import (
 	"github.com/spillwaydb/spillway/blockcache"
 )
 
+// nameHeldLog is the level of log that is kept only for those who follow it
+// (R14).
+const nameHeldLog = "held log"
+
+func levelOf(g blockcache.Level) Level {
+	return Level{g.Name, g.Used, g.Limit, g.Peak, g.State.String()}
+}
+
 // levels are the levels as they are now.
 func (s *Store) levels() []Level {
 	var out []Level
 	for _, g := range s.cache.Levels() {
-		out = append(out, Level{g.Name, g.Used, g.Limit, g.Peak, g.State.String()})
+		out = append(out, levelOf(g))
 	}
 	st := s.log.Stats()
 	out = append(out, Level{Name: "log", Used: st.LiveBytes, Limit: st.LimitBytes, State: blockcache.LevelNormal.String()})
-	return out
+	return append(out, levelOf(s.heldLog.Level(nameHeldLog, st.HeldBytes, max(s.opts.LogHoldMax, 0))))
 }
 
 // watch looks at the watermarks and tells of every crossing.
 func (s *Store) watch() {
-	for _, c := range s.cache.Watch() {
-		l := Level{c.Level.Name, c.Level.Used, c.Level.Limit, c.Level.Peak, c.Level.State.String()}
+	crossed := s.cache.Watch()
+	if c, ok := s.heldLog.Watch(nameHeldLog, s.log.Stats().HeldBytes, max(s.opts.LogHoldMax, 0)); ok {
+		crossed = append(crossed, c)
+	}
+	for _, c := range crossed {
+		l := levelOf(c.Level)
 		s.log2.Warn("watermark crossed", "level", l.Name, "state", l.State, "was", c.Was.String(), "used", l.Used, "limit", l.Limit)
 		s.events.send(Event{Kind: EventWatermark, Level: l, Was: c.Was.String(), LSN: s.newestLSN()})
 	}

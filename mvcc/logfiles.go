@@ -1,0 +1,62 @@
+package mvcc
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// logOptions are those of the store's log. limit is LogBytesMax, or more.
+func (s *Store) logOptions(limit int64) wal.Options {
+	return wal.Options{
+		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
+		SegmentBytes: s.opts.segmentBytes(), LimitBytes: limit, HoldBytesMax: max(s.opts.LogHoldMax, 0),
+		OnDurable: s.onDurable, OnHolderBroken: s.onHolderBroken, Logger: s.opts.Logger,
+	}
+}
+
+// openLog opens the log with what recovery needs, and as much as there is of
+// what someone who followed it still wanted.
+func (s *Store) openLog() (*wal.Log, error) {
+	a := &s.anchor.now
+	limit, err := s.logLimit()
+	if err != nil {
+		return nil, fmt.Errorf("size log: %w", err)
+	}
+	log, err := wal.Open(s.logOptions(limit), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if a.keep != 0 && log.Oldest() < a.redo {
+		s.kept.Store(log.Hold(keptName, max(a.keep, log.Oldest())))
+	}
+	return log, nil
+}
+
+// followedFrom is the first commit below redo that someone who follows the log
+// still wants, or 0.
+func (s *Store) followedFrom(redo block.LSN) block.LSN {
+	if list := s.log.Holders(); len(list) > 0 && list[0].LSN < redo {
+		return max(list[0].LSN, 1)
+	}
+	return 0
+}
+
+// keptName is what Status calls who followed the log before it was opened, and
+// may come back.
+const keptName = "kept since the last opening"
+
+// dropKept ends what openLog keeps: someone follows again, and holds what is
+// wanted.
+func (s *Store) dropKept() {
+	if h := s.kept.Swap(nil); h != nil {
+		h.Drop()
+	}
+}
+
+// onHolderBroken is told by the log whom it let go (R14).
+func (s *Store) onHolderBroken(h wal.HolderStatus) {
+	s.events.send(Event{Kind: EventLogGone, Holder: h, LSN: s.newestLSN()})
+}
