@@ -38,8 +38,15 @@ import (
 // The payload is canonical: it is valid only if encoding what was decoded gives
 // the same bytes, so there are no unknown, doubled or misspelt fields. Fields
 // are those of repositoryHeader, databaseBinding, manifestWire and Proof. The
-// names base, freed, logs, encryption and generation are reserved for manifests
-// of later versions (incrementals, log spaces, keys, retention).
+// names freed, logs, encryption and generation are reserved for manifests of
+// later versions (log spaces, keys, retention).
+//
+// The manifest of an incremental names its base, with the SHA-256 of the base's
+// manifest object, whole, and the LSN that the base is exact at. The incremental
+// holds the blocks in use at its own LSN whose LSN is above that. Its chain is the
+// incremental, its base, the base of that and so on, to a full backup. The state
+// is, of each block that the newest bitmaps of the chain name as in use, the image
+// in the newest backup of the chain that has one.
 //
 // blocks and index objects start with an object header:
 //
@@ -98,15 +105,16 @@ import (
 //	8       4     blocks      how many, at least 1
 //	12      4     group       number
 //	16      4     slot        of the first one
-//	20      4     zero        (reserved: 1 will mean "freed", without an image)
+//	20      4     zero
 //
 // Runs of a section do not overlap, and tile its groups exactly. A reader that
 // wants block b looks into the sections whose lowest..highest holds b.
 //
 // Validity: an object of a backup is valid if its size and its SHA-256 are
 // those in the manifest. A backup is valid if all its objects are, each block
-// has a good trailer with an LSN not above the manifest's, and no block comes
-// twice. Torn writes: an object appears under its name only after it was
+// has a good trailer with an LSN not above the manifest's (in an incremental: and
+// above its base's), and no block comes twice; an incremental also needs a valid
+// base. Torn writes: an object appears under its name only after it was
 // synced, and the manifest last; what is torn was never listed.
 
 const formatVersion = 1

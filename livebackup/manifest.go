@@ -11,30 +11,44 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-// KindFull is a backup that needs no other.
-const KindFull = "full"
+// The kinds of backups. The words are on disk.
+const (
+	KindFull        = "full"        // needs no other
+	KindIncremental = "incremental" // what changed since its base
+)
 
 // Manifest says what a backup is, what it is made of and what it cost. It is
 // in the repository, so its JSON form is described by format.go.
 type Manifest struct {
 	ID       BackupID         `json:"id"`
-	Kind     string           `json:"kind"` // KindFull
+	Kind     string           `json:"kind"` // KindFull or KindIncremental
 	Database block.DatabaseID `json:"-"`
 	Timeline block.TimelineID `json:"-"`
+	History  []block.Fork     `json:"-"` // the timelines that led to Timeline, the newest first (R18)
+
+	// Of an incremental only: the backup that it adds to, the digest of that
+	// one's manifest (objects never change: so one digest stands for a whole
+	// chain), and the LSN that it is exact at. The range is (BaseLSN, EndLSN].
+	Base         BackupID  `json:"base,omitzero"`
+	BaseManifest Digest    `json:"base_manifest,omitzero"`
+	BaseLSN      block.LSN `json:"base_lsn,omitempty"`
 
 	// LSN is what the snapshot was opened at, EndLSN what the backup is exact
 	// at. They are equal unless the backup had to fall forward.
 	LSN       block.LSN `json:"lsn"`
 	EndLSN    block.LSN `json:"end_lsn"`
-	Committed time.Time `json:"committed"` // monotonic commit time of LSN (R19)
+	Committed time.Time `json:"committed"`            // monotonic commit time of LSN (R19)
+	RecordSum uint32    `json:"record_sum,omitempty"` // of the log record that ends EndLSN (R18); 0: not known
 
-	BlockSize   int      `json:"block_size"` // bytes
-	HighWater   block.ID `json:"high_water"` // first block number never used
-	Blocks      uint64   `json:"blocks"`
-	RawBytes    int64    `json:"raw_bytes"`    // Blocks times BlockSize
+	BlockSize   int      `json:"block_size"`              // bytes
+	HighWater   block.ID `json:"high_water"`              // first block number never used
+	Blocks      uint64   `json:"blocks"`                  // that are in this backup
+	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // of an incremental: in the database at EndLSN; a full backup has them all
+	RawBytes    int64    `json:"raw_bytes"`               // Blocks times BlockSize
 	StoredBytes int64    `json:"stored_bytes"` // of all objects
 	Groups      uint32   `json:"groups"`
 	Objects     []Object `json:"objects"`
+	Audit       Audit    `json:"audit,omitzero"` // of an incremental
 
 	Owner       string      `json:"owner"`
 	Label       string      `json:"label"`
@@ -53,6 +67,22 @@ type Object struct {
 	Number uint32 `json:"number"`
 	Size   int64  `json:"size"` // bytes
 	SHA256 Digest `json:"sha256"`
+}
+
+// Audit says how an incremental was held against its base: of the blocks that
+// did not change since, a random sample was read from the database and compared
+// with the base, byte for byte. All were equal, or there would be no backup.
+type Audit struct {
+	Asked    int `json:"asked"`    // how many the database was asked for
+	Compared int `json:"compared"` // how many it had
+}
+
+// inUse is how many blocks the state at EndLSN consists of.
+func (m *Manifest) inUse() uint64 {
+	if m.Kind == KindIncremental {
+		return m.BlocksInUse
+	}
+	return m.Blocks
 }
 
 // Cost is what a backup cost the database while it ran; see [mvcc.Cost].
@@ -109,13 +139,23 @@ func decodeHex(dst, text []byte) error {
 // manifestWire is a Manifest in JSON: the ids of package block have no text
 // form of their own there.
 type manifestWire struct {
-	Database hexID `json:"database"`
-	Timeline hexID `json:"timeline"`
+	Database hexID      `json:"database"`
+	Timeline hexID      `json:"timeline"`
+	History  []forkWire `json:"history,omitempty"`
 	*Manifest
 }
 
+// forkWire is a block.Fork in JSON.
+type forkWire struct {
+	Timeline hexID     `json:"timeline"`
+	LSN      block.LSN `json:"lsn"`
+}
+
 func (m *Manifest) encode(repo RepositoryID) ([]byte, error) {
-	wire := manifestWire{hexID(m.Database), hexID(m.Timeline), m}
+	wire := manifestWire{Database: hexID(m.Database), Timeline: hexID(m.Timeline), Manifest: m}
+	for _, f := range m.History {
+		wire.History = append(wire.History, forkWire{hexID(f.Timeline), f.LSN})
+	}
 	return encodeEnvelope(magicManifest, identity{repo, m.Database}, wire)
 }
 
@@ -129,6 +169,9 @@ func decodeManifest(data []byte, id BackupID, repo RepositoryID) (Manifest, erro
 		return Manifest{}, err
 	}
 	m.Database, m.Timeline = block.DatabaseID(wire.Database), block.TimelineID(wire.Timeline)
+	for _, f := range wire.History {
+		m.History = append(m.History, block.Fork{Timeline: block.TimelineID(f.Timeline), LSN: f.LSN})
+	}
 	reason := m.invalid()
 	switch {
 	case who.repository != repo:
@@ -144,11 +187,12 @@ func decodeManifest(data []byte, id BackupID, repo RepositoryID) (Manifest, erro
 	return m, nil
 }
 
+// historyMax is how many forks a manifest may list.
+const historyMax = 256
+
 // invalid says why m cannot be a manifest, or "".
 func (m *Manifest) invalid() string {
 	switch {
-	case m.Kind != KindFull:
-		return fmt.Sprintf("kind %q is unknown", m.Kind)
 	case !block.ValidSize(m.BlockSize):
 		return fmt.Sprintf("block size %d", m.BlockSize)
 	case m.HighWater > block.ID(math.MaxInt64/int64(m.BlockSize)):
@@ -160,13 +204,40 @@ func (m *Manifest) invalid() string {
 	case uint64(m.Groups) > m.Blocks || (m.Groups == 0) != (m.Blocks == 0):
 		return "groups and blocks disagree"
 	case m.EndLSN != m.LSN:
-		return "a full backup ends where it starts"
+		return "it does not end where it starts"
+	case len(m.History) > historyMax:
+		return fmt.Sprintf("history of %d timelines", len(m.History))
 	case !m.Compression.valid():
 		return fmt.Sprintf("compression %q is unknown", m.Compression)
 	case m.Duration < 0 || m.StartStall < 0:
 		return "negative duration"
 	}
+	if reason := m.invalidKind(); reason != "" {
+		return reason
+	}
 	return m.invalidObjects()
+}
+
+// invalidKind wants of each kind what it has, and nothing else. A base was there
+// before: in the order of sequences there is no cycle.
+func (m *Manifest) invalidKind() string {
+	switch {
+	case m.Kind == KindFull:
+		if m.Base != (BackupID{}) || m.BaseManifest != (Digest{}) || m.BaseLSN != 0 || m.BlocksInUse != 0 || m.Audit != (Audit{}) {
+			return "full backup with a base"
+		}
+	case m.Kind != KindIncremental:
+		return fmt.Sprintf("kind %q is unknown", m.Kind)
+	case m.Base.Sequence == 0 || m.Base.Sequence >= m.ID.Sequence:
+		return fmt.Sprintf("base %v is none that was there before", m.Base)
+	case m.BaseLSN == 0 || m.BaseLSN > m.LSN:
+		return fmt.Sprintf("increment from LSN %v to %v", m.BaseLSN, m.LSN)
+	case m.BlocksInUse < m.Blocks || m.BlocksInUse > uint64(m.HighWater):
+		return "blocks and blocks in use disagree"
+	case m.Audit.Compared < 0 || m.Audit.Compared > m.Audit.Asked:
+		return "impossible audit"
+	}
+	return ""
 }
 
 // invalidObjects wants blocks 1..n, then index 1..m.
