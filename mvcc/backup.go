@@ -159,6 +159,9 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 		Blocks: m.inUse + s.geo.groups(m.highWater) + 1, // and bitmaps, and the meta block
 		Opened: began, StartStall: stall,
 	}
+	if s.parent != (block.Fork{}) {
+		b.info.History = []block.Fork{s.parent}
+	}
 	return nil
 }
 

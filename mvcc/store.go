@@ -22,6 +22,7 @@ type Store struct {
 	log2       *slog.Logger
 	database   block.DatabaseID
 	timeline   block.TimelineID
+	parent     block.Fork // zero if there is none
 	created    time.Time
 	data       *dataFile
 	second     *doublewrite
