@@ -109,7 +109,7 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 	if res.Swept, err = Sweep(ctx, repo); err != nil {
 		return res, err
 	}
-	heads, err := repo.heads(ctx) // before the snapshot is opened: see checkHead
+	heads, err := repo.heads(ctx) // before the snapshot is opened: see heads
 	if err != nil {
 		return res, err
 	}
@@ -126,13 +126,14 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 	if err := repo.bind(ctx, info.Database); err != nil {
 		return res, err
 	}
-	if err := checkHead(heads, info); err != nil {
+	if err := repo.enter(ctx, src, heads, info); err != nil {
 		return res, err
 	}
 	r, err := repo.startRun(ctx, o, info, started)
 	if err != nil {
 		return res, err
 	}
+	r.src, r.heads = src, heads
 	res.Manifest, err = r.make(ctx, session)
 	res.BufferBytes = r.bufferBytes + r.setBytes + r.index.bytes()
 	return res, err
@@ -150,39 +151,11 @@ func checkInfo(i mvcc.BackupInfo) error {
 
 func manifestOf(i mvcc.BackupInfo) Manifest {
 	return Manifest{
-		Kind: KindFull, Database: i.Database, Timeline: i.Timeline,
-		LSN: i.LSN, EndLSN: i.LSN, Committed: i.Time.UTC(),
+		Kind: KindFull, Database: i.Database, Timeline: i.Timeline, History: i.History,
+		LSN: i.LSN, EndLSN: i.LSN, Committed: i.Time.UTC(), RecordSum: i.RecordSum,
 		BlockSize: i.BlockSize, HighWater: i.HighWater, Blocks: i.Blocks,
 		RawBytes: int64(i.Blocks) * int64(i.BlockSize), StartStall: i.StartStall, Objects: []Object{},
 	}
-}
-
-// heads returns the highest LSN that the repository has of each timeline.
-func (r *Repository) heads(ctx context.Context) (map[block.TimelineID]block.LSN, error) {
-	list, err := List(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	heads := make(map[block.TimelineID]block.LSN)
-	for _, e := range list {
-		if e.Unreadable != nil {
-			return nil, fmt.Errorf("whether the repository is ahead cannot be told: %v: %w", e.ID, e.Unreadable)
-		}
-		m := e.Manifest
-		heads[m.Timeline] = max(heads[m.Timeline], m.EndLSN)
-	}
-	return heads, nil
-}
-
-// checkHead refuses a database that is behind what it once gave away (R6, R18).
-// The heads were read before the snapshot was opened, so that a backup that
-// runs beside this one and is younger does not count.
-func checkHead(heads map[block.TimelineID]block.LSN, i mvcc.BackupInfo) error {
-	if head := heads[i.Timeline]; head > i.LSN {
-		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v; restore the newest backup, or begin another repository",
-			ErrRepositoryAhead, head, i.Timeline, i.LSN)
-	}
-	return nil
 }
 
 // startRun claims an id. From then on other runs leave its objects alone.

@@ -108,6 +108,7 @@ func TestR18_RepositoryAheadRefused(t *testing.T) {
 	if _, err := Backup(t.Context(), src, repo, BackupOptions{}); !errors.Is(err, ErrRepositoryAhead) {
 		t.Fatal(err)
 	}
+	src.info.History = []block.Fork{{Timeline: src.info.Timeline, LSN: 99}}
 	src.info.Timeline = block.TimelineID{9} // forked: LSNs of the other timeline say nothing
 	if _, err := Backup(t.Context(), src, repo, BackupOptions{}); err != nil {
 		t.Fatal(err)
@@ -139,7 +140,7 @@ func TestBackupRefusesWrongBlocks(t *testing.T) {
 			if name != "missing" && !errors.Is(err, block.ErrCorrupt) {
 				t.Fatal(err)
 			}
-			wantOnly(t, repo, headerName, bindingName)
+			wantOnly(t, repo, headerName, bindingName, timelineName(1))
 		})
 	}
 }
@@ -158,7 +159,7 @@ func TestCancelledBackupLeavesNothing(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	wantOnly(t, repo, headerName, bindingName)
+	wantOnly(t, repo, headerName, bindingName, timelineName(1))
 	if src.openSessions() != 0 {
 		t.Fatal("session left open")
 	}
@@ -258,7 +259,7 @@ func TestSweepTakesTheDead(t *testing.T) {
 	if n, err := Sweep(t.Context(), repo); err != nil || n != 5 {
 		t.Fatalf("%d, %v", n, err)
 	}
-	kept := []string{headerName, bindingName, objectName(id, kindManifest, 0), objectName(id, kindBlocks, 1), objectName(id, kindIndex, 1)}
+	kept := []string{headerName, bindingName, timelineName(1), objectName(id, kindManifest, 0), objectName(id, kindBlocks, 1), objectName(id, kindIndex, 1)}
 	wantOnly(t, repo, append(kept, objectName(living, kindRun, 0), objectName(living, kindBlocks, 1))...)
 	claim.Close()
 	if _, err := Sweep(t.Context(), repo); err != nil {

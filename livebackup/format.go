@@ -20,11 +20,15 @@ import (
 //	<backup>.index-00000001, -2...    where each block is
 //	<backup>.manifest                 the backup; there is none without it
 //	<backup>.proof-00000001, -2...    what verifying it found
+//	timeline-00000001, -2...          registry of timelines, in the order in which they attached
+//	lease-<16 digits, hexadecimal>    claim of one who reads backups: what is not to go
+//	prune-0000000000000001            claim of one who prunes: what is to go
 //
-// header, binding, manifest and proof are an envelope around JSON:
+// All but the run's claim and the objects of blocks and index are an envelope
+// around JSON:
 //
 //	offset  size  field
-//	0       8     magic       "SPWYREPO", "SPWYBIND", "SPWYMANI" or "SPWYPROV"
+//	0       8     magic       "SPWYREPO", "SPWYBIND", "SPWYMANI", "SPWYPROV", "SPWYTIME", "SPWYLEAS" or "SPWYPRUN"
 //	8       4     version     1
 //	12      4     zero
 //	16      16    repository  RepositoryID
@@ -37,9 +41,11 @@ import (
 //
 // The payload is canonical: it is valid only if encoding what was decoded gives
 // the same bytes, so there are no unknown, doubled or misspelt fields. Fields
-// are those of repositoryHeader, databaseBinding, manifestWire and Proof. The
-// names freed, logs, encryption and generation are reserved for manifests of
-// later versions (log spaces, keys, retention).
+// are those of repositoryHeader, databaseBinding, manifestWire, Proof,
+// timelineRecord and hold. A claim (run, lease, prune) that nobody who lives has
+// hold of means nothing, whatever it says. The names freed, logs, encryption and
+// generation are reserved for manifests of later versions (log spaces, keys,
+// retention).
 //
 // The manifest of an incremental names its base, with the SHA-256 of the base's
 // manifest object, whole, and the LSN that the base is exact at. The incremental
@@ -148,6 +154,9 @@ var (
 	magicProof    = magic([]byte("SPWYPROV"))
 	magicBlocks   = magic([]byte("SPWYBLKS"))
 	magicIndex    = magic([]byte("SPWYINDX"))
+	magicTimeline = magic([]byte("SPWYTIME"))
+	magicLease    = magic([]byte("SPWYLEAS"))
+	magicPrune    = magic([]byte("SPWYPRUN"))
 )
 
 var le = binary.LittleEndian

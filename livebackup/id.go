@@ -79,6 +79,30 @@ const (
 	bindingName = "database"
 )
 
+// Names of objects of the repository as a whole, made from a number each.
+
+// timelineName is the name of record number of the registry of timelines.
+func timelineName(number uint32) string { return fmt.Sprintf("timeline-%08d", number) }
+
+// parseTimelineName reads what timelineName wrote, and nothing else.
+func parseTimelineName(name string) (number uint32, ok bool) {
+	_, err := fmt.Sscanf(name, "timeline-%d", &number)
+	return number, err == nil && number > 0 && timelineName(number) == name
+}
+
+// leaseName is the name of a lease; number is random.
+func leaseName(number uint64) string { return fmt.Sprintf("lease-%016x", number) }
+
+// parseLeaseName reads what leaseName wrote, and nothing else.
+func parseLeaseName(name string) (number uint64, ok bool) {
+	_, err := fmt.Sscanf(name, "lease-%x", &number)
+	return number, err == nil && leaseName(number) == name
+}
+
+// pruneName is the name of the intent of a prune. There is one number only: who
+// claims it is the one who prunes.
+const pruneName = "prune-0000000000000001"
+
 // tempSuffix ends the name of an object that is being written; a random
 // number stands before it.
 const tempSuffix = ".tmp"

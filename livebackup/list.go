@@ -21,6 +21,11 @@ const (
 	StateProven   State = "proven"   // read back whole by Verify; see Entry.Proof
 	StateDamaged  State = "damaged"  // cannot be restored; see Entry.Damage
 
+	// StateDisabled says that the backup is of a future that was abandoned: an
+	// older state was restored, and went on. It can be restored, by its ID, as a
+	// database on a timeline of its own; it is no base, and no generation.
+	StateDisabled State = "disabled"
+
 	// StateUnreadable says that the manifest could not be read, by whoever asked
 	// and now; see Entry.Unreadable. Nothing is known of the backup.
 	StateUnreadable State = "unreadable"
@@ -32,6 +37,7 @@ type Entry struct {
 	Manifest   Manifest // zero if the manifest itself is damaged, or was not read
 	Damage     error    // why the backup cannot be restored, as far as known without reading it all
 	Unreadable error    // why the manifest could not be read: rights, the medium, a newer format
+	Disabled   string   // why the backup is none of the present timeline, or ""
 	Proof      *Proof   // what the last Verify found; nil if there was none
 }
 
@@ -42,6 +48,8 @@ func (e *Entry) State() State {
 		return StateUnreadable
 	case e.Damage != nil:
 		return StateDamaged
+	case e.Disabled != "":
+		return StateDisabled
 	case e.Proof != nil:
 		return StateProven
 	}
@@ -50,22 +58,50 @@ func (e *Entry) State() State {
 
 // List returns the published backups, oldest first. What looks damaged (a
 // manifest that fails its checksum, an object that is missing or has the wrong
-// size, a backup that the last Verify refused) is listed as damaged. Backups
-// that were never published are not listed.
+// size, a backup that the last Verify refused) is listed as damaged; what is sound
+// and of no use to the present timeline as disabled. Backups that were never
+// published are not listed.
 func List(ctx context.Context, repo *Repository) ([]Entry, error) {
 	c, err := repo.catalog(ctx)
 	if err != nil {
 		return nil, err
 	}
+	list, err := repo.entries(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	g, err := repo.registry(ctx, c, list)
+	if err != nil {
+		return nil, err
+	}
+	g.disable(list)
+	return list, nil
+}
+
+// entries looks at every backup. None of them is disabled yet.
+func (r *Repository) entries(ctx context.Context, c *catalog) ([]Entry, error) {
 	list := make([]Entry, 0, len(c.published))
 	for _, id := range c.published {
-		e, err := repo.entry(ctx, c, id)
+		e, err := r.entry(ctx, c, id)
 		if err != nil {
 			return nil, err
+		}
+		if errors.Is(e.Unreadable, ErrBackupNotFound) {
+			continue // removed since
 		}
 		list = append(list, e)
 	}
 	return list, nil
+}
+
+// disable marks what is none of the present timeline.
+func (g *registry) disable(list []Entry) {
+	now, ok := g.present()
+	for i := range list {
+		if e := &list[i]; ok && !e.Manifest.ID.IsZero() {
+			e.Disabled = now.disabled(&e.Manifest)
+		}
+	}
 }
 
 // catalog is what the names in a repository say.
@@ -75,6 +111,8 @@ type catalog struct {
 	proofs    map[BackupID]uint32   // highest number
 	objects   map[BackupID][]string // all names of a backup, temporary ones too
 	temps     []string              // temporary names of no backup
+	timelines []uint32              // records of the registry, by number
+	leases    []string              // names of leases, of the living and of the dead
 	sequence  uint64                // highest seen
 }
 
@@ -87,6 +125,7 @@ func (r *Repository) catalog(ctx context.Context) (*catalog, error) {
 	for _, o := range list {
 		c.enter(o)
 	}
+	slices.Sort(c.timelines)
 	slices.SortFunc(c.published, func(a, b BackupID) int {
 		return cmp.Or(cmp.Compare(a.Sequence, b.Sequence), cmp.Compare(a.Random, b.Random))
 	})
@@ -96,9 +135,7 @@ func (r *Repository) catalog(ctx context.Context) (*catalog, error) {
 func (c *catalog) enter(o ObjectInfo) {
 	id, k, number, temp, ok := parseObjectName(o.Name)
 	if !ok {
-		if temp {
-			c.temps = append(c.temps, o.Name)
-		}
+		c.enterOther(o, temp)
 		return
 	}
 	c.sequence = max(c.sequence, id.Sequence)
@@ -112,6 +149,17 @@ func (c *catalog) enter(o ObjectInfo) {
 		c.published = append(c.published, id)
 	case kindProof:
 		c.proofs[id] = max(c.proofs[id], number)
+	}
+}
+
+// enterOther enters an object that is no backup's.
+func (c *catalog) enterOther(o ObjectInfo, temp bool) {
+	if temp {
+		c.temps = append(c.temps, o.Name)
+	} else if number, ok := parseTimelineName(o.Name); ok {
+		c.timelines = append(c.timelines, number)
+	} else if _, ok := parseLeaseName(o.Name); ok {
+		c.leases = append(c.leases, o.Name)
 	}
 }
 
@@ -174,27 +222,37 @@ func (r *Repository) checkOwner(ctx context.Context, m *Manifest) error {
 	return nil
 }
 
-// find resolves id: the newest backup if it is zero.
+// find resolves id: the newest backup that is not disabled if it is zero.
 func (r *Repository) find(ctx context.Context, id BackupID) (Manifest, Digest, error) {
 	if id.IsZero() {
-		c, err := r.catalog(ctx)
+		e, err := r.newest(ctx)
 		if err != nil {
 			return Manifest{}, Digest{}, err
 		}
-		if len(c.published) == 0 {
-			return Manifest{}, Digest{}, fmt.Errorf("%w: there are none", ErrBackupNotFound)
-		}
-		id = c.published[len(c.published)-1]
-		e, err := r.entry(ctx, c, id)
-		if err == nil && e.Unreadable != nil {
-			err = fmt.Errorf("%v: %w", id, e.Unreadable)
-		}
-		if err == nil && e.Damage != nil {
-			err = fmt.Errorf("%v: %w: %w", id, ErrBackupDamaged, e.Damage)
-		}
-		if err != nil {
-			return Manifest{}, Digest{}, err
-		}
+		id = e.ID
 	}
 	return r.manifest(ctx, id)
+}
+
+// newest is the newest backup that is not disabled. That it is damaged or cannot be
+// read is an error: an older one is never taken unasked.
+func (r *Repository) newest(ctx context.Context) (Entry, error) {
+	list, err := List(ctx, r)
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, e := range slices.Backward(list) {
+		switch {
+		case e.Unreadable != nil:
+			return Entry{}, fmt.Errorf("%v: %w", e.ID, e.Unreadable)
+		case e.Damage != nil && e.Disabled == "":
+			return Entry{}, fmt.Errorf("%v: %w: %w", e.ID, ErrBackupDamaged, e.Damage)
+		case e.Disabled == "":
+			return e, nil
+		}
+	}
+	if len(list) > 0 {
+		return Entry{}, fmt.Errorf("%w: all %d are disabled: name one of them", ErrBackupNotFound, len(list))
+	}
+	return Entry{}, fmt.Errorf("%w: there are none", ErrBackupNotFound)
 }

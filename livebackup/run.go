@@ -18,6 +18,8 @@ import (
 // them; there are few, so nobody runs ahead of the sink by more than that.
 type run struct {
 	repo    *Repository
+	src     Source
+	heads   heads // of before the snapshot was opened
 	o       BackupOptions
 	info    mvcc.BackupInfo
 	id      BackupID
@@ -49,8 +51,14 @@ type group struct {
 // make pulls, writes and publishes, or leaves the repository as it was.
 func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	m, err := r.write(ctx, s)
+	if err == nil { // durable in the database before it is here (R18)
+		err = r.repo.rememberHead(ctx, r.src, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
+	}
 	if err == nil {
 		err = r.publish(ctx, &m)
+	}
+	if err == nil {
+		err = r.repo.checkRivals(ctx, r.src, r.heads, r.id, m.Timeline)
 	}
 	// Cleaning up is not to be cancelled by what made it necessary.
 	ctx = context.WithoutCancel(ctx)

@@ -1,0 +1,157 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// headKeeper is a source that knows its history (R18). What a source without it
+// pushes is checked by LSN alone.
+type headKeeper interface {
+	// CheckHead proves that the state h, which is the newest that repository repo has of
+	// the source's timeline, lies in the source's history: mvcc.ErrHistory.
+	CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+	// RememberHead makes it durable that repo is about to have the state h.
+	RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+}
+
+// heads are the newest states that a repository has of each timeline.
+//
+// Two copies of one database push on one timeline without knowing of each other:
+//
+//	copy 1               copy 2
+//	reads heads: 100
+//	                     reads heads: 100
+//	publishes 150
+//	                     publishes 140: it is not on the way to 150
+//
+// So a run looks twice: at the heads before its snapshot is opened, and, when its
+// manifest is there, at what was published since. Of two runs that do so, at least
+// one finds the other. It takes back what it published; until then what it
+// published was whole, and on nobody's way but its own.
+type heads struct {
+	newest map[block.TimelineID]mvcc.Head
+	seen   map[BackupID]bool
+}
+
+func (h *heads) add(t block.TimelineID, lsn block.LSN, sum uint32) {
+	if lsn > h.newest[t].LSN {
+		h.newest[t] = mvcc.Head{LSN: lsn, Sum: sum}
+	}
+}
+
+// heads reads them. A run does so before its snapshot is opened, so that one that
+// runs beside it and is younger does not count.
+func (r *Repository) heads(ctx context.Context) (heads, error) {
+	h := heads{newest: map[block.TimelineID]mvcc.Head{}, seen: map[BackupID]bool{}}
+	c, err := r.catalog(ctx)
+	if err != nil {
+		return h, err
+	}
+	list, err := r.entries(ctx, c)
+	if err != nil {
+		return h, err
+	}
+	for i := range list {
+		e := &list[i]
+		if e.Unreadable != nil {
+			return h, fmt.Errorf("whether the repository is ahead cannot be told: %v: %w", e.ID, e.Unreadable)
+		}
+		h.add(e.Manifest.Timeline, e.Manifest.EndLSN, e.Manifest.RecordSum)
+		h.seen[e.ID] = true
+	}
+	g, err := r.registry(ctx, c, nil)
+	if err != nil {
+		return h, err
+	}
+	for i := range g.records {
+		t := &g.records[i]
+		h.add(t.timeline(), t.HeadLSN, t.HeadSum)
+	}
+	return h, nil
+}
+
+// enter lets a database push, or refuses: it must have what the repository has of
+// its timeline in its history (R6, R18), and that timeline must be the present one,
+// or become it.
+func (r *Repository) enter(ctx context.Context, src Source, h heads, i mvcc.BackupInfo) error {
+	head := h.newest[i.Timeline]
+	if head.LSN > i.LSN {
+		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v: "+
+			"it was rolled back or is a copy; `livebackup fork` puts it on a timeline of its own",
+			ErrRepositoryAhead, head.LSN, i.Timeline, i.LSN)
+	}
+	if err := r.checkHead(ctx, src, i.Timeline, head); err != nil {
+		return err
+	}
+	return r.attach(ctx, i)
+}
+
+// checkHead asks the source whether a state of its timeline that the repository has is
+// one of its own.
+func (r *Repository) checkHead(ctx context.Context, src Source, t block.TimelineID, head mvcc.Head) error {
+	keeper, ok := src.(headKeeper)
+	if !ok || head.LSN == 0 || head.Sum == 0 {
+		return nil
+	}
+	err := keeper.CheckHead(ctx, r.id, head)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil // a serving process of an older program
+	case errors.Is(err, mvcc.ErrHistory):
+		return fmt.Errorf("the repository has LSN %v of timeline %v from another copy of this database; "+
+			"`livebackup fork` puts this one on a timeline of its own: %w", head.LSN, t, err)
+	case err != nil:
+		return fmt.Errorf("look for the repository's head in the history: %w", err)
+	}
+	return nil
+}
+
+// rememberHead makes the source remember what it is about to push.
+func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Head) error {
+	keeper, ok := src.(headKeeper)
+	if !ok {
+		return nil
+	}
+	err := keeper.RememberHead(ctx, r.id, head)
+	// What is read only writes nothing, and so has nothing to remember: its newest
+	// commit is the head.
+	if err == nil || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, mvcc.ErrReadOnly) {
+		return nil
+	}
+	return fmt.Errorf("remember what is pushed: %w", err)
+}
+
+// checkRivals looks, when a manifest is published, at what else was since heads were
+// read: see heads.
+func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID) error {
+	if _, ok := src.(headKeeper); !ok {
+		return nil
+	}
+	c, err := r.catalog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range c.published {
+		if h.seen[id] || id == own {
+			continue
+		}
+		m, _, err := r.manifest(ctx, id)
+		switch {
+		case errors.Is(err, ErrBackupNotFound) || errors.Is(err, block.ErrCorrupt):
+			continue // taken back, or of no use to anyone
+		case err != nil:
+			return fmt.Errorf("look at %v, which is new: %w", id, err)
+		case m.Timeline != t:
+			continue
+		}
+		if err := r.checkHead(ctx, src, t, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
