@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"time"
@@ -14,6 +15,12 @@ import (
 
 // BackupOptions of Backup. The zero value is good.
 type BackupOptions struct {
+	Type BackupType // "": TypeAuto
+	// Base is the backup that an incremental adds to; zero: the newest that can be
+	// one. Who names a base asks for an incremental.
+	Base BackupID
+	// ChainMax is how many incrementals TypeAuto puts on one full backup; 0: 30.
+	ChainMax int
 	// Owner and Label name the backup in the database's status and in the
 	// manifest; at most 256 bytes each.
 	Owner, Label string
@@ -31,9 +38,11 @@ type BackupOptions struct {
 	GroupBytes int
 	// Progress is called after each group, by one goroutine. It must be quick.
 	Progress func(Progress)
+	Logger   *slog.Logger // nil: nothing is logged
 }
 
-// Progress of a backup, a verify or a restore.
+// Progress of a backup, a verify or a restore. How many blocks an incremental
+// backup will have is not known beforehand: the total is what it has.
 type Progress struct {
 	Blocks, BlocksTotal   uint64
 	RawBytes, StoredBytes int64
@@ -44,11 +53,24 @@ type Progress struct {
 // Result is what Backup did.
 type Result struct {
 	Manifest    Manifest // as published
+	WhyFull     error    // why it is a full backup: nil for an incremental, and where a full one was asked for
 	BufferBytes int64    // what the backup's own buffers took in memory, at most
 	Swept       int      // objects of dead runs that were removed first
 }
 
 func (o BackupOptions) withDefaults() (BackupOptions, error) {
+	if o.Type == "" {
+		o.Type = TypeAuto
+	}
+	if o.Type == TypeAuto && !o.Base.IsZero() {
+		o.Type = TypeIncremental
+	}
+	if o.ChainMax == 0 {
+		o.ChainMax = chainIncrementsMax
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	if o.Compression == "" {
 		o.Compression = CompressionFastest
 	}
@@ -62,6 +84,12 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 		o.GroupBytes = 1 << 20
 	}
 	switch {
+	case o.Type != TypeAuto && o.Type != TypeFull && o.Type != TypeIncremental:
+		return o, optionError("type %q is none of auto, full, incremental", o.Type)
+	case o.Type == TypeFull && !o.Base.IsZero():
+		return o, optionError("a full backup has no base")
+	case o.ChainMax < 0:
+		return o, optionError("chain max must not be negative")
 	case !o.Compression.valid():
 		return o, optionError("compression %q is unknown", o.Compression)
 	case o.Workers < 1 || o.Workers > 64:
@@ -89,10 +117,18 @@ func optionError(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrOptions, fmt.Errorf(format, args...))
 }
 
-// Backup makes a full backup of src in repo. When it returns nil the backup is
+// Backup makes a backup of src in repo. When it returns nil the backup is
 // whole, durable and listed (L12). When it returns an error, or ctx ends, there
 // is no such backup, and what was written is removed; a run that is killed
 // leaves objects that nobody lists and the next run sweeps.
+//
+// An incremental has what changed since its base, which is any sound backup of the
+// database's own history (R18). TypeAuto makes one unless there is no base; the
+// chain has ChainMax incrementals, or they have half the bytes of its full backup;
+// or the database no longer knows what changed since. An incremental holds a
+// random sample of what it leaves out against its base. If that finds a difference
+// or the base cannot be read, ErrAuditMismatch or ErrNoBase is logged, and TypeAuto
+// makes a full backup instead; TypeIncremental returns it.
 func Backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) (Result, error) {
 	res, err := backup(ctx, src, repo, o)
 	if err != nil {
@@ -109,53 +145,84 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 	if res.Swept, err = Sweep(ctx, repo); err != nil {
 		return res, err
 	}
-	heads, err := repo.heads(ctx) // before the snapshot is opened: see heads
-	if err != nil {
-		return res, err
+	wanted := o.Type
+	err = attempt(ctx, src, repo, o, &res)
+	if wanted == TypeAuto && (errors.Is(err, ErrAuditMismatch) || errors.Is(err, ErrNoBase)) {
+		o.Logger.Error("incremental backup given up, making a full one", "error", err)
+		o.Type = TypeFull
+		why := err
+		err = attempt(ctx, src, repo, o, &res)
+		res.WhyFull = why
 	}
-	started := time.Now()
-	session, err := src.Open(ctx, SessionOptions{Owner: o.Owner, Label: o.Label, FullSpeed: o.FullSpeed})
-	if err != nil {
-		return res, fmt.Errorf("open snapshot: %w", err)
-	}
-	defer session.Close()
-	info := session.Info()
-	if err := checkInfo(info); err != nil {
-		return res, err
-	}
-	if err := repo.bind(ctx, info.Database); err != nil {
-		return res, err
-	}
-	if err := repo.enter(ctx, src, heads, info); err != nil {
-		return res, err
-	}
-	r, err := repo.startRun(ctx, o, info, started)
-	if err != nil {
-		return res, err
-	}
-	r.src, r.heads = src, heads
-	res.Manifest, err = r.make(ctx, session)
-	res.BufferBytes = r.bufferBytes + r.setBytes + r.index.bytes()
 	return res, err
 }
 
+// attempt makes one backup of the type that o asks for.
+func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions, res *Result) error {
+	heads, err := repo.heads(ctx) // before the snapshot is opened: see heads
+	if err != nil {
+		return err
+	}
+	entries, err := List(ctx, repo)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	picker := &basePicker{o: o, entries: entries}
+	session, base, err := picker.openSession(ctx, src)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	info := session.Info()
+	if err := checkInfo(info, base); err != nil {
+		return err
+	}
+	if err := repo.bind(ctx, info.Database); err != nil {
+		return err
+	}
+	if err := repo.enter(ctx, src, heads, info); err != nil {
+		return err
+	}
+	r, err := repo.startRun(ctx, o, info, started)
+	if err != nil {
+		return err
+	}
+	r.src, r.heads, r.base = src, heads, base
+	if base == nil {
+		res.WhyFull = picker.why
+	}
+	res.Manifest, err = r.make(ctx, session)
+	res.BufferBytes = r.bufferBytes + r.setBytes + r.index.bytes()
+	return err
+}
+
 // checkInfo refuses what a manifest could not hold.
-func checkInfo(i mvcc.BackupInfo) error {
-	m := manifestOf(i)
-	m.Compression, m.Groups = CompressionNone, uint32(min(1, i.Blocks))
+func checkInfo(i mvcc.BackupInfo, base []Entry) error {
+	m := manifestOf(i, base)
+	m.Compression, m.Groups = CompressionNone, uint32(min(1, m.Blocks))
+	m.ID.Sequence = m.Base.Sequence + 1
 	if reason := m.invalid(); reason != "" {
 		return fmt.Errorf("source says what cannot be: %s", reason)
 	}
 	return nil
 }
 
-func manifestOf(i mvcc.BackupInfo) Manifest {
-	return Manifest{
+// manifestOf is what is known of a backup beforehand: of an incremental not yet how
+// many blocks it has.
+func manifestOf(i mvcc.BackupInfo, base []Entry) Manifest {
+	m := Manifest{
 		Kind: KindFull, Database: i.Database, Timeline: i.Timeline, History: i.History,
 		LSN: i.LSN, EndLSN: i.LSN, Committed: i.Time.UTC(), RecordSum: i.RecordSum,
 		BlockSize: i.BlockSize, HighWater: i.HighWater, Blocks: i.Blocks,
-		RawBytes: int64(i.Blocks) * int64(i.BlockSize), StartStall: i.StartStall, Objects: []Object{},
+		StartStall: i.StartStall, Objects: []Object{},
 	}
+	if base != nil {
+		m.Kind, m.Blocks, m.BlocksInUse = KindIncremental, 0, i.Blocks
+		m.Base, m.BaseManifest, m.BaseLSN = base[0].ID, base[0].digest, base[0].Manifest.EndLSN
+	}
+	m.RawBytes = int64(m.Blocks) * int64(m.BlockSize)
+	return m
 }
 
 // startRun claims an id. From then on other runs leave its objects alone.
@@ -171,7 +238,8 @@ func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.Ba
 	if err != nil {
 		return nil, writeError("claim backup id", err)
 	}
-	run := &run{repo: r, o: o, info: info, id: id, claim: claim, started: started, seed: block.SeedOf(info.Database)}
+	run := &run{repo: r, o: o, info: info, id: id, claim: claim, started: started}
+	run.bounds = bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater}
 	pace := &pacer{rate: o.BytesPerSecond}
 	run.blocks = &objectSeries{objects: r.objects, pace: pace, magic: magicBlocks, kind: kindBlocks, db: info.Database, id: id, limit: o.ObjectBytes}
 	run.index.out = &objectSeries{objects: r.objects, pace: pace, magic: magicIndex, kind: kindIndex, db: info.Database, id: id, limit: o.ObjectBytes}

@@ -63,8 +63,8 @@ func TestListOrdersBySequence(t *testing.T) {
 	if len(list) != len(want) {
 		t.Fatalf("%d entries", len(list))
 	}
-	if m, _, err := repo.find(t.Context(), BackupID{}); err != nil || m.ID != want[2] {
-		t.Fatalf("newest is %v, %v", m.ID, err)
+	if m, err := repo.chain(t.Context(), BackupID{}); err != nil || m[0].ID != want[2] {
+		t.Fatalf("newest is %v, %v", m, err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package livebackup
 
 import (
+	"math/bits"
+
 	"github.com/spillwaydb/spillway/block"
 )
 
@@ -51,4 +53,48 @@ func (s *blockSet) add(id block.ID) bool {
 	}
 	s.count++
 	return true
+}
+
+func (s *blockSet) has(id block.ID) bool {
+	number, slot := uint64(id)/setPageBlocks, uint64(id)%setPageBlocks
+	page, found := s.pages[number]
+	return found && (page == nil || page.words[slot/64]&(1<<(slot%64)) != 0)
+}
+
+// merge adds what is in other, which is used up.
+func (s *blockSet) merge(other *blockSet) {
+	for number, page := range other.pages {
+		mine, found := s.pages[number]
+		if !found {
+			s.pages[number] = page
+			s.bytes += setEntryBytes
+			if page != nil {
+				s.bytes += setPageBytes
+			}
+			s.count += page.blocks()
+			continue
+		}
+		before := mine.blocks()
+		if mine != nil && page != nil {
+			mine.count = 0
+			for i := range mine.words {
+				mine.words[i] |= page.words[i]
+				mine.count += bits.OnesCount64(mine.words[i])
+			}
+		}
+		if mine != nil && (page == nil || mine.count == setPageBlocks) {
+			s.pages[number] = nil
+			s.bytes -= setPageBytes
+		}
+		s.count += s.pages[number].blocks() - before
+	}
+	s.bytesPeak = max(s.bytesPeak, s.bytes)
+}
+
+// blocks is how many blocks a page in the map stands for.
+func (p *setPage) blocks() uint64 {
+	if p == nil {
+		return setPageBlocks
+	}
+	return uint64(p.count)
 }

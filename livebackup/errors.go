@@ -28,6 +28,20 @@ var (
 	ErrBackupDamaged = errors.New("newest backup is damaged")
 )
 
+// Errors of backups that need others.
+var (
+	// ErrChain: an incremental's base is missing, damaged, or not the one that it
+	// was made on. It comes as damage, with [block.ErrCorrupt].
+	ErrChain = errors.New("chain of backups is broken")
+	// ErrNoBase: an incremental was asked for, and there is no backup that it could
+	// add to. The reason is in the text; a full backup needs none.
+	ErrNoBase = errors.New("no base for an incremental backup")
+	// ErrAuditMismatch: a block that did not change since the base, by what the
+	// database says, is another one in the base. The database, its changed-block map
+	// or the base is wrong. A full backup does not depend on either.
+	ErrAuditMismatch = errors.New("audit found a difference between the database and the base")
+)
+
 // Errors of making a backup.
 var (
 	// ErrOptions: an option has a value that makes no sense.

@@ -199,12 +199,12 @@ func (r *recorder) Write(first block.ID, images []byte) error {
 // contents decodes backup id (zero: newest).
 func contents(t *testing.T, repo *Repository, id BackupID) map[block.ID][]byte {
 	t.Helper()
-	m, _, err := repo.find(t.Context(), id)
+	members, err := repo.chain(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recorder{size: m.BlockSize, images: make(map[block.ID][]byte)}
-	if err := newReplay(repo, &m, r, nil).run(t.Context()); err != nil {
+	r := &recorder{size: members[0].Manifest.BlockSize, images: make(map[block.ID][]byte)}
+	if err := replayChain(t.Context(), repo, members, r, nil, newMeter(nil)); err != nil {
 		t.Fatal(err)
 	}
 	return r.images

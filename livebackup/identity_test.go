@@ -44,7 +44,7 @@ func TestListTellsUnreadableFromDamaged(t *testing.T) {
 	if e.State() != StateUnreadable || e.Damage != nil || !errors.Is(e.Unreadable, syscall.EIO) {
 		t.Errorf("listed as %v: damage %v, unreadable %v", e.State(), e.Damage, e.Unreadable)
 	}
-	if _, _, err := repo.find(t.Context(), BackupID{}); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrBackupDamaged) {
+	if _, err := repo.chain(t.Context(), BackupID{}); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrBackupDamaged) {
 		t.Errorf("the newest backup: %v", err)
 	}
 	// Whether the repository is ahead of the database cannot be told (R18).

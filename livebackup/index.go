@@ -104,45 +104,46 @@ func (r *indexReader) read(ctx context.Context) (*section, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := int(h.groups)*groupEntrySize + int(h.runs)*runEntrySize
-	r.buf = slices.Grow(r.buf[:0], size)[:size]
+	r.buf = slices.Grow(r.buf[:0], h.bytes())[:h.bytes()]
 	if err := r.in.fill(r.buf); err != nil {
 		return nil, err
 	}
-	if reason := r.decode(h); reason != "" {
+	reason := r.section.decode(h, r.buf, r.blockSize)
+	if h.first != r.next {
+		reason = fmt.Sprintf("section starts with group %d where %d was due", h.first, r.next)
+	}
+	if reason != "" {
 		return nil, damaged(r.in.name, off, reason, nil)
 	}
 	r.next += h.groups
 	return &r.section, nil
 }
 
-// decode fills r.section from r.buf and says what is wrong with it, or "".
-func (r *indexReader) decode(h sectionHeader) string {
-	if checksum(r.buf) != h.crc {
+// bytes of the entries that follow h.
+func (h sectionHeader) bytes() int { return int(h.groups)*groupEntrySize + int(h.runs)*runEntrySize }
+
+// decode fills s from the entries in buf and says what is wrong with them, or "".
+func (s *section) decode(h sectionHeader, buf []byte, blockSize int) string {
+	if checksum(buf) != h.crc {
 		return "section's checksum does not agree"
 	}
-	if h.first != r.next {
-		return fmt.Sprintf("section starts with group %d where %d was due", h.first, r.next)
-	}
-	s := &r.section
 	s.first, s.groups, s.runs = h.first, s.groups[:0], s.runs[:0]
-	for b := r.buf[:h.groups*groupEntrySize]; len(b) > 0; b = b[groupEntrySize:] {
+	for b := buf[:h.groups*groupEntrySize]; len(b) > 0; b = b[groupEntrySize:] {
 		g, ok := decodeGroupEntry(b)
-		raw := uint64(g.blocks) * uint64(r.blockSize)
+		raw := uint64(g.blocks) * uint64(blockSize)
 		if !ok || g.blocks == 0 || raw > groupBytesMax || uint64(g.stored) > raw {
 			return "impossible group entry"
 		}
 		s.groups = append(s.groups, g)
 	}
-	return r.decodeRuns(h)
+	return s.decodeRuns(h, buf[h.groups*groupEntrySize:])
 }
 
 // decodeRuns proves that the runs are in order of blocks, then that they tile
 // the groups.
-func (r *indexReader) decodeRuns(h sectionHeader) string {
-	s := &r.section
+func (s *section) decodeRuns(h sectionHeader, buf []byte) string {
 	var end block.ID
-	for b := r.buf[h.groups*groupEntrySize:]; len(b) > 0; b = b[runEntrySize:] {
+	for b := buf; len(b) > 0; b = b[runEntrySize:] {
 		e, ok := decodeRunEntry(b)
 		if !ok || e.blocks == 0 || e.end() < e.first || len(s.runs) > 0 && e.first < end {
 			return "impossible run entry"
@@ -157,6 +158,23 @@ func (r *indexReader) decodeRuns(h sectionHeader) string {
 		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.slot, b.slot))
 	})
 	return s.untiled()
+}
+
+// byBlock puts the runs in order of blocks, for find.
+func (s *section) byBlock() {
+	slices.SortFunc(s.runs, func(a, b runEntry) int { return cmp.Compare(a.first, b.first) })
+}
+
+// find returns the run that holds block id. The runs are in order of blocks.
+func (s *section) find(id block.ID) (runEntry, bool) {
+	i, exact := slices.BinarySearchFunc(s.runs, id, func(e runEntry, id block.ID) int { return cmp.Compare(e.first, id) })
+	if !exact {
+		i--
+	}
+	if i < 0 || s.runs[i].end() <= id {
+		return runEntry{}, false
+	}
+	return s.runs[i], true
 }
 
 // untiled says where the runs of s do not tile its groups, or "".

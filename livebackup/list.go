@@ -39,6 +39,8 @@ type Entry struct {
 	Unreadable error    // why the manifest could not be read: rights, the medium, a newer format
 	Disabled   string   // why the backup is none of the present timeline, or ""
 	Proof      *Proof   // what the last Verify found; nil if there was none
+
+	digest Digest // SHA-256 of the manifest object, if it was read
 }
 
 // State sums the entry up.
@@ -58,9 +60,9 @@ func (e *Entry) State() State {
 
 // List returns the published backups, oldest first. What looks damaged (a
 // manifest that fails its checksum, an object that is missing or has the wrong
-// size, a backup that the last Verify refused) is listed as damaged; what is sound
-// and of no use to the present timeline as disabled. Backups that were never
-// published are not listed.
+// size, a backup that the last Verify refused, an incremental whose base is missing
+// or damaged) is listed as damaged; what is sound and of no use to the present
+// timeline as disabled. Backups that were never published are not listed.
 func List(ctx context.Context, repo *Repository) ([]Entry, error) {
 	c, err := repo.catalog(ctx)
 	if err != nil {
@@ -91,6 +93,7 @@ func (r *Repository) entries(ctx context.Context, c *catalog) ([]Entry, error) {
 		}
 		list = append(list, e)
 	}
+	breakChains(list)
 	return list, nil
 }
 
@@ -163,7 +166,7 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 	}
 }
 
-// entry looks at one backup without reading its blocks.
+// entry looks at one backup, without its chain and without reading its blocks.
 func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry, error) {
 	e := Entry{ID: id}
 	m, digest, err := r.manifest(ctx, id)
@@ -178,7 +181,7 @@ func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry,
 		e.Unreadable = err
 		return e, nil
 	}
-	e.Manifest = m
+	e.Manifest, e.digest = m, digest
 	for _, o := range m.Objects {
 		name := objectName(id, kind(o.Kind), o.Number)
 		if size, found := c.sizes[name]; !found {
@@ -220,18 +223,6 @@ func (r *Repository) checkOwner(ctx context.Context, m *Manifest) error {
 		return damaged(objectName(m.ID, kindManifest, 0), -1, "it is of database "+m.Database.String()+", which is not the repository's", nil)
 	}
 	return nil
-}
-
-// find resolves id: the newest backup that is not disabled if it is zero.
-func (r *Repository) find(ctx context.Context, id BackupID) (Manifest, Digest, error) {
-	if id.IsZero() {
-		e, err := r.newest(ctx)
-		if err != nil {
-			return Manifest{}, Digest{}, err
-		}
-		id = e.ID
-	}
-	return r.manifest(ctx, id)
 }
 
 // newest is the newest backup that is not disabled. That it is damaged or cannot be

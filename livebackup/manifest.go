@@ -45,7 +45,7 @@ type Manifest struct {
 	Blocks      uint64   `json:"blocks"`                  // that are in this backup
 	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // of an incremental: in the database at EndLSN; a full backup has them all
 	RawBytes    int64    `json:"raw_bytes"`               // Blocks times BlockSize
-	StoredBytes int64    `json:"stored_bytes"` // of all objects
+	StoredBytes int64    `json:"stored_bytes"`            // of all objects
 	Groups      uint32   `json:"groups"`
 	Objects     []Object `json:"objects"`
 	Audit       Audit    `json:"audit,omitzero"` // of an incremental

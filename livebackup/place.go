@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spillwaydb/spillway/internal/vfs"
 )
@@ -141,24 +140,19 @@ func samePlace(afs, bfs vfs.FS, a, b string) bool {
 // prefix starts the names of all that restores to p keep beside it.
 func (p place) prefix() string { return "." + filepath.Base(p.target) + ".restoring" }
 
-// building is the directory in which backup id is built.
-func (p place) building(id BackupID) string {
-	return filepath.Join(p.parent, p.prefix()+"-"+id.String())
-}
-
-// sweep removes what dead restores to p left. The caller holds p's lock, so
-// none of them lives.
-func (p place) sweep(fsys vfs.FS) error {
+// sweep removes what dead restores to p left, all but what b goes on with. The
+// caller holds p's lock, so none of them lives.
+func (p place) sweep(fsys vfs.FS, b building) error {
 	entries, err := fsys.ReadDir(p.parent)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		id, found := strings.CutPrefix(e.Name(), p.prefix()+"-")
-		if _, err := ParseBackupID(id); !found || err != nil || !e.IsDir() {
+		name := filepath.Join(p.parent, e.Name())
+		if name == b.dir || !p.isBuilding(e.Name()) || !e.IsDir() {
 			continue
 		}
-		if err := removeTree(fsys, filepath.Join(p.parent, e.Name())); err != nil {
+		if err := removeTree(fsys, name); err != nil {
 			return err
 		}
 	}

@@ -20,46 +20,112 @@ type blockWriter interface {
 	Write(first block.ID, images []byte) error
 }
 
-// replay is the one way to read a backup: Restore gives what comes out to a
-// builder, Verify to a prover. One goroutine reads the objects from first
-// to last, a few decode, prove and write. Only when run returns nil is what
-// was written known to be the backup.
+// blockKeeper is a blockWriter that an earlier one left blocks to.
+type blockKeeper interface {
+	blockWriter
+	// Kept reports whether n blocks from first on are there and sound; then they
+	// count as written.
+	Kept(first block.ID, n int) (bool, error)
+}
+
+// replayChain is the one way to read a backup: Restore gives what comes out to a
+// builder, Verify to a prover. The newest backup of the chain comes first, and a
+// block that it has, or that is free by now, is not wanted of an older one: so
+// each is written once. All objects are read and proven to the last byte, but what
+// holds nothing that is wanted is not expanded. Only when replayChain returns nil
+// is what was written known to be the backup. done may be nil.
+func replayChain(ctx context.Context, repo *Repository, members []Entry, out blockWriter, done *journal, p *meter) error {
+	w, err := wantedOf(ctx, repo, members)
+	if err != nil {
+		return err
+	}
+	p.now.BlocksTotal = members[0].Manifest.inUse()
+	for i := range members {
+		r := newReplay(repo, &members[i].Manifest, out, p)
+		r.wanted = w
+		r.follow(done, uint32(i))
+		if err := r.run(ctx); err != nil {
+			return err
+		}
+		if w != nil {
+			w.taken.merge(r.seen)
+		}
+	}
+	return nil
+}
+
+// meter shows how far a replay is. Safe for concurrent use.
+type meter struct {
+	started time.Time
+	report  func(Progress) // may be nil
+
+	mu  sync.Mutex
+	now Progress // guarded by mu
+}
+
+func newMeter(report func(Progress)) *meter { return &meter{started: time.Now(), report: report} }
+
+func (p *meter) add(blocks uint64, raw, stored int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now.Blocks += blocks
+	p.now.RawBytes += int64(raw)
+	p.now.StoredBytes += int64(stored)
+	p.now.Elapsed = time.Since(p.started)
+	if p.report != nil {
+		p.report(p.now)
+	}
+}
+
+// replay reads one backup of a chain. One goroutine reads the objects from first
+// to last, a few decode, prove and write.
 type replay struct {
 	repo     *Repository
 	manifest *Manifest
 	out      blockWriter
-	report   func(Progress) // may be nil
+	meter    *meter
+	bounds   bounds
+	wanted   *wanted // nil: everything
 
-	started time.Time
-	seed    block.Seed
 	index   indexReader
 	blocks  *seriesReader
+	count   uint64 // of the blocks that the index names
+	need    []runEntry
+	skipped []byte // where what is not expanded is read to
 
-	mu       sync.Mutex
-	seen     *blockSet // guarded by mu
-	progress Progress  // guarded by mu
+	mu   sync.Mutex
+	seen *blockSet // blocks written; guarded by mu
 }
 
-func newReplay(repo *Repository, m *Manifest, out blockWriter, report func(Progress)) *replay {
+func newReplay(repo *Repository, m *Manifest, out blockWriter, p *meter) *replay {
 	return &replay{
-		repo: repo, manifest: m, out: out, report: report,
-		started: time.Now(), seed: block.SeedOf(m.Database), seen: newBlockSet(),
-		index:    indexReader{in: newSeriesReader(repo.objects, m, kindIndex, magicIndex), blockSize: m.BlockSize},
-		blocks:   newSeriesReader(repo.objects, m, kindBlocks, magicBlocks),
-		progress: Progress{BlocksTotal: m.Blocks},
+		repo: repo, manifest: m, out: out, meter: p, bounds: boundsOf(m), seen: newBlockSet(),
+		index:  indexReader{in: newSeriesReader(repo.objects, m, kindIndex, magicIndex), blockSize: m.BlockSize},
+		blocks: newSeriesReader(repo.objects, m, kindBlocks, magicBlocks),
 	}
+}
+
+// follow makes the replay tell a journal which objects it has proven, and believe
+// it of those that an earlier replay has: of these only the groups are read of
+// which out has not kept what is wanted.
+func (r *replay) follow(done *journal, member uint32) {
+	if done == nil {
+		return
+	}
+	r.blocks.trust = func(object uint32) bool { return done.has(member, object) }
+	r.blocks.proven = func(object uint32) error { return done.add(member, object) }
 }
 
 // job is one group on its way through a replay. Its buffers are used again.
 type job struct {
 	entry  groupEntry
 	name   string     // of the object, for errors
-	runs   []runEntry // of this group, by slot
+	runs   []runEntry // of this group, by slot: what is wanted
 	stored []byte
 	raw    []byte
 }
 
-// run replays the whole backup.
+// run replays the backup.
 func (r *replay) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer r.index.in.close()
@@ -138,20 +204,17 @@ func runsOf(list []runEntry, group uint32) int {
 }
 
 func (r *replay) readGroup(ctx context.Context, number uint32, g groupEntry, runs []runEntry, free <-chan *job, filled chan<- *job) error {
-	var j *job
-	select {
-	case j = <-free:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := r.expect(ctx, number, g); err != nil {
+		return err
 	}
-	if err := r.blocks.more(ctx); errors.Is(err, io.EOF) {
-		return damaged(objectName(r.manifest.ID, kindIndex, 1), -1, fmt.Sprintf("group %d is in no object", number), nil)
-	} else if err != nil {
+	r.count += uint64(g.blocks)
+	need, err := r.needed(runs)
+	if err != nil {
 		return err
 	}
 	in := r.blocks
-	if g.object != in.now.Number || g.offset != uint64(in.off) {
-		return damaged(in.name, in.off, fmt.Sprintf("the index has group %d elsewhere", number), nil)
+	if len(need) == 0 && in.trusted {
+		return in.skip(groupHeaderSize + int64(g.stored))
 	}
 	var header [groupHeaderSize]byte
 	if err := in.fill(header[:]); err != nil {
@@ -160,13 +223,69 @@ func (r *replay) readGroup(ctx context.Context, number uint32, g groupEntry, run
 	if want := encodeGroupHeader(number, g); !bytes.Equal(header[:], want[:]) {
 		return damaged(in.name, int64(g.offset), fmt.Sprintf("group header is not that of group %d", number), nil)
 	}
-	j.entry, j.name, j.runs = g, in.name, append(j.runs[:0], runs...)
-	j.stored = slices.Grow(j.stored[:0], int(g.stored))[:g.stored] // capped by the index's decoder
+	if len(need) == 0 {
+		r.skipped = slices.Grow(r.skipped[:0], int(g.stored))[:g.stored] // capped by the index's decoder
+		return in.fill(r.skipped)
+	}
+	var j *job
+	select {
+	case j = <-free:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	j.entry, j.name, j.runs = g, in.name, append(j.runs[:0], need...)
+	j.stored = slices.Grow(j.stored[:0], int(g.stored))[:g.stored] // as above
 	if err := in.fill(j.stored); err != nil {
 		return err
 	}
 	filled <- j
 	return nil
+}
+
+// expect opens the object that group number is in, and proves that it comes next.
+func (r *replay) expect(ctx context.Context, number uint32, g groupEntry) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := r.blocks.more(ctx); errors.Is(err, io.EOF) {
+		return damaged(objectName(r.manifest.ID, kindIndex, 1), -1, fmt.Sprintf("group %d is in no object", number), nil)
+	} else if err != nil {
+		return err
+	}
+	if in := r.blocks; g.object != in.now.Number || g.offset != uint64(in.off) {
+		return damaged(in.name, in.off, fmt.Sprintf("the index has group %d elsewhere", number), nil)
+	}
+	return nil
+}
+
+// needed returns what of a group's runs is wanted and not kept.
+func (r *replay) needed(runs []runEntry) ([]runEntry, error) {
+	r.need = r.wanted.parts(r.need[:0], runs)
+	if !r.blocks.trusted {
+		return r.need, nil
+	}
+	keeper, ok := r.out.(blockKeeper)
+	if !ok {
+		return r.need, nil
+	}
+	left := r.need[:0]
+	for _, run := range r.need {
+		kept, err := keeper.Kept(run.first, int(run.blocks))
+		if err != nil {
+			return nil, err
+		}
+		if !kept {
+			left = append(left, run)
+			continue
+		}
+		for i := range run.blocks {
+			if id := run.first + block.ID(i); !r.enter(id) {
+				return nil, damaged(r.blocks.name, r.blocks.off, fmt.Sprintf("block %v comes twice", id), nil)
+			}
+		}
+		r.meter.add(uint64(run.blocks), int(run.blocks)*r.manifest.BlockSize, 0)
+	}
+	return left, nil
 }
 
 // apply decodes a group, proves its blocks and writes them.
@@ -185,6 +304,7 @@ func (r *replay) apply(ctx context.Context, d *decoder, j *job) error {
 	if err != nil {
 		return damaged(j.name, off, "group does not decode", err)
 	}
+	blocks := uint64(0)
 	for _, run := range j.runs {
 		part := images[int(run.slot)*size : int(run.slot+run.blocks)*size]
 		if err := r.proveRun(j, run, part); err != nil {
@@ -193,8 +313,9 @@ func (r *replay) apply(ctx context.Context, d *decoder, j *job) error {
 		if err := r.out.Write(run.first, part); err != nil {
 			return fmt.Errorf("write blocks from %v on: %w", run.first, err)
 		}
+		blocks += uint64(run.blocks)
 	}
-	r.done(j)
+	r.meter.add(blocks, int(blocks)*size, groupHeaderSize+len(j.stored))
 	return nil
 }
 
@@ -202,7 +323,7 @@ func (r *replay) proveRun(j *job, run runEntry, images []byte) error {
 	size := r.manifest.BlockSize
 	for i := range int(run.blocks) {
 		id := run.first + block.ID(i)
-		reason := wrongBlock(images[i*size:(i+1)*size], id, r.seed, r.manifest.EndLSN, r.manifest.HighWater)
+		_, reason := r.bounds.wrong(images[i*size:(i+1)*size], id)
 		if reason == "" && !r.enter(id) {
 			reason = "it comes twice"
 		}
@@ -219,18 +340,6 @@ func (r *replay) enter(id block.ID) bool {
 	return r.seen.add(id)
 }
 
-func (r *replay) done(j *job) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.progress.Blocks += uint64(j.entry.blocks)
-	r.progress.RawBytes += int64(len(j.raw))
-	r.progress.StoredBytes += int64(groupHeaderSize + len(j.stored))
-	r.progress.Elapsed = time.Since(r.started)
-	if r.report != nil {
-		r.report(r.progress)
-	}
-}
-
 // complete proves that the backup is as large as it says.
 func (r *replay) complete() error {
 	m := r.manifest
@@ -238,8 +347,8 @@ func (r *replay) complete() error {
 	if r.index.next != m.Groups {
 		return damaged(name, -1, fmt.Sprintf("it says %d groups, there are %d", m.Groups, r.index.next), nil)
 	}
-	if r.seen.count != m.Blocks {
-		return damaged(name, -1, fmt.Sprintf("it says %d blocks, there are %d", m.Blocks, r.seen.count), nil)
+	if r.count != m.Blocks {
+		return damaged(name, -1, fmt.Sprintf("it says %d blocks, there are %d", m.Blocks, r.count), nil)
 	}
 	return nil
 }

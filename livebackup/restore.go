@@ -31,27 +31,33 @@ type RestoreResult struct {
 }
 
 // Restore builds the database of backup id (the newest if id is zero) in
-// directory target, which must not exist or be empty; its parent must exist.
+// directory target, which must not exist or be empty; its parent must exist. If the
+// backup is an incremental, those that it needs are read with it, and each block is
+// written once.
 //
 // It builds beside the target, proves every object and every block on the way,
 // and renames when all is proven and durable: whatever goes wrong, also a power
-// cut, there is nothing at the target or the whole database. What a killed
-// restore left beside the target is removed by the next one. The database
+// cut, there is nothing at the target or the whole database. The database
 // starts a new timeline (L14).
+//
+// A restore that is killed, or cancelled by ctx, leaves what it has built beside the
+// target: the next one of the same backup to the same target goes on with it, any
+// other to the same target removes it. After any other error nothing is left.
 func Restore(ctx context.Context, repo *Repository, id BackupID, target string, o RestoreOptions) (RestoreResult, error) {
 	if o.FS == nil {
 		o.FS = vfs.OS
 	}
 	started := time.Now()
-	m, _, err := repo.find(ctx, id)
+	members, err := repo.chain(ctx, id)
 	if err != nil {
 		return RestoreResult{}, fmt.Errorf("restore: %w", err)
 	}
-	r := &restore{repo: repo, o: o, manifest: &m}
+	r := &restore{repo: repo, o: o, members: members}
 	err = r.prepare(target)
 	if err == nil {
 		err = r.run(ctx)
 	}
+	m := members[0].Manifest
 	if err != nil {
 		return RestoreResult{}, fmt.Errorf("restore %v to %s: %w", m.ID, target, err)
 	}
@@ -59,10 +65,10 @@ func Restore(ctx context.Context, repo *Repository, id BackupID, target string, 
 }
 
 type restore struct {
-	repo     *Repository
-	o        RestoreOptions
-	manifest *Manifest
-	place    place
+	repo    *Repository
+	o       RestoreOptions
+	members []Entry // the chain, the newest first
+	place   place
 }
 
 // prepare finds out where everything goes, and refuses before it writes.
@@ -70,17 +76,7 @@ func (r *restore) prepare(target string) (err error) {
 	if r.place, err = findPlace(r.o.FS, target); err != nil {
 		return err
 	}
-	if err := r.place.refuse(r.repo, r.o.Databases); err != nil {
-		return err
-	}
-	free, err := r.o.FS.FreeBytes(r.place.parent)
-	if err != nil {
-		return fmt.Errorf("look for space: %w", err)
-	}
-	if need := int64(r.manifest.HighWater) * int64(r.manifest.BlockSize); free < need {
-		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, need, free)
-	}
-	return nil
+	return r.place.refuse(r.repo, r.o.Databases)
 }
 
 // run builds beside the target, then renames.
@@ -90,33 +86,71 @@ func (r *restore) run(ctx context.Context) error {
 		return err
 	}
 	defer lock.release()
-	if err := r.place.sweep(r.o.FS); err != nil {
+	b := r.place.building(r.members[0].ID, planDigest(r.members, ""))
+	if err := r.place.sweep(r.o.FS, b); err != nil {
 		return fmt.Errorf("remove what an earlier restore left: %w", err)
 	}
-	building := r.place.building(r.manifest.ID)
-	if err := r.o.FS.Mkdir(building, dirMode); err != nil {
-		return err
-	}
-	err = r.build(ctx, building)
+	err = r.makeRoom(b)
 	if err == nil {
-		err = r.swap(building)
+		err = r.build(ctx, b)
+	}
+	if err == nil {
+		err = r.publish(b)
 	}
 	if noSpace(err) {
 		err = fmt.Errorf("%w: %w", ErrTargetFull, err)
 	}
-	if err != nil {
-		err = errors.Join(err, removeTree(r.o.FS, building))
+	if err != nil && ctx.Err() == nil { // what is cancelled may go on
+		err = errors.Join(err, removeTree(r.o.FS, b.dir))
 	}
 	return err
 }
 
-// build makes the database, whole and durable, in directory dir.
-func (r *restore) build(ctx context.Context, dir string) error {
-	b, err := mvcc.NewBuilder(dir, infoOf(r.manifest), mvcc.BuildOptions{FS: r.o.FS})
+// makeRoom refuses what does not fit, beside what is there already.
+func (r *restore) makeRoom(b building) error {
+	free, err := r.o.FS.FreeBytes(r.place.parent)
+	if err != nil {
+		return fmt.Errorf("look for space: %w", err)
+	}
+	m := &r.members[0].Manifest
+	need := int64(m.HighWater) * int64(m.BlockSize)
+	if info, err := r.o.FS.Lstat(filepath.Join(b.dir, "data")); err == nil {
+		need -= min(need, info.Size())
+	}
+	if free < need {
+		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, need, free)
+	}
+	return nil
+}
+
+// build makes the database, whole and durable, or goes on with making it.
+func (r *restore) build(ctx context.Context, b building) error {
+	if err := r.o.FS.Mkdir(b.dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	j, err := b.openJournal()
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	if j.built() {
+		return nil
+	}
+	if err := restoreData(ctx, r.repo, r.members, b.dir, mvcc.BuildOptions{FS: r.o.FS}, j, r.o.Progress); err != nil {
+		return err
+	}
+	return j.setBuilt()
+}
+
+// restoreData makes in dir the database that a chain leads to, whole and durable,
+// or goes on with what an earlier call with the same chain and journal has left there.
+func restoreData(ctx context.Context, repo *Repository, members []Entry, dir string, o mvcc.BuildOptions, j *journal, report func(Progress)) error {
+	o.Resume = true
+	b, err := mvcc.NewBuilder(dir, infoOf(&members[0].Manifest), o)
 	if err != nil {
 		return fmt.Errorf("start database: %w", err)
 	}
-	if err := newReplay(r.repo, r.manifest, b, r.o.Progress).run(ctx); err != nil {
+	if err := replayChain(ctx, repo, members, b, j, newMeter(report)); err != nil {
 		b.Abort()
 		return err
 	}
@@ -124,14 +158,26 @@ func (r *restore) build(ctx context.Context, dir string) error {
 		b.Abort()
 		return fmt.Errorf("finish database: %w", err)
 	}
-	return r.o.FS.SyncDir(dir)
+	return o.FS.SyncDir(dir)
 }
 
 func infoOf(m *Manifest) mvcc.BackupInfo {
 	return mvcc.BackupInfo{
 		Database: m.Database, Timeline: m.Timeline, LSN: m.EndLSN, Time: m.Committed,
-		BlockSize: m.BlockSize, HighWater: m.HighWater, Blocks: m.Blocks, Opened: m.Started, StartStall: m.StartStall,
+		BlockSize: m.BlockSize, HighWater: m.HighWater, Blocks: m.inUse(), Opened: m.Started, StartStall: m.StartStall,
+		Base: m.BaseLSN, History: m.History, RecordSum: m.RecordSum,
 	}
+}
+
+// publish puts what was built at the target, without its journal.
+func (r *restore) publish(b building) error {
+	if err := r.o.FS.Remove(b.journalName()); err != nil {
+		return err
+	}
+	if err := r.o.FS.SyncDir(b.dir); err != nil {
+		return err
+	}
+	return r.swap(b.dir)
 }
 
 // swap puts the database where it belongs. An empty directory there has to go

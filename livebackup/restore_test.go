@@ -208,10 +208,12 @@ func TestRestoreTakesTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{p.building(m.ID), p.building(newBackupID(7)), p.building(m.ID) + "/log"} {
+	older := filepath.Join(dir, ".new.restoring-"+m.ID.String()) // as programs before this one named it
+	half := p.building(m.ID, Digest{1}).dir
+	for _, name := range []string{older, half, half + "/log", p.building(newBackupID(7), Digest{2}).dir} {
 		mkdir(t, name)
 	}
-	os.WriteFile(filepath.Join(p.building(m.ID), "data"), []byte("half"), 0o600)
+	os.WriteFile(filepath.Join(half, "data"), []byte("half"), 0o600)
 	mkdir(t, filepath.Join(dir, ".new.restoring-elsewhere")) // not one of ours
 
 	lock, err := lockPlace(vfs.OS, p)

@@ -22,10 +22,11 @@ type run struct {
 	heads   heads // of before the snapshot was opened
 	o       BackupOptions
 	info    mvcc.BackupInfo
+	base    []Entry // chain of the base; nil: a full backup
 	id      BackupID
 	claim   io.Closer
 	started time.Time
-	seed    block.Seed
+	bounds  bounds
 
 	blocks *objectSeries
 	index  indexWriter
@@ -34,6 +35,8 @@ type run struct {
 	setBytes    int64    // of the set of blocks seen, at its peak
 	progress    Progress // of the writer
 	groups      uint32
+	kept        uint64       // blocks that are in the groups
+	audits      []auditBlock // blocks that are not, to be held against the base
 
 	costMu sync.Mutex
 	cost   mvcc.Cost // as of the last pull; guarded by costMu
@@ -100,6 +103,9 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 	// Every block is in hand and proven: from here on the database need not
 	// pay, and whatever becomes of the session takes nothing away.
 	s.Close()
+	if err := r.audit(ctx); err != nil {
+		return Manifest{}, err
+	}
 	if err := r.blocks.finish(); err != nil {
 		return Manifest{}, err
 	}
@@ -114,8 +120,12 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 
 // manifest is what the backup is once all its objects are durable.
 func (r *run) manifest(cost mvcc.Cost) Manifest {
-	m := manifestOf(r.info)
+	m := manifestOf(r.info, r.base)
 	m.ID, m.Groups, m.StoredBytes = r.id, r.groups, r.blocks.bytes+r.index.out.bytes
+	if r.base != nil {
+		m.Blocks, m.RawBytes = r.kept, int64(r.kept)*int64(m.BlockSize)
+		m.Audit = Audit{Asked: auditBlocks(&r.base[0].Manifest), Compared: len(r.audits)}
+	}
 	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
 	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
 	m.Started, m.Duration, m.Cost = r.started.UTC(), time.Since(r.started), costOf(cost)
@@ -237,10 +247,11 @@ func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled ch
 	}
 }
 
-// complete proves that the source handed out what it promised.
+// complete proves that the source handed out what it promised: of an incremental it
+// promised no number, only that there are no more than are in use.
 func (r *run) complete(seen *blockSet) error {
 	r.setBytes = seen.bytesPeak
-	if seen.count != r.info.Blocks {
+	if r.base == nil && seen.count != r.info.Blocks || seen.count > r.info.Blocks {
 		return fmt.Errorf("source handed out %d blocks where %d were due", seen.count, r.info.Blocks)
 	}
 	return nil
@@ -262,9 +273,7 @@ func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) err
 			err = fmt.Errorf("source handed out %d blocks where at most %d fit", got, len(g.ids)-n)
 			break
 		}
-		for i := n; i < n+got && err == nil; i++ {
-			err = r.prove(g.raw[i*size:(i+1)*size], g.ids[i], seen)
-		}
+		got, err = r.take(g.raw[n*size:], g.ids[n:n+got], seen)
 		n += got
 	}
 	g.ids = g.ids[:n]
@@ -274,30 +283,79 @@ func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) err
 	return err
 }
 
-// prove checks a block as it arrives.
-func (r *run) prove(image []byte, id block.ID, seen *blockSet) error {
-	reason := wrongBlock(image, id, r.seed, r.info.LSN, r.info.HighWater)
+// take proves the blocks that arrived, moves those together that belong into the
+// backup, and returns how many. The others, which an incremental is to be held
+// against its base with, it puts aside.
+func (r *run) take(images []byte, ids []block.ID, seen *blockSet) (n int, err error) {
+	size := r.info.BlockSize
+	for i, id := range ids {
+		image := images[i*size:][:size]
+		lsn, err := r.prove(image, id, seen)
+		if err != nil {
+			return n, err
+		}
+		if r.base != nil && lsn <= r.info.Base {
+			if err := r.putAside(auditBlock{id, lsn, image}); err != nil {
+				return n, err
+			}
+			continue
+		}
+		if n < i {
+			copy(images[n*size:], image)
+		}
+		ids[n] = id
+		n++
+	}
+	r.kept += uint64(n)
+	return n, nil
+}
+
+func (r *run) putAside(a auditBlock) error {
+	if most := auditBlocks(&r.base[0].Manifest); len(r.audits) == most {
+		return fmt.Errorf("source handed out more than the %d blocks to be audited that it was asked for", most)
+	}
+	a.image = bytes.Clone(a.image)
+	r.audits = append(r.audits, a)
+	r.bufferBytes += int64(len(a.image))
+	return nil
+}
+
+// prove checks a block as it arrives, and returns its LSN.
+func (r *run) prove(image []byte, id block.ID, seen *blockSet) (block.LSN, error) {
+	t, reason := r.bounds.wrong(image, id)
 	if reason == "" && !seen.add(id) {
 		reason = "it came before"
 	}
 	if reason == "" {
-		return nil
+		return t.LSN, nil
 	}
-	return &block.CorruptError{Path: "database " + r.info.Database.String(), Offset: -1, Block: id, Reason: reason}
+	return 0, &block.CorruptError{Path: "database " + r.info.Database.String(), Offset: -1, Block: id, Reason: reason}
 }
 
-// wrongBlock says why image cannot be block id of a snapshot at LSN s, or "".
-func wrongBlock(image []byte, id block.ID, seed block.Seed, s block.LSN, highWater block.ID) string {
-	t, reason := block.Verify(image, id, seed)
+// bounds are what holds for each block of a backup.
+type bounds struct {
+	seed        block.Seed
+	above, upTo block.LSN // above 0: no lower bound
+	highWater   block.ID
+}
+
+func boundsOf(m *Manifest) bounds {
+	return bounds{block.SeedOf(m.Database), m.BaseLSN, m.EndLSN, m.HighWater}
+}
+
+// wrong says why image cannot be block id, or "".
+func (b bounds) wrong(image []byte, id block.ID) (t block.Trailer, reason string) {
+	t, reason = block.Verify(image, id, b.seed)
 	switch {
 	case reason != "":
-		return reason
-	case t.LSN > s:
-		return fmt.Sprintf("its LSN %v is above the snapshot's %v", t.LSN, s)
-	case id >= highWater:
-		return fmt.Sprintf("it lies behind the high-water mark %v", highWater)
+	case t.LSN > b.upTo:
+		reason = fmt.Sprintf("its LSN %v is above the snapshot's %v", t.LSN, b.upTo)
+	case b.above > 0 && t.LSN <= b.above:
+		reason = fmt.Sprintf("its LSN %v is not above the base's %v", t.LSN, b.above)
+	case id >= b.highWater:
+		reason = fmt.Sprintf("it lies behind the high-water mark %v", b.highWater)
 	}
-	return ""
+	return t, reason
 }
 
 // pack compresses until there is nothing left.
@@ -342,6 +400,9 @@ func (r *run) report(blocks int) {
 	r.costMu.Unlock()
 	r.progress.Blocks += uint64(blocks)
 	r.progress.BlocksTotal = r.info.Blocks
+	if r.base != nil {
+		r.progress.BlocksTotal = r.progress.Blocks
+	}
 	r.progress.RawBytes += int64(blocks * r.info.BlockSize)
 	r.progress.StoredBytes = r.blocks.bytes + r.index.out.bytes
 	r.progress.Elapsed, r.progress.Cost = time.Since(r.started), costOf(cost)

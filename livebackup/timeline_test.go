@@ -421,8 +421,8 @@ func TestL14_DisabledIsRestoredByName(t *testing.T) {
 	if err := repo.attach(t.Context(), src.info); err != nil {
 		t.Fatal(err)
 	}
-	if m, _, err := repo.find(t.Context(), BackupID{}); err != nil || m.ID != first.ID {
-		t.Fatalf("%v, %v", m.ID, err)
+	if m, err := repo.chain(t.Context(), BackupID{}); err != nil || m[0].ID != first.ID {
+		t.Fatalf("%v, %v", m, err)
 	}
 	for i, id := range []BackupID{second.ID, {}} {
 		target := fmt.Sprintf("/new%d", i)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -28,7 +29,8 @@ type VerifyOptions struct {
 //   - that the blocks are all of the database and nothing else: the meta block,
 //     the bitmaps, and each block that these name as in use.
 //
-// These are the proofs that Restore asks for. What blocks say to each other, the
+// Of an incremental that is said of the whole chain that it needs, of each block in
+// the newest backup that has it. These are the proofs that Restore asks for. What blocks say to each other, the
 // order of keys in a tree, is not looked at: that is for a check of the database.
 //
 // What it found, good or bad, is recorded in the repository; a backup is
@@ -38,22 +40,24 @@ type VerifyOptions struct {
 // Damage is a [*block.CorruptError]. An error of the medium proves nothing
 // either way and is not recorded.
 func Verify(ctx context.Context, repo *Repository, id BackupID, o VerifyOptions) (Proof, error) {
-	m, digest, err := repo.find(ctx, id)
+	members, err := repo.chain(ctx, id)
 	if err != nil {
 		return Proof{}, fmt.Errorf("verify: %w", err)
 	}
-	prover, err := mvcc.NewProver(m.ID.String(), infoOf(&m))
+	m := &members[0].Manifest
+	prover, err := mvcc.NewProver(m.ID.String(), infoOf(m))
 	if err != nil {
 		return Proof{}, fmt.Errorf("verify %v: %w", m.ID, err)
 	}
-	r := newReplay(repo, &m, prover, o.Progress)
-	if err = r.run(ctx); err == nil {
+	meter := newMeter(o.Progress)
+	if err = replayChain(ctx, repo, members, prover, nil, meter); err == nil {
 		err = prover.Finish()
 	}
 	p := Proof{
-		Backup: m.ID, Manifest: digest, OK: err == nil, Verified: r.started.UTC(), Duration: time.Since(r.started),
-		Blocks: r.progress.Blocks, RawBytes: r.progress.RawBytes, CreatedBy: createdBy,
+		Backup: m.ID, Manifest: members[0].digest, OK: err == nil, Verified: meter.started.UTC(), Duration: time.Since(meter.started),
+		Blocks: meter.now.Blocks, RawBytes: meter.now.RawBytes, CreatedBy: createdBy,
 	}
+	found := err
 	if err != nil {
 		p.Reason = err.Error()
 		err = fmt.Errorf("verify %v: %w", m.ID, err)
@@ -61,8 +65,31 @@ func Verify(ctx context.Context, repo *Repository, id BackupID, o VerifyOptions)
 	if o.NoRecord || err != nil && !errors.Is(err, block.ErrCorrupt) {
 		return p, err
 	}
-	if failed := repo.record(ctx, &p, &m); failed != nil {
+	if failed := repo.recordAll(ctx, p, members, culprit(found, members)); failed != nil {
 		err = errors.Join(err, fmt.Errorf("record the result of verifying %v: %w", m.ID, failed))
 	}
 	return p, err
+}
+
+// recordAll records what was found of the newest backup of a chain, and the damage
+// also of the backup in which it is: that one is to be nobody's base.
+func (r *Repository) recordAll(ctx context.Context, p Proof, members []Entry, damaged int) error {
+	err := r.record(ctx, &p, &members[0].Manifest)
+	if damaged > 0 && err == nil {
+		e := &members[damaged]
+		p.Backup, p.Manifest = e.ID, e.digest
+		err = r.record(ctx, &p, &e.Manifest)
+	}
+	return err
+}
+
+// culprit is the backup of a chain in whose objects damage was found, by the name of
+// the object; the newest where nobody else is to blame.
+func culprit(err error, members []Entry) int {
+	var c *block.CorruptError
+	if !errors.As(err, &c) {
+		return 0
+	}
+	id, _, _, _, ok := parseObjectName(c.Path)
+	return max(0, slices.IndexFunc(members, func(e Entry) bool { return ok && e.ID == id }))
 }

@@ -21,26 +21,34 @@ type Builder struct {
 	marks *buildMap
 }
 
-// NewBuilder begins a database in dir, which exists and is empty.
+// NewBuilder begins a database in dir, which exists and is empty, unless the
+// options say that an earlier Builder has begun.
 func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 	fsys := o.FS
 	if !block.ValidSize(info.BlockSize) {
 		return nil, fmt.Errorf("build %s: %w", dir, optionError("block size %d", info.BlockSize))
 	}
-	entries, err := fsys.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("build: %w", err)
+	flags := os.O_RDWR | os.O_CREATE
+	if !o.Resume {
+		entries, err := fsys.ReadDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("build: %w", err)
+		}
+		if len(entries) > 0 {
+			return nil, fmt.Errorf("build %s: the directory is not empty", dir)
+		}
+		flags |= os.O_EXCL
 	}
-	if len(entries) > 0 {
-		return nil, fmt.Errorf("build %s: the directory is not empty", dir)
-	}
-	f, err := fsys.OpenFile(filepath.Join(dir, nameData), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := fsys.OpenFile(filepath.Join(dir, nameData), flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
 	p, err := NewProver(f.Name(), info)
 	if err == nil { // free blocks, too: their space counts as reserved (R7)
 		err = f.Allocate(0, p.geo.offset(info.HighWater))
+	}
+	if err == nil && o.Resume {
+		err = forgetCached(f)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", errors.Join(err, f.Close()))
@@ -61,6 +69,41 @@ func (b *Builder) Write(first block.ID, images []byte) error {
 		return fmt.Errorf("build: write blocks from %v on: %w", first, err)
 	}
 	return nil
+}
+
+// forgetCached makes what an earlier Builder wrote durable, so that it can be read
+// from the medium, and takes the superblock away that it may have ended with.
+func forgetCached(f vfs.File) error {
+	_, err := f.WriteAt(make([]byte, superblockStride+superblockSize), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	size, sizeErr := f.Size()
+	if err = errors.Join(err, sizeErr); err == nil {
+		f.DropCache(0, size)
+	}
+	return err
+}
+
+// Kept reports whether n blocks from first on, which an earlier Builder of the same
+// backup may have written, are in place and sound. Then they count as written. It is
+// for the caller to know that they cannot be anything else than what it would write.
+// Safe for concurrent use.
+func (b *Builder) Kept(first block.ID, n int) (bool, error) {
+	if first >= b.info.HighWater || block.ID(n) > b.info.HighWater-first {
+		return false, nil
+	}
+	images := make([]byte, n*b.geo.size)
+	if _, err := b.file.ReadAt(images, b.geo.offset(first)); err != nil {
+		return false, nil // it can be written again
+	}
+	for i := range n {
+		t, reason := block.Verify(images[i*b.geo.size:][:b.geo.size], first+block.ID(i), b.seed)
+		if reason != "" || t.LSN > b.info.LSN {
+			return false, nil
+		}
+	}
+	return true, b.Prover.Write(first, images)
 }
 
 // Finish proves that exactly the blocks in use at the backup's LSN were

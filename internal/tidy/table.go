@@ -37,7 +37,7 @@ var table = []row{
 	{pkg: "snapshot", ours: []string{"blockcache", "block"}, others: []string{btree}},
 	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block"}}, // spill: mvcc opens it for the cache
 	{pkg: "kv", ours: []string{"mvcc", "block"}},
-	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, sys}},
+	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, ristretto, sys}},
 	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
 	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
