@@ -165,7 +165,7 @@ func infoOf(m *Manifest) mvcc.BackupInfo {
 	return mvcc.BackupInfo{
 		Database: m.Database, Timeline: m.Timeline, LSN: m.EndLSN, Time: m.Committed,
 		BlockSize: m.BlockSize, HighWater: m.HighWater, Blocks: m.inUse(), Opened: m.Started, StartStall: m.StartStall,
-		Base: m.BaseLSN, History: m.History, RecordSum: m.RecordSum,
+		History: m.History, RecordSum: m.RecordSum,
 	}
 }
 
