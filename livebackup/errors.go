@@ -61,6 +61,25 @@ var (
 	ErrClaimed = errors.New("claimed by a running backup")
 )
 
+// Errors of the archive of the log.
+var (
+	// ErrArchiving: another archive of this timeline into this repository is at work.
+	ErrArchiving = errors.New("the log is being archived by another process")
+	// ErrLogOverlap: the repository has archived log of commits that are about to
+	// be archived. Somebody else archives this timeline, perhaps from a copy.
+	ErrLogOverlap = errors.New("archived log overlaps")
+	// ErrLogForeign: an object of archived log is of another database or timeline
+	// than its place says.
+	ErrLogForeign = errors.New("archived log belongs to another database or timeline")
+	// ErrLogGap: archived log is missing. States behind the gap need a backup that
+	// lies behind it.
+	ErrLogGap = errors.New("archived log has a gap")
+	// ErrMarkNotFound: no archived commit has that name.
+	ErrMarkNotFound = errors.New("mark not found")
+	// ErrNotArchived: the archive has no commit at or before that moment.
+	ErrNotArchived = errors.New("not in the archived log")
+)
+
 // Errors of a restore. None of them leaves anything at the target.
 var (
 	// ErrTargetNotEmpty: the target exists and is not an empty directory.
