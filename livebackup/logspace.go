@@ -1,0 +1,214 @@
+package livebackup
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// logPart is what an object contributes to a history: it may reach beyond a
+// fork, or overlap with the one before it.
+type logPart struct {
+	LogRange
+	object   LogObject
+	timeline block.TimelineID
+}
+
+// stretch is what the i-th timeline of a history contributes.
+func (l lineage) stretch(i int) (s LogRange) {
+	if s.To, _ = l.reach(l[i].Timeline); i+1 < len(l) {
+		s.From, _ = l.reach(l[i+1].Timeline)
+	}
+	return s
+}
+
+// parts are the archived log of a history, by LSN, each commit once.
+func (l lineage) parts(logs []LogObject) (list []logPart) {
+	for i, f := range l {
+		s := l.stretch(i)
+		for _, o := range logs {
+			r := LogRange{max(o.From, s.From), min(o.To, s.To)}
+			if o.timeline == timelineStart(f.Timeline) && r.From < r.To {
+				list = append(list, logPart{r, o, f.Timeline})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b logPart) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(b.To, a.To)) // the longest first
+	})
+	once, at := list[:0], block.LSN(0)
+	for _, p := range list {
+		if p.From = max(p.From, at); p.From < p.To {
+			once, at = append(once, p), p.To
+		}
+	}
+	return once
+}
+
+// coverage is the commits of a history that are in the archive, from commit from
+// on, as ranges with holes between them. A state can be rolled forward within the range that
+// it lies in, and no further.
+func coverage(logs []LogObject, history lineage, from block.LSN) (list []LogRange) {
+	for _, p := range history.parts(logs) {
+		r := LogRange{max(p.From, from), p.To}
+		if n := len(list); n > 0 && list[n-1].To == r.From {
+			list[n-1].To = r.To
+		} else if r.From < r.To {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// holesIn are what list leaves out of r.
+func holesIn(r LogRange, list []LogRange) (holes []LogRange) {
+	at := r.From
+	for _, c := range list {
+		if c.To <= at || c.From >= r.To {
+			continue
+		}
+		if c.From > at {
+			holes = append(holes, LogRange{at, c.From})
+		}
+		at = c.To
+	}
+	if at < r.To {
+		holes = append(holes, LogRange{at, r.To})
+	}
+	return holes
+}
+
+// LogSpace is the log from one backup to the next. A new one starts with every backup
+// of the present timeline, of whatever kind.
+type LogSpace struct {
+	Backup BackupID `json:"backup"` // that it starts with; zero: log from before the first backup
+	LogRange
+	Open  bool      `json:"open"`  // the newest: its end is that of the archive, for now
+	Since time.Time `json:"since"` // commit time of From; zero if it is not known
+	Until time.Time `json:"until"` // commit time of To; zero if it is not known
+
+	Objects int        `json:"objects"` // that begin in it
+	Bytes   int64      `json:"bytes"`   // of these
+	Holes   []LogRange `json:"holes"`   // commits that are not in the archive: no state there can be had, but for the backups'
+}
+
+// spaceStart is where a log space starts.
+type spaceStart struct {
+	id  BackupID
+	lsn block.LSN
+	at  time.Time
+}
+
+// logSpaces cuts the archived log of a history at the backups that start spaces.
+// The end of the last one is not known to be the archive's newest commit's time.
+func logSpaces(starts []spaceStart, logs []LogObject, history lineage) (list []LogSpace) {
+	parts := history.parts(logs)
+	newest := block.LSN(0)
+	if n := len(parts); n > 0 {
+		newest = parts[n-1].To
+	}
+	starts = slices.Clone(starts)
+	slices.SortFunc(starts, func(a, b spaceStart) int {
+		return cmp.Or(cmp.Compare(a.lsn, b.lsn), cmp.Compare(a.id.Sequence, b.id.Sequence))
+	})
+	if len(parts) > 0 && (len(starts) == 0 || parts[0].From < starts[0].lsn) {
+		starts = slices.Insert(starts, 0, spaceStart{lsn: parts[0].From})
+	}
+	for i, s := range starts {
+		space := LogSpace{Backup: s.id, LogRange: LogRange{s.lsn, max(s.lsn, newest)}, Open: i == len(starts)-1, Since: s.at, Holes: []LogRange{}}
+		if !space.Open {
+			space.To, space.Until = starts[i+1].lsn, starts[i+1].at
+		}
+		space.enter(parts)
+		list = append(list, space)
+	}
+	return list
+}
+
+// enter counts what the archive has of the space.
+func (s *LogSpace) enter(parts []logPart) {
+	var covered []LogRange
+	for _, p := range parts {
+		if p.To > s.From && p.From < s.To {
+			covered = append(covered, p.LogRange)
+		}
+		if p.From >= s.From && p.From < s.To {
+			s.Objects++
+			s.Bytes += p.object.Size
+		}
+	}
+	s.Holes = append(s.Holes, holesIn(s.LogRange, covered)...)
+}
+
+// LogSpaces lists the log spaces of the present timeline, the oldest first.
+func LogSpaces(ctx context.Context, repo *Repository) ([]LogSpace, error) {
+	list, err := repo.logSpaces(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("log spaces: %w", err)
+	}
+	return list, nil
+}
+
+func (r *Repository) logSpaces(ctx context.Context) ([]LogSpace, error) {
+	logs, err := r.logs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := List(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	history, err := r.presentHistory(ctx, entries, logs)
+	if err != nil {
+		return nil, err
+	}
+	var starts []spaceStart
+	for i := range entries {
+		if m := &entries[i].Manifest; !m.ID.IsZero() && history.usable(m) {
+			starts = append(starts, spaceStart{m.ID, m.EndLSN, m.Committed})
+		}
+	}
+	list := logSpaces(starts, logs, history)
+	if n := len(list); n > 0 && list[n-1].Objects > 0 {
+		list[n-1].Until = r.lastTime(ctx, logs, history)
+	}
+	return list, nil
+}
+
+// lastTime is that of the newest archived commit, zero if its object does not say.
+func (r *Repository) lastTime(ctx context.Context, logs []LogObject, history lineage) (t time.Time) {
+	x, err := r.newLogIndex(logs, history)
+	if err != nil {
+		return t
+	}
+	defer x.close()
+	last := len(x.parts) - 1
+	if s, err := x.summary(ctx, last); err == nil && s != nil && s.To == x.parts[last].To {
+		t = s.Last
+	}
+	return t
+}
+
+// presentHistory is that of the timeline that the newest backup is of, or, where
+// there is none, the newest log.
+func (r *Repository) presentHistory(ctx context.Context, entries []Entry, logs []LogObject) (lineage, error) {
+	for _, e := range slices.Backward(entries) {
+		if m := &e.Manifest; !m.ID.IsZero() {
+			return lineageOf(m.Timeline, nil), nil
+		}
+	}
+	newest := slices.MaxFunc(append([]LogObject{{}}, logs...), func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
+	if newest.To == 0 {
+		return nil, nil
+	}
+	in, err := openLog(ctx, r.objects, newest)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	return lineageOf(in.id.timeline, nil), nil
+}
