@@ -157,10 +157,7 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 		Database: s.database, Timeline: s.timeline, LSN: b.live.LSN(), Time: s.lastCommitTime(),
 		BlockSize: s.geo.size, HighWater: m.highWater,
 		Blocks: m.inUse + s.geo.groups(m.highWater) + 1, // and bitmaps, and the meta block
-		Opened: began, StartStall: stall,
-	}
-	if s.parent != (block.Fork{}) {
-		b.info.History = []block.Fork{s.parent}
+		Opened: began, StartStall: stall, History: s.history,
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
 	s.state.idle = make(chan struct{})
 	s.database, s.timeline, s.created = sb.database, sb.timeline, sb.created
-	s.parent = block.Fork{Timeline: sb.parent, LSN: sb.forkLSN}
+	s.history = sb.forks.list()
 	s.geo = newGeometry(sb.blockSize)
 	s.anchor.now, s.anchor.slot = sb, slot
 	if err := s.build(file); err != nil {

@@ -22,7 +22,7 @@ type Store struct {
 	log2       *slog.Logger
 	database   block.DatabaseID
 	timeline   block.TimelineID
-	parent     block.Fork // zero if there is none
+	history    []block.Fork // the forks that led to timeline, newest first
 	created    time.Time
 	data       *dataFile
 	second     *doublewrite
