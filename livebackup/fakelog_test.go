@@ -33,7 +33,7 @@ type fakeHistory struct {
 	commits []fakeCommit
 }
 
-func newHistory(seed uint64) *fakeHistory {
+func newFakeHistory(seed uint64) *fakeHistory {
 	return &fakeHistory{rng: rand.New(rand.NewPCG(seed, 7)), clock: time.Unix(1_700_000_000, 0).UTC()}
 }
 
@@ -86,7 +86,7 @@ func (h *fakeHistory) grow(n int) *fakeHistory {
 
 // fork is a history that goes its own way behind commit lsn.
 func (h *fakeHistory) fork(lsn block.LSN, seed uint64) *fakeHistory {
-	f := newHistory(seed)
+	f := newFakeHistory(seed)
 	f.commits = slices.Clone(h.commits[:lsn])
 	if lsn > 0 {
 		f.clock = f.commits[lsn-1].at

@@ -198,6 +198,7 @@ func TestModel_Incremental_EveryBackupIsItsState(t *testing.T) {
 		repo := openRepo(t, fs, "/d/repo")
 		h.commit(150+rng.IntN(300), 0, 0)
 		var made []Manifest
+		kinds := map[string]int{}
 		step := func() {
 			for range rng.IntN(4) {
 				h.commit(rng.IntN(20), rng.IntN(30), rng.IntN(20))
@@ -208,6 +209,7 @@ func TestModel_Incremental_EveryBackupIsItsState(t *testing.T) {
 				o.Base = made[rng.IntN(len(made))].ID
 			}
 			made = append(made, h.backup(repo, o))
+			kinds[made[len(made)-1].Kind]++
 			if rng.IntN(3) == 0 {
 				h.reopen()
 			}
@@ -223,9 +225,7 @@ func TestModel_Incremental_EveryBackupIsItsState(t *testing.T) {
 		for range 4 {
 			step()
 		}
-		kinds := map[string]int{}
 		for i, m := range made {
-			kinds[m.Kind]++
 			target := ""
 			if i%3 == 0 {
 				target = fmt.Sprintf("/d/new%d", i)

@@ -29,7 +29,7 @@ func TestR15_ObjectsHoldWholeCommits(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 20 {
-		h := newHistory(rng.Uint64()).grow(100)
+		h := newFakeHistory(rng.Uint64()).grow(100)
 		if rng.IntN(4) == 0 {
 			h.commit(3, 1<<20-40, "")
 			h.grow(3)
@@ -50,7 +50,7 @@ func TestR15_ObjectsHoldWholeCommits(t *testing.T) {
 
 // What an object says of itself is what is in it.
 func TestLogSummary(t *testing.T) {
-	h := newHistory(3)
+	h := newFakeHistory(3)
 	h.commit(1, 100, "")
 	h.commit(1, 0, "before the migration")
 	h.commit(2, 5000, "")
@@ -74,7 +74,7 @@ func TestLogSummary(t *testing.T) {
 // A commit that is larger than may be kept in memory is split off and streamed;
 // what stands before it makes an object of its own.
 func TestR15_LargeCommitIsStreamed(t *testing.T) {
-	h := newHistory(4)
+	h := newFakeHistory(4)
 	h.commit(1, 300, "")
 	h.commit(1, 300, "")
 	h.commit(6, 900_000, "")
@@ -138,9 +138,9 @@ func TestR15_LargeCommitIsStreamed(t *testing.T) {
 
 // A builder refuses what is no log.
 func TestBuilderRefusesWhatIsNoLog(t *testing.T) {
-	h := newHistory(1).grow(3)
+	h := newFakeHistory(1).grow(3)
 	body := h.commits[0].records[0]
-	early := newHistory(2)
+	early := newFakeHistory(2)
 	early.clock = early.clock.Add(-time.Hour)
 	early.commit(1, 10, "")
 	cases := map[string]mvcc.LogRecord{
@@ -170,7 +170,7 @@ func TestBuilderRefusesWhatIsNoLog(t *testing.T) {
 
 // Every byte of a log object counts.
 func TestEveryFlippedByteOfLogIsFound(t *testing.T) {
-	h := newHistory(5)
+	h := newFakeHistory(5)
 	h.commit(1, 40, "")
 	h.commit(1, 0, "m")
 	h.commit(2, 60, "")
@@ -208,7 +208,7 @@ func TestEveryFlippedByteOfLogIsFound(t *testing.T) {
 // Of a damaged object the commits before the damage are handed out, whole, and
 // the error says where the loss begins and which object is to blame (T45).
 func TestT45_DamageLosesOnlyWhatIsBehindIt(t *testing.T) {
-	h := newHistory(6)
+	h := newFakeHistory(6)
 	for range 9 {
 		h.commit(1, 400_000, "")
 	}
@@ -244,7 +244,7 @@ func TestT45_DamageLosesOnlyWhatIsBehindIt(t *testing.T) {
 // R18: two objects that meet at an LSN but not in the same commit are no history,
 // nor is a base that ends in another commit than the log goes on behind.
 func TestR18_LogOfAnotherHistoryIsRefused(t *testing.T) {
-	h := newHistory(7).grow(10)
+	h := newFakeHistory(7).grow(10)
 	other := h.fork(4, 8).grow(6)
 	repo := boundRepo(t, simfs.New(), "/repo")
 	putLog(t, repo, h, fakeTimeline, LogRange{0, 6})
@@ -263,7 +263,7 @@ func TestR18_LogOfAnotherHistoryIsRefused(t *testing.T) {
 
 // The log of another database or timeline under a name of ours is refused.
 func TestForeignLogIsRefused(t *testing.T) {
-	h := newHistory(9).grow(4)
+	h := newFakeHistory(9).grow(4)
 	twin := fakeTimeline
 	twin[15]++ // has the same name
 	repo := boundRepo(t, simfs.New(), "/repo")
@@ -389,7 +389,7 @@ func (x *hostileLog) footers() map[string][]byte {
 // Objects with right checksums and wrong contents are refused, and take no more
 // memory than the caps say.
 func TestHostileLogIsRefused(t *testing.T) {
-	h := newHistory(1).grow(2)
+	h := newFakeHistory(1).grow(2)
 	x := newHostile(h)
 	cases := x.chunks(t)
 	maps.Copy(cases, x.footers())
@@ -418,7 +418,7 @@ func TestHostileLogIsRefused(t *testing.T) {
 
 // FuzzLogObject: what is accepted is what we would write.
 func FuzzLogObject(f *testing.F) {
-	h := newHistory(1).grow(4)
+	h := newFakeHistory(1).grow(4)
 	repo := boundRepo(f, simfs.New(), "/repo")
 	o := putLog(f, repo, h, fakeTimeline, LogRange{0, 4})
 	data, err := readSmall(f.Context(), repo.objects, o.Name(), 1<<20)
@@ -462,7 +462,7 @@ func FuzzLogNames(f *testing.F) {
 
 // The bytes of a log object of format version 1, for ever.
 func TestGoldenLogFormat(t *testing.T) {
-	h := newHistory(11)
+	h := newFakeHistory(11)
 	h.commit(1, 3, "")
 	h.commit(1, 0, "mark")
 	h.commit(2, 3, "")
@@ -509,7 +509,7 @@ func TestGoldenLogFormat(t *testing.T) {
 // the one that forked from it.
 func TestGoldenArchive(t *testing.T) {
 	dir := filepath.Join("testdata", "archive-v1")
-	h := newHistory(12).grow(40)
+	h := newFakeHistory(12).grow(40)
 	h.commit(2, 2000, "release")
 	child := h.fork(30, 13).grow(20)
 	second := block.TimelineID{3, 3, 3, 3, 3}

@@ -102,7 +102,7 @@ func TestModel_R18_CoverageAcrossTimelines(t *testing.T) {
 // A log space is from one backup to the next; what is missing in it is said, and
 // the last one is open.
 func TestLogSpaces(t *testing.T) {
-	h := newHistory(30).grow(60)
+	h := newFakeHistory(30).grow(60)
 	repo := boundRepo(t, simfs.New(), "/repo")
 	for _, r := range []LogRange{{5, 12}, {12, 30}, {33, 40}, {40, 60}} {
 		putLog(t, repo, h, fakeTimeline, r)
@@ -179,7 +179,7 @@ func TestR19_TimeIsResolvedToACommit(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 20 {
-		h := newHistory(rng.Uint64()).grow(40)
+		h := newFakeHistory(rng.Uint64()).grow(40)
 		child := h.fork(25, rng.Uint64()).grow(20)
 		second := block.TimelineID{3}
 		repo := boundRepo(t, simfs.New(), "/repo")
@@ -238,7 +238,7 @@ func resolveAll(t *testing.T, rng *rand.Rand, x *logIndex, h *fakeHistory, first
 
 // A damaged object hides what is in it, and nothing else.
 func TestDamagedObjectHidesOnlyItself(t *testing.T) {
-	h := newHistory(20)
+	h := newFakeHistory(20)
 	for range 12 {
 		h.clock = h.clock.Add(time.Second)
 		h.commit(1, 10, "")
