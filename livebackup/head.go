@@ -1,9 +1,11 @@
 package livebackup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -72,7 +74,33 @@ func (r *Repository) heads(ctx context.Context) (heads, error) {
 		t := &g.records[i]
 		h.add(t.timeline(), t.HeadLSN, t.HeadSum)
 	}
-	return h, nil
+	return h, r.logHeads(ctx, c, &h)
+}
+
+// logHeads adds the newest archived log of each timeline.
+func (r *Repository) logHeads(ctx context.Context, c *catalog, h *heads) error {
+	newest := slices.Clone(c.logs)
+	slices.SortFunc(newest, func(a, b LogObject) int {
+		return cmp.Or(cmp.Compare(a.timeline, b.timeline), cmp.Compare(b.To, a.To))
+	})
+	have, done := uint32(0), false
+	for _, o := range newest {
+		if done && o.timeline == have {
+			continue
+		}
+		in, err := openLog(ctx, r.objects, o)
+		if errors.Is(err, block.ErrCorrupt) {
+			continue // it, or the next older one, is in the history as well
+		}
+		if err != nil {
+			return fmt.Errorf("whether the repository is ahead cannot be told: %w", err)
+		}
+		s := in.summary()
+		in.close()
+		h.add(s.Timeline, s.To, s.ToSum)
+		have, done = o.timeline, true
+	}
+	return nil
 }
 
 // enter lets a database push, or refuses: it must have what the repository has of

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 
@@ -115,7 +116,9 @@ type catalog struct {
 	objects   map[BackupID][]string // all names of a backup, temporary ones too
 	temps     []string              // temporary names of no backup
 	timelines []uint32              // records of the registry, by number
-	leases    []string              // names of leases, of the living and of the dead
+	leases    []string              // names, of the living and of the dead
+	claims    []string              // leases and the intent of a prune
+	logs      []LogObject           // by timeline, then by LSN
 	sequence  uint64                // highest seen
 }
 
@@ -129,6 +132,7 @@ func (r *Repository) catalog(ctx context.Context) (*catalog, error) {
 		c.enter(o)
 	}
 	slices.Sort(c.timelines)
+	slices.SortFunc(c.logs, byPlace)
 	slices.SortFunc(c.published, func(a, b BackupID) int {
 		return cmp.Or(cmp.Compare(a.Sequence, b.Sequence), cmp.Compare(a.Random, b.Random))
 	})
@@ -162,7 +166,11 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 	} else if number, ok := parseTimelineName(o.Name); ok {
 		c.timelines = append(c.timelines, number)
 	} else if _, ok := parseLeaseName(o.Name); ok {
-		c.leases = append(c.leases, o.Name)
+		c.leases, c.claims = append(c.leases, o.Name), append(c.claims, o.Name)
+	} else if o.Name == pruneName {
+		c.claims = append(c.claims, o.Name)
+	} else if l, ok := parseLogName(o); ok {
+		c.logs = append(c.logs, l)
 	}
 }
 

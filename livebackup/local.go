@@ -176,6 +176,9 @@ func (l *localObjects) lockClaim(f vfs.File, name string, note []byte) error {
 	if err == nil {
 		_, err = f.WriteAt(note, 0)
 	}
+	if err == nil && note != nil { // what a dead one said there may have been longer
+		err = f.Truncate(int64(len(note)))
+	}
 	if err != nil {
 		l.fs.Remove(l.path(name)) // ours; the first error is the one to tell
 		return err

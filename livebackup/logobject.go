@@ -59,20 +59,16 @@ func parseLogName(info ObjectInfo) (o LogObject, ok bool) {
 
 // logs lists the log objects, by timeline, then by LSN.
 func (r *Repository) logs(ctx context.Context) ([]LogObject, error) {
-	list, err := r.objects.List(ctx)
+	c, err := r.catalog(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var logs []LogObject
-	for _, info := range list {
-		if o, ok := parseLogName(info); ok {
-			logs = append(logs, o)
-		}
-	}
-	slices.SortFunc(logs, func(a, b LogObject) int {
-		return cmp.Or(cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
-	})
-	return logs, nil
+	return c.logs, nil
+}
+
+// byPlace orders log objects by timeline, then by LSN.
+func byPlace(a, b LogObject) int {
+	return cmp.Or(cmp.Compare(a.timeline, b.timeline), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
 }
 
 // LogSummary is what a log object says of itself.

@@ -48,10 +48,11 @@ func Restore(ctx context.Context, repo *Repository, id BackupID, target string, 
 		o.FS = vfs.OS
 	}
 	started := time.Now()
-	members, err := repo.chain(ctx, id)
+	members, lease, err := repo.leaseChain(ctx, "restore", id)
 	if err != nil {
 		return RestoreResult{}, fmt.Errorf("restore: %w", err)
 	}
+	defer lease.Close()
 	r := &restore{repo: repo, o: o, members: members}
 	err = r.prepare(target)
 	if err == nil {

@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// Sweep removes what dead runs left: objects of backups that were never
-// published and whose maker is gone, and temporary names. It returns how many
-// objects it removed. What belongs to a living run is left alone. [Backup]
-// sweeps before it starts.
+// Sweep removes what the dead left: objects of backups that were never
+// published or were removed, and whose maker is gone, leases, and temporary names.
+// It returns how many objects it removed. What belongs to the living is left alone.
+// [Backup] and [Prune] sweep before they start.
 func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
 	c, err := repo.catalog(ctx)
 	if err != nil {
@@ -23,6 +23,15 @@ func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
 		}
 	}
 	removed = len(c.temps)
+	for _, name := range c.claims {
+		alive, err := repo.alive(ctx, name)
+		if err != nil {
+			return removed, err
+		}
+		if !alive {
+			removed++
+		}
+	}
 	for id, names := range c.objects {
 		n, err := repo.sweepBackup(ctx, id, names)
 		removed += n

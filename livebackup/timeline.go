@@ -1,9 +1,11 @@
 package livebackup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -191,6 +193,25 @@ func (g *registry) history(t block.TimelineID) []block.Fork {
 	return nil
 }
 
+// all is every timeline that is known to have pushed, or to have led to one that has.
+func (g *registry) all() []block.TimelineID {
+	var list []block.TimelineID
+	add := func(t block.TimelineID, history []block.Fork) {
+		list = append(list, t)
+		for _, f := range history {
+			list = append(list, f.Timeline)
+		}
+	}
+	for i := range g.records {
+		add(g.records[i].timeline(), forksOf(g.records[i].History))
+	}
+	for _, m := range g.known {
+		add(m.Timeline, m.History)
+	}
+	slices.SortFunc(list, func(a, b block.TimelineID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(list)
+}
+
 // pushed reports whether timeline t has pushed here.
 func (g *registry) pushed(t block.TimelineID) bool {
 	for i := range g.records {
@@ -208,25 +229,8 @@ func (g *registry) pushed(t block.TimelineID) bool {
 
 // led reports whether timeline t led to one that has pushed here.
 func (g *registry) led(t block.TimelineID) bool {
-	holds := func(history []block.Fork) bool {
-		for _, f := range history {
-			if f.Timeline == t {
-				return true
-			}
-		}
-		return false
-	}
-	for i := range g.records {
-		if holds(forksOf(g.records[i].History)) {
-			return true
-		}
-	}
-	for _, m := range g.known {
-		if holds(m.History) {
-			return true
-		}
-	}
-	return false
+	_, found := slices.BinarySearchFunc(g.all(), t, func(a, b block.TimelineID) int { return bytes.Compare(a[:], b[:]) })
+	return found && !g.pushed(t)
 }
 
 // admit decides on a push of timeline t, by the table above. attach says that it is
@@ -288,7 +292,10 @@ func (r *Repository) attach(ctx context.Context, info mvcc.BackupInfo) error {
 }
 
 func (r *Repository) putTimeline(ctx context.Context, db block.DatabaseID, record *timelineRecord) error {
-	record.Attached, record.CreatedBy = time.Now().UTC(), createdBy
+	if record.Attached.IsZero() {
+		record.Attached = time.Now().UTC()
+	}
+	record.CreatedBy = createdBy
 	data, err := encodeEnvelope(magicTimeline, identity{r.id, db}, record)
 	if err != nil {
 		return err

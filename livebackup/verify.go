@@ -40,10 +40,11 @@ type VerifyOptions struct {
 // Damage is a [*block.CorruptError]. An error of the medium proves nothing
 // either way and is not recorded.
 func Verify(ctx context.Context, repo *Repository, id BackupID, o VerifyOptions) (Proof, error) {
-	members, err := repo.chain(ctx, id)
+	members, lease, err := repo.leaseChain(ctx, "verify", id)
 	if err != nil {
 		return Proof{}, fmt.Errorf("verify: %w", err)
 	}
+	defer lease.Close()
 	m := &members[0].Manifest
 	prover, err := mvcc.NewProver(m.ID.String(), infoOf(m))
 	if err != nil {

@@ -1,0 +1,310 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// PruneResult is what [Prune] or [Delete] did.
+type PruneResult struct {
+	Backups []BackupID // that were removed, in that order
+	Logs    []string   // names of log objects that were removed
+	Bytes   int64      // of all objects that were removed
+	// Spared are what the plan would have removed and a look at the time of the
+	// prune would not: it is in use now, or needed since.
+	Spared []PlannedBackup
+}
+
+// Prune removes what plan says, as far as that is still right: it looks again, and
+// never removes more than the plan shows, nor anything that is in use by a restore,
+// a verify or a backup that is being made on it (L13). ErrPruneRunning if another
+// prune is at work.
+//
+// It goes in two phases, the manifests first, what adds to others before these,
+// each durably, and then the objects: a listed backup is whole whenever the power
+// goes. What is left behind then, the next prune or backup removes.
+func Prune(ctx context.Context, repo *Repository, plan PrunePlan) (PruneResult, error) {
+	res, err := repo.prune(ctx, plan)
+	if err != nil {
+		return res, fmt.Errorf("prune: %w", err)
+	}
+	return res, nil
+}
+
+func (r *Repository) prune(ctx context.Context, plan PrunePlan) (res PruneResult, err error) {
+	policy, err := plan.Policy.withDefaults()
+	if err != nil {
+		return res, err
+	}
+	if _, err := Sweep(ctx, r); err != nil {
+		return res, err
+	}
+	backups, logs := plan.removals()
+	if len(backups)+len(logs) == 0 {
+		return res, nil
+	}
+	intent, err := r.declare(ctx, "prune", backups, logs)
+	if err != nil {
+		return res, err
+	}
+	defer intent.Close()
+	v, err := r.view(ctx)
+	if err != nil {
+		return res, err
+	}
+	now := v.plan(policy, earlier(plan.Made, time.Now().UTC()))
+	remove := removal{repo: r, view: v}
+	for _, b := range now.Backups {
+		planned := slices.Contains(backups, b.ID)
+		switch {
+		case planned && b.Remove:
+			remove.backups = append(remove.backups, b.ID)
+		case planned:
+			res.Spared = append(res.Spared, b)
+		}
+	}
+	for _, l := range now.Logs {
+		if l.Remove && slices.Contains(logs, l.Name) {
+			remove.logs = append(remove.logs, l)
+		}
+	}
+	err = remove.run(ctx, &res)
+	return res, err
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// removals are the ids and names that go, in the order of the plan.
+func (p *PrunePlan) removals() (backups []BackupID, logs []string) {
+	for _, b := range p.Backups {
+		if b.Remove {
+			backups = append(backups, b.ID)
+		}
+	}
+	for _, l := range p.Logs {
+		if l.Remove {
+			logs = append(logs, l.Name)
+		}
+	}
+	return backups, logs
+}
+
+// declare claims the intent. Somebody who looks whether an intent is one of the
+// dead has hold of it for a moment.
+func (r *Repository) declare(ctx context.Context, by string, backups []BackupID, logs []string) (io.Closer, error) {
+	h := holdOf(by, backups...)
+	h.Logs = logs
+	for n := 0; ; n++ {
+		intent, err := r.claimHold(ctx, pruneName, magicPrune, h)
+		switch {
+		case err == nil:
+			return intent, nil
+		case !errors.Is(err, ErrClaimed):
+			return nil, writeError("declare what is to go", err)
+		case n == claimTries:
+			return nil, ErrPruneRunning
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// removal is what is removed once an intent is declared and all have been looked at.
+type removal struct {
+	repo    *Repository
+	view    view
+	backups []BackupID // none needs a later one: the oldest first
+	logs    []PlannedLog
+}
+
+func (d *removal) run(ctx context.Context, res *PruneResult) error {
+	for _, id := range slices.Backward(d.backups) {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := d.repo.objects.Delete(ctx, objectName(id, kindManifest, 0)); err != nil {
+			return writeError(fmt.Sprintf("remove %v", id), err)
+		}
+		res.Backups = append(res.Backups, id)
+		res.Bytes += d.view.bytes[id]
+	}
+	for _, l := range d.logs { // the oldest first: what stays has no holes that were not there
+		if err := d.repo.objects.Delete(ctx, l.Name); err != nil {
+			return writeError("remove "+l.Name, err)
+		}
+		res.Logs = append(res.Logs, l.Name)
+		res.Bytes += l.Bytes
+	}
+	c, err := d.repo.catalog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range d.backups {
+		names := append(withoutClaim(c.objects[id], id), objectName(id, kindRun, 0))
+		if err := d.repo.remove(ctx, names); err != nil {
+			return writeError(fmt.Sprintf("remove objects of %v (the next run will)", id), err)
+		}
+	}
+	return nil
+}
+
+// Errors of Delete.
+var (
+	// ErrBackupKept: the policy keeps the backup. Force deletes it all the same.
+	ErrBackupKept = errors.New("backup is kept")
+	// ErrBackupNeeded: incrementals add to the backup. They can be deleted with it.
+	ErrBackupNeeded = errors.New("backup is needed by others")
+)
+
+// DeleteOptions of Delete. The zero value is good.
+type DeleteOptions struct {
+	Policy RetentionPolicy // what is guarded
+	// Force deletes what the policy keeps, too.
+	Force bool
+	// Dependants deletes the incrementals that add to the backup with it.
+	Dependants bool
+}
+
+// Delete removes one backup that is named. It refuses what the policy keeps, with
+// ErrBackupKept and the reason, but for what is kept only because it is disabled or
+// damaged: to delete that by name is how it goes. It refuses a backup that others
+// add to, with ErrBackupNeeded and their ids, and one that is being read, with
+// ErrBackupInUse.
+func Delete(ctx context.Context, repo *Repository, id BackupID, o DeleteOptions) (PruneResult, error) {
+	res, err := repo.deleteBackup(ctx, id, o)
+	if err != nil {
+		return res, fmt.Errorf("delete %v: %w", id, err)
+	}
+	return res, nil
+}
+
+func (r *Repository) deleteBackup(ctx context.Context, id BackupID, o DeleteOptions) (res PruneResult, err error) {
+	policy, err := o.Policy.withDefaults()
+	if err != nil {
+		return res, err
+	}
+	before, err := r.view(ctx)
+	if err != nil {
+		return res, err
+	}
+	ids, err := before.adding(id)
+	if err != nil {
+		return res, err
+	}
+	intent, err := r.declare(ctx, "delete", ids, nil)
+	if err != nil {
+		return res, err
+	}
+	defer intent.Close()
+	v, err := r.view(ctx)
+	if err != nil {
+		return res, err
+	}
+	if err := v.guard(id, ids, policy, o); err != nil {
+		return res, err
+	}
+	if err := r.keepHead(ctx, v, ids); err != nil {
+		return res, err
+	}
+	err = (&removal{repo: r, view: v, backups: ids}).run(ctx, &res)
+	return res, err
+}
+
+// adding is backup id and all that add to it, the oldest first.
+func (v view) adding(id BackupID) (ids []BackupID, err error) {
+	for i := range v.entries {
+		e := &v.entries[i]
+		if e.ID == id || slices.Contains(ids, e.Manifest.Base) && !e.Manifest.Base.IsZero() {
+			ids = append(ids, e.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, ErrBackupNotFound
+	}
+	return ids, nil
+}
+
+// guard refuses to delete backup id, with ids that add to it, or returns nil.
+func (v view) guard(id BackupID, ids []BackupID, policy RetentionPolicy, o DeleteOptions) error {
+	now, err := v.adding(id)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(now, ids) {
+		return fmt.Errorf("%w: a backup that adds to it was just published", ErrBackupInUse)
+	}
+	if len(ids) > 1 && !o.Dependants {
+		return fmt.Errorf("%w: %s", ErrBackupNeeded, joined(ids[1:]))
+	}
+	for _, b := range v.plan(policy, time.Now().UTC()).Backups {
+		if !slices.Contains(ids, b.ID) {
+			if b.State == StateUnreadable && b.ID.Sequence > id.Sequence {
+				return fmt.Errorf("%w, perhaps: %v cannot be read", ErrBackupNeeded, b.ID)
+			}
+			continue
+		}
+		if by, held := v.held.of(b.ID); held {
+			return fmt.Errorf("%w: %v, %s", ErrBackupInUse, b.ID, by)
+		}
+		byName := b.State == StateDisabled || b.State == StateDamaged
+		if !b.Remove && !byName && !o.Force {
+			return fmt.Errorf("%w: %v: %s", ErrBackupKept, b.ID, b.Reason)
+		}
+	}
+	return nil
+}
+
+func joined(ids []BackupID) string {
+	var s []string
+	for _, id := range ids {
+		s = append(s, id.String())
+	}
+	return strings.Join(s, ", ")
+}
+
+// keepHead writes down the newest state of the present timeline, if ids are about to
+// take it away: a copy that lacks it must be found out all the same (R18).
+func (r *Repository) keepHead(ctx context.Context, v view, ids []BackupID) error {
+	n := len(v.records.records)
+	if n == 0 || v.records.records[n-1].Number != v.records.highest {
+		return nil // nobody has pushed since there are records
+	}
+	record := v.records.records[n-1]
+	stays, goes := mvcc.Head{LSN: record.HeadLSN}, mvcc.Head{}
+	for i := range v.entries {
+		m := &v.entries[i].Manifest
+		switch {
+		case m.Timeline != record.timeline():
+		case !slices.Contains(ids, m.ID):
+			stays.LSN = max(stays.LSN, m.EndLSN)
+		case m.EndLSN > goes.LSN:
+			goes = mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum}
+		}
+	}
+	if goes.LSN <= stays.LSN {
+		return nil
+	}
+	owner, bound, err := r.Database(ctx)
+	if err != nil || !bound {
+		return err
+	}
+	record.Number, record.HeadLSN, record.HeadSum = v.records.highest+1, goes.LSN, goes.Sum
+	err = r.putTimeline(ctx, owner, &record)
+	if errors.Is(err, ErrObjectExists) {
+		return nil // another timeline has just taken its place: nobody pushes on it any more
+	}
+	return err
+}
