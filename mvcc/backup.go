@@ -250,11 +250,13 @@ func (b *Backup) explain(err error) error {
 	return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
 }
 
-// end is io.EOF if the number of blocks handed out is what the meta block says. What
-// an incremental has, is as complete as the map; who merges it with its base can
-// count.
+// end is io.EOF if the number of blocks handed out is what the meta block says. How
+// many an incremental has to hand out nobody knows; who lays it over its base counts.
 func (b *Backup) end() error {
-	if b.inc == nil && b.handed != b.info.Blocks {
+	if b.inc != nil {
+		return b.endIncremental()
+	}
+	if b.handed != b.info.Blocks {
 		return b.s.data.corrupt(metaBlock, fmt.Sprintf("bitmaps name %d blocks in use at LSN %v, the meta block counts %d", b.handed, b.info.LSN, b.info.Blocks))
 	}
 	return io.EOF
@@ -315,7 +317,7 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 	if b.live.IsDone(id) {
 		return false, nil
 	}
-	r, err := s.get(id, b.view)
+	r, err := b.getVersion(id)
 	if err != nil {
 		if b.gone(id, err) {
 			return false, nil

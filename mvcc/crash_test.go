@@ -14,9 +14,10 @@ import (
 
 // script is a workload that is cut at every event. It stops at the first error.
 type script struct {
-	name string
-	set  func(*Options)
-	run  func(c *crashRun) error
+	name   string
+	set    func(*Options)
+	run    func(c *crashRun) error
+	spread bool // over several groups
 }
 
 // crashRun is one run of a script, with what it committed.
@@ -125,29 +126,29 @@ func inOrder(steps ...func() error) error {
 
 func scripts() []script {
 	return []script{
-		{"create and small commits", nil, func(c *crashRun) error { return c.commits(4, 3, 20) }},
-		{"group commits", nil, groupCommits},
+		{"create and small commits", nil, func(c *crashRun) error { return c.commits(4, 3, 20) }, false},
+		{"group commits", nil, groupCommits, false},
 		{"checkpoints", nil, func(c *crashRun) error {
 			return inOrder(func() error { return c.commits(3, 8, 40) }, c.checkpoint,
 				func() error { return c.editMany(10) }, c.checkpoint,
 				func() error { return c.commits(3, 5, 40) }, func() error { return c.editMany(20) }, c.checkpoint)
-		}},
+		}, false},
 		{"grow, free, shrink", nil, func(c *crashRun) error {
 			return inOrder(func() error { return c.allocMany(300) }, c.checkpoint,
 				func() error { return c.freeAll(5) }, c.checkpoint,
 				func() error { return c.allocMany(20) }, c.checkpoint, func() error { return c.editMany(10) })
-		}},
+		}, false},
 		{"large transaction", nil, func(c *crashRun) error {
 			return inOrder(func() error { return c.allocMany(150) }, func() error { return c.editMany(130) },
 				c.checkpoint, func() error { return c.editMany(140) })
-		}},
+		}, false},
 		{"reopen", nil, func(c *crashRun) error {
 			return inOrder(func() error { return c.commits(3, 5, 20) }, c.reopen,
 				func() error { return c.commits(3, 5, 20) }, c.checkpoint, c.reopen, func() error { return c.commits(2, 5, 20) })
-		}},
+		}, false},
 		{"never durable", func(o *Options) { o.Durability = DurableNever }, func(c *crashRun) error {
 			return inOrder(func() error { return c.commits(6, 5, 20) }, c.checkpoint, func() error { return c.commits(6, 5, 20) }, c.reopen)
-		}},
+		}, false},
 		{"alloc, free, alloc", nil, func(c *crashRun) error {
 			for range 4 {
 				if err := inOrder(func() error { return c.allocMany(6) }, func() error { return c.editMany(4) }, func() error { return c.freeAll(1) }); err != nil {
@@ -160,9 +161,24 @@ func scripts() []script {
 				}
 			}
 			return nil
-		}},
-		{"backup", nil, backupScript},
+		}, false},
+		{"backup", nil, backupScript, false},
+		{"all over the file", nil, spreadScript, true},
 	}
+}
+
+// spreadScript touches map blocks of several groups, while they are being written,
+// evicted, cut off with the file's tail, and new again.
+func spreadScript(c *crashRun) error {
+	kicked := func(f func() error) func() error {
+		return func() error { c.s.cleaner.kick(); return f() }
+	}
+	some := func() error { return c.commits(3, 5, 40) }
+	edit := func() error { return c.editMany(10) }
+	evict := func() error { squeeze(c.t, c.s); return nil }
+	return inOrder(func() error { return c.allocMany(24) }, kicked(some), c.checkpoint, evict, kicked(edit), kicked(edit), c.checkpoint,
+		func() error { return c.freeAll(8) }, kicked(some), c.checkpoint, func() error { return c.freeAll(3) }, c.checkpoint,
+		kicked(func() error { return c.allocMany(20) }), kicked(edit), evict, c.reopen, kicked(edit), some, c.checkpoint)
 }
 
 // groupCommits: several writers, so that commits share syncs.
@@ -237,6 +253,7 @@ func cutAt(t testing.TB, dog *watchdog, sc script, seed uint64, k int) (*simfs.F
 		sc.set(&o)
 	}
 	c := &crashRun{t: t, o: o, m: newModel(), rng: rand.New(rand.NewPCG(seed, 9))}
+	c.m.spread = sc.spread
 	fsys.CutAfter(k)
 	s, err := Open(testDir, o)
 	if err == nil {
@@ -275,8 +292,9 @@ func (c *crashRun) checkAfter(fsys *simfs.FS, what string, then func(*Store, *mo
 	if lsn < acked || lsn > c.m.newest() {
 		t.Fatalf("%s: reopened at LSN %v; acknowledged %v, tried %v", what, lsn, acked, c.m.newest())
 	}
-	m := &model{at: c.m.at[: lsn+1 : lsn+1], acked: lsn}
+	m := &model{at: c.m.at[: lsn+1 : lsn+1], acked: lsn, spread: c.m.spread}
 	checkAll(t, s, m)
+	checkMarks(t, s, m)
 	if t.Failed() {
 		t.Log(what)
 	}

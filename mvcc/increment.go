@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 
@@ -58,8 +59,12 @@ func (b *Backup) ScanCost() ScanCost {
 	return b.scanned
 }
 
-// checkBase refuses a base that the map does not reach back to.
+// checkBase refuses a base that the map does not reach back to. On a store that has
+// failed it refuses all: what the system's cache shows of the map may be old.
 func (s *Store) checkBase(base, lsn block.LSN) error {
+	if err := s.state.failure(); err != nil {
+		return fmt.Errorf("%w: only a full backup can be taken: %w", ErrBase, err)
+	}
 	if floor := s.mapFloor(); base < floor {
 		return fmt.Errorf("%w: base %v is below %v, from where on changes are known", ErrBase, base, floor)
 	}
@@ -245,8 +250,37 @@ func (b *Backup) carries(id block.ID, lsn block.LSN) (bool, error) {
 	return false, fmt.Errorf("%w: block %v has LSN %v, but no mark above %v", ErrMapBehind, id, lsn, b.inc.base)
 }
 
-// gone reports whether an error says that the backup's version of a block was not
-// kept, which is so only if an incremental does not carry it.
+// getVersion returns the version of a block that the backup sees; ErrNotInUse, of an
+// incremental, if that is not carried and therefore was not kept.
+//
+// If the block was freed since, there is no head, and its place may hold anything:
+// what cannot be read there was not carried. But damage of a block that is in use must
+// not be taken for that. One that was used again meanwhile has a head: look twice.
+func (b *Backup) getVersion(id block.ID) (r Block, err error) {
+	for range 2 {
+		r, err = b.s.get(id, b.view)
+		switch {
+		case err == nil || b.inc == nil || b.live.Err() != nil:
+			return r, err
+		case errors.Is(err, ErrNotInUse) || b.freeNow(id):
+			return r, ErrNotInUse
+		}
+	}
+	return r, err
+}
+
+// freeNow reports whether a block is free as of the newest commit.
+func (b *Backup) freeNow(id block.ID) bool {
+	g := b.s.geo
+	r, err := b.s.get(g.bitmapOf(g.groupOf(id)), view{lsn: newest})
+	if err != nil {
+		return errors.Is(err, ErrNotInUse) // the group was given back
+	}
+	defer r.Release()
+	return r.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 == 0
+}
+
+// gone reports whether an error says that a block is not carried.
 func (b *Backup) gone(id block.ID, err error) bool {
 	if b.inc == nil || !errors.Is(err, ErrNotInUse) {
 		return false
@@ -255,7 +289,7 @@ func (b *Backup) gone(id block.ID, err error) bool {
 	return !audited && id != b.s.geo.bitmapOf(b.s.geo.groupOf(id))
 }
 
-// known drops from a run what is known, from RAM, not to be carried.
+// dropKnown drops from a run what is known, from RAM, not to be carried.
 func (b *Backup) dropKnown(run []block.ID) []block.ID {
 	return slices.DeleteFunc(run, func(id block.ID) bool {
 		if _, audited := b.inc.audit[id]; audited {
@@ -269,4 +303,13 @@ func (b *Backup) dropKnown(run []block.ID) []block.ID {
 		}
 		return v != nil && !v.Loading && v.LSN <= b.inc.base
 	})
+}
+
+// endIncremental is io.EOF, unless the store has failed meanwhile: what was read of the
+// map since is not to be trusted.
+func (b *Backup) endIncremental() error {
+	if err := b.s.state.failure(); err != nil {
+		return fmt.Errorf("incremental at LSN %v: %w", b.info.LSN, err)
+	}
+	return io.EOF
 }

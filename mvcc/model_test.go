@@ -205,6 +205,7 @@ func (p *play) end() {
 	}
 	p.readers = nil
 	checkAll(p.t, p.s, p.m)
+	checkMarks(p.t, p.s, p.m)
 	mustClose(p.t, p.s)
 }
 

@@ -275,7 +275,7 @@ func TestR4_StaleFill(t *testing.T) {
 
 // squeeze takes all the frames that can be had without I/O, so that everything
 // leaves RAM that has another place.
-func squeeze(t *testing.T, s *Store) {
+func squeeze(t testing.TB, s *Store) {
 	t.Helper()
 	var taken [][]byte
 	for int64(len(taken)) < s.cache.FramesMax()-s.cache.Frames(blockcache.ClassDirty)-2 {

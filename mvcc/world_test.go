@@ -66,8 +66,9 @@ func (im image) ids() []block.ID { return slices.Sorted(maps.Keys(im.blocks)) }
 
 // model is what every commit left, by LSN.
 type model struct {
-	at    []image
-	acked block.LSN
+	at     []image
+	acked  block.LSN
+	spread bool // blocks are allocated all over several groups
 }
 
 func newModel() *model { return &model{at: []image{{blocks: map[block.ID]content{}}}} }
@@ -95,11 +96,12 @@ func mustOpen(t testing.TB, o Options) *Store {
 
 // writeOp is a write transaction that keeps the model's next image.
 type writeOp struct {
-	t    testing.TB
-	rng  *rand.Rand
-	tx   *WriteTx
-	next image
-	held []block.ID // in a fixed order
+	t      testing.TB
+	rng    *rand.Rand
+	tx     *WriteTx
+	next   image
+	held   []block.ID // in a fixed order
+	spread bool
 }
 
 func begin(t testing.TB, s *Store, m *model, rng *rand.Rand) (*writeOp, error) {
@@ -108,11 +110,28 @@ func begin(t testing.TB, s *Store, m *model, rng *rand.Rand) (*writeOp, error) {
 		return nil, err
 	}
 	base := m.at[tx.Base()]
-	return &writeOp{t: t, rng: rng, tx: tx, next: base.clone(), held: base.ids()}, nil
+	return &writeOp{t: t, rng: rng, tx: tx, next: base.clone(), held: base.ids(), spread: m.spread}, nil
+}
+
+// groupsSpread is how many groups a spread store has at most.
+const groupsSpread = 3
+
+// lead has the next block allocated somewhere in the groups that there are, or in
+// a new one.
+func (w *writeOp) lead() {
+	s := w.tx.s
+	groups := s.geo.groups(w.tx.meta.highWater)
+	s.firstGroup = w.rng.Uint64N(min(groups+1, groupsSpread))
+	if s.firstGroup < groups {
+		s.hints[s.firstGroup] = reserved + w.rng.Uint64N(s.geo.group-reserved-100)
+	}
 }
 
 // alloc takes a block and fills it.
 func (w *writeOp) alloc() error {
+	if w.spread && w.rng.IntN(2) == 0 {
+		w.lead()
+	}
 	typ := block.Type(4 + w.rng.IntN(5))
 	b, err := w.tx.Alloc(typ)
 	if err != nil {
