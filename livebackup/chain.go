@@ -99,8 +99,6 @@ func linkFault(m *Manifest, base *Entry) error {
 		reason = fmt.Sprintf("is exact at LSN %v, not at %v", b.EndLSN, m.BaseLSN)
 	case b.Database != m.Database || b.BlockSize != m.BlockSize:
 		reason = "is of another database"
-	case b.ID.Sequence >= m.ID.Sequence:
-		reason = "is younger"
 	case !lineageOf(m.Timeline, m.History).usable(b):
 		reason = "is not in its history"
 	default:

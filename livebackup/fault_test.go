@@ -40,7 +40,7 @@ func names(t *testing.T, fs *simfs.FS) []string {
 
 // wantWhole proves that every backup listed is whole, that those wanted are
 // listed, and that the repository goes on working.
-func wantWhole(t *testing.T, fs *simfs.FS, src *fakeSource, want ...BackupID) {
+func wantWhole(t *testing.T, fs *simfs.FS, src Source, want ...BackupID) {
 	t.Helper()
 	repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs})
 	if err != nil {
@@ -89,6 +89,45 @@ func TestL12_PowerCutAtEveryEvent(t *testing.T) {
 			t.Run(fmt.Sprintf("event %d, state %d", k, seed), func(t *testing.T) {
 				wantWhole(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), src, want...)
 			})
+		}
+		if !fs.IsCut() {
+			if k < 30 {
+				t.Fatalf("a backup of %d events?", k)
+			}
+			return
+		}
+	}
+}
+
+// L12 under a power cut at every event of an incremental: it is whole, with its base,
+// or not there.
+func TestL12_PowerCutAtEveryEventOfAnIncremental(t *testing.T) {
+	h := newHistory(t, rand.New(rand.NewPCG(1, 1)), simfs.New(), "/db")
+	h.commit(60, 0, 0)
+	fs := simfs.New()
+	repo := openRepo(t, fs, "/repo")
+	src := NewSource(h.store)
+	o := sweepOptions
+	first := mustBackup(t, src, repo, o).ID
+	h.commit(2, 3, 2)
+	second := mustBackup(t, src, repo, o).ID
+	h.commit(2, 3, 2)
+	base := fs.Crash(nil, simfs.DropAll)
+	for k := 0; ; k += 1 + k/40 {
+		fs := base.Crash(nil, simfs.KeepAll)
+		repo := openAt(t, fs, "/repo")
+		fs.CutAfter(k)
+		res, err := Backup(t.Context(), src, repo, o)
+		want := []BackupID{first, second}
+		if err == nil {
+			want = append(want, res.Manifest.ID)
+			if res.Manifest.Base != second {
+				t.Fatalf("%+v", res.Manifest)
+			}
+		}
+		for seed := range uint64(3) {
+			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[seed]
+			wantWhole(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), src, want...)
 		}
 		if !fs.IsCut() {
 			if k < 30 {

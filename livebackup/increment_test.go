@@ -175,7 +175,7 @@ func wantDatabase(t *testing.T, fs vfs.FS, dir string, want map[block.ID]string)
 
 // smallGroups make several groups and objects of few blocks.
 func smallGroups(t BackupType) BackupOptions {
-	return BackupOptions{Type: t, GroupBytes: 32 << 10, ObjectBytes: 200 << 10, ChainMax: 1000}
+	return BackupOptions{Type: t, GroupBytes: 32 << 10, ObjectBytes: 200 << 10, ChainMax: 1000, Compression: CompressionNone}
 }
 
 // Random histories, random chains: every backup leads to the state that it was
