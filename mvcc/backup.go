@@ -157,7 +157,8 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 		Database: s.database, Timeline: s.timeline, LSN: b.live.LSN(), Time: s.lastCommitTime(),
 		BlockSize: s.geo.size, HighWater: m.highWater,
 		Blocks: m.inUse + s.geo.groups(m.highWater) + 1, // and bitmaps, and the meta block
-		Opened: began, StartStall: stall, History: s.history,
+		Opened: began, StartStall: stall,
+		History: s.history(), RecordSum: s.recordSum(b.live.LSN()),
 	}
 	return nil
 }

@@ -19,10 +19,21 @@ type Builder struct {
 	dir   string
 	file  vfs.File
 	marks *buildMap
+
+	standby bool
 }
 
-// NewBuilder begins a database in dir, which exists and is empty, unless the
-// options say that an earlier Builder has begun.
+// BuildOptions of a Builder.
+type BuildOptions struct {
+	FS      vfs.FS
+	Standby bool // keep the backup's timeline; the database is a standby
+	Resume  bool // dir holds what an earlier Builder of the same backup wrote
+}
+
+// NewBuilder begins a database in dir, which exists and is empty. With Resume it
+// may hold what an earlier Builder of the same backup left: then the data file is
+// kept as it is, and [Builder.Kept] proves what of it can stay. A database that
+// was finished there is no database any more until Finish returns again.
 func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 	fsys := o.FS
 	if !block.ValidSize(info.BlockSize) {
@@ -53,7 +64,7 @@ func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", errors.Join(err, f.Close()))
 	}
-	b := &Builder{Prover: p, fs: fsys, dir: dir, file: f, marks: newBuildMap(f, p.geo, p.seed, info.LSN)}
+	b := &Builder{Prover: p, fs: fsys, dir: dir, file: f, marks: newBuildMap(f, p.geo, p.seed, info.LSN), standby: o.Standby}
 	p.told = b.marks.told
 	return b, nil
 }
@@ -108,7 +119,7 @@ func (b *Builder) Kept(first block.ID, n int) (bool, error) {
 
 // Finish proves that exactly the blocks in use at the backup's LSN were
 // written, makes everything durable, and gives the database a new timeline
-// whose LSNs go on from there (L14).
+// whose LSNs go on from there (L14). A standby stays on the backup's.
 func (b *Builder) Finish() error {
 	err := b.Prover.Finish()
 	if err == nil {
@@ -125,12 +136,13 @@ func (b *Builder) Finish() error {
 }
 
 func (b *Builder) publish() error {
-	now := time.Now()
 	sb := superblock{
-		blockSize: b.info.BlockSize, database: b.info.Database,
-		timeline: block.NewTimelineID(), forks: makeForks(append([]block.Fork{{Timeline: b.info.Timeline, LSN: b.info.LSN}}, b.info.History...)...),
+		blockSize: b.info.BlockSize, database: b.info.Database, timeline: b.info.Timeline, forks: makeForks(b.info.History...),
 		sequence: 1, redo: b.info.LSN + 1, durable: b.info.LSN, durableTime: b.info.Time,
-		created: now, // the map's floor is 0: it has been made from trailers
+		created: time.Now(), standby: b.standby, // the map's floor is 0: it has been made from trailers
+	}
+	if !b.standby {
+		sb.fork(b.info.LSN)
 	}
 	if err := makeFiles(b.dir, b.fs, sb, b.info.LSN); err != nil {
 		return err

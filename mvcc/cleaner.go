@@ -445,7 +445,7 @@ func (c *cleaner) writeSecond() error {
 		}
 	}
 	c.unsynced++
-	return c.s.second.write(c.s.sequence(), places, images)
+	return c.s.second.write(c.s.checkpoint(), places, images)
 }
 
 // writeInPlace writes the batch, adjacent blocks together.

@@ -42,6 +42,10 @@ var (
 	// ErrStandby refuses a write transaction: the database is a standby, which
 	// only rolls forward (R20). Promote it.
 	ErrStandby = errors.New("database is a standby")
+	// ErrNotStandby refuses to roll forward, or to promote, what is no standby.
+	ErrNotStandby = errors.New("database is not a standby")
+	// ErrOrder matches every [OrderError].
+	ErrOrder = errors.New("log record out of order")
 	// ErrReadOnly refuses a write transaction on what was opened read-only.
 	ErrReadOnly = errors.New("database is open read-only")
 	// ErrHistory means that a repository's head is not in the history of this

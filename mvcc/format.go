@@ -23,7 +23,7 @@ import (
 //	32      16    timeline id
 //	48      16    parent timeline id, or zeros (L14): that of the first fork below
 //	64      8     fork LSN: the timeline has the parent's commits up to here
-//	72      8     sequence: 1, 2, ... one per checkpoint
+//	72      8     sequence: 1, 2, ... one per superblock
 //	80      8     redo LSN: every commit below is in place and synced (R8)
 //	88      8     durable LSN: the log ended no lower when this was written (R6)
 //	96      8     commit time of the durable LSN, Unix nanoseconds (R19)
@@ -31,7 +31,9 @@ import (
 //	112     8     time of creation, Unix nanoseconds
 //	120     2     flags: bit 0 the database is a standby (R20); bit 1 the log is
 //	              to be made anew, empty, at the durable LSN, before anything else
-//	122     2     number of forks below, at most 9
+//	122     1     number of forks below, at most 9
+//	123     1     how many superblocks before this one belong to the same
+//	              checkpoint: it says more, but redo begins where theirs does
 //	124     8     keep LSN: someone who follows the log still wants the commits
 //	              from here on; 0: nobody wants what recovery does not (R14)
 //	132     24*9  forks that led to the timeline, the newest first: timeline id,
@@ -67,13 +69,14 @@ import (
 //	8       4     format version: 1
 //	12      4     count of images, at most 256
 //	16      16    database id
-//	32      8     sequence of the newest checkpoint when this was written
+//	32      8     sequence of the newest checkpoint when this was written: that of
+//	              its first superblock
 //	40      16*n  block and LSN of each image
 //	8188    4     CRC-32C of bytes 0 to 8187, seeded with the database id
 //
 // An image repairs a block whose checksum is bad only if header and image are
 // sound, block and LSN are those of the header, and the sequence is that of the
-// superblock in force: then the in-place write was begun and perhaps not synced.
+// checkpoint in force: then the in-place write was begun and perhaps not synced.
 //
 // # Redo
 //
@@ -135,6 +138,7 @@ type superblock struct {
 	durableTime time.Time
 	mapFloor    block.LSN
 	created     time.Time
+	amends      uint8 // superblocks before it of the same checkpoint
 	standby     bool
 	newLog      bool // the log is to be made anew at the durable LSN
 	keep        block.LSN
@@ -151,6 +155,18 @@ func makeForks(list ...block.Fork) (f forks) {
 	copy(f[:], list)
 	return f
 }
+
+// fork puts the database on a new timeline, which shares what is at or below lsn
+// with the one before.
+func (s *superblock) fork(lsn block.LSN) {
+	s.forks = makeForks(append([]block.Fork{{Timeline: s.timeline, LSN: lsn}}, s.forks.list()...)...)
+	s.timeline = block.NewTimelineID()
+	s.heads = [headsMax]repositoryHead{} // they are the old timeline's
+}
+
+// checkpoint is the sequence of the first superblock of the same checkpoint: second
+// copies go by it.
+func (s *superblock) checkpoint() uint64 { return s.sequence - uint64(s.amends) }
 
 // list is the forks without the zeros.
 func (f forks) list() (list []block.Fork) {
@@ -202,7 +218,7 @@ func (s *superblock) encodeModes(b []byte) {
 		flags |= flagNewLog
 	}
 	le.PutUint16(b[120:], flags)
-	le.PutUint16(b[122:], uint16(len(s.forks.list())))
+	b[122], b[123] = byte(len(s.forks.list())), s.amends
 	le.PutUint64(b[124:], uint64(s.keep))
 	for i, f := range s.forks.list() {
 		at := b[132+24*i:]
@@ -222,11 +238,12 @@ func (s *superblock) encodeModes(b []byte) {
 // decodeModes is the inverse of encodeModes.
 func (s *superblock) decodeModes(b []byte) error {
 	le := binary.LittleEndian
-	flags, n := le.Uint16(b[120:]), int(le.Uint16(b[122:]))
+	flags, n := le.Uint16(b[120:]), int(b[122])
 	if flags&^(flagStandby|flagNewLog) != 0 || n > forksMax {
 		return fmt.Errorf("superblock has flags %#x and %d forks", flags, n)
 	}
 	s.standby, s.newLog = flags&flagStandby != 0, flags&flagNewLog != 0
+	s.amends = b[123]
 	s.keep = block.LSN(le.Uint64(b[124:]))
 	for i := range n {
 		at := b[132+24*i:]

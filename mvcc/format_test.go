@@ -79,7 +79,7 @@ func TestGolden_SuperblockWithoutModes(t *testing.T) {
 
 func TestGolden_Superblock(t *testing.T) {
 	sb := goldenSuperblock()
-	sb.standby, sb.newLog, sb.keep = true, true, 0x1213
+	sb.standby, sb.newLog, sb.amends, sb.keep = true, true, 0x11, 0x1213
 	for i := 1; i < forksMax; i++ {
 		sb.forks[i] = block.Fork{Timeline: numbered(byte(0x60 + i)), LSN: block.LSN(0x0101 - i)}
 	}

@@ -107,10 +107,14 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sb.newLog {
+		if sb, slot, err = renewLog(dir, o.FS, file, sb, slot); err != nil {
+			return nil, err
+		}
+	}
 	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
 	s.state.idle = make(chan struct{})
-	s.database, s.timeline, s.created = sb.database, sb.timeline, sb.created
-	s.history = sb.forks.list()
+	s.database, s.timeline, s.created, s.standby = sb.database, sb.timeline, sb.created, sb.standby
 	s.geo = newGeometry(sb.blockSize)
 	s.anchor.now, s.anchor.slot = sb, slot
 	if err := s.build(file); err != nil {
@@ -207,6 +211,20 @@ func publishSuperblock(dir string, fsys vfs.FS, file vfs.File, sb superblock) er
 // makeFiles makes log and double-write file, over leftovers of an unfinished
 // creation.
 func makeFiles(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
+	if err := makeLog(dir, fsys, sb, base); err != nil {
+		return err
+	}
+	second, err := fsys.OpenFile(filepath.Join(dir, nameDoublewrite), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	d := doublewrite{size: sb.blockSize, capacity: doublewriteCapacity(sb.blockSize)}
+	return errors.Join(second.Allocate(0, 2*d.halfBytes()), second.Sync(), second.Close(), fsys.SyncDir(dir))
+}
+
+// makeLog makes a log without commits, whose first one will be base+1, whatever
+// is there.
+func makeLog(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
 	logDir := filepath.Join(dir, nameLog)
 	if err := fsys.Mkdir(logDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -227,15 +245,7 @@ func makeFiles(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
 	if err != nil {
 		return err
 	}
-	if err := log.Close(); err != nil {
-		return err
-	}
-	second, err := fsys.OpenFile(filepath.Join(dir, nameDoublewrite), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	d := doublewrite{size: sb.blockSize, capacity: doublewriteCapacity(sb.blockSize)}
-	return errors.Join(second.Allocate(0, 2*d.halfBytes()), second.Sync(), second.Close(), fsys.SyncDir(dir))
+	return log.Close()
 }
 
 // writeFirstBlocks writes meta block and first bitmap of an empty database.

@@ -70,6 +70,10 @@ type Options struct {
 	// AllowMemoryTemp lets temporary storage be on tmpfs: it is RAM then.
 	AllowMemoryTemp bool
 
+	// ReadOnly opens a database without writing anything: not to its files, and
+	// not to its directory. See OpenReadOnly in readonly.go for what that means.
+	ReadOnly bool
+
 	Durability   Durability
 	SyncInterval time.Duration // of DurableInterval; 0: 100 ms
 

@@ -111,7 +111,7 @@ func (s *Store) onDurable(v block.LSN) {
 func (s *Store) repairTorn() error {
 	repaired, again := 0, 0
 	now := make([]byte, s.geo.size)
-	err := s.second.each(s.sequence(), s.data.seed, func(id block.ID, image []byte) error {
+	err := s.second.each(s.checkpoint(), s.data.seed, func(id block.ID, image []byte) error {
 		t, err := s.data.read(id, now)
 		if err != nil && !errors.Is(err, block.ErrCorrupt) {
 			return nil

@@ -22,8 +22,8 @@ type Store struct {
 	log2       *slog.Logger
 	database   block.DatabaseID
 	timeline   block.TimelineID
-	history    []block.Fork // the forks that led to timeline, newest first
 	created    time.Time
+	standby    bool // it only rolls forward (R20)
 	data       *dataFile
 	second     *doublewrite
 	cache      *blockcache.Cache
@@ -43,6 +43,8 @@ type Store struct {
 	newest    atomic.Uint64          // LSN of the newest commit
 	sweeping  sync.Mutex
 	replaced  replacedQueue
+
+	applier applier
 
 	// publishing is held from a commit's publication to its place in the log.
 	publishing sync.Mutex
@@ -154,10 +156,15 @@ func (s *Store) background1(err error) {
 // it: its next use gets a typed error (R21). What was committed is made durable,
 // also in the weaker modes; the data file is brought up to date and cut to its
 // high-water mark. Calling it again returns ErrClosed.
-func (s *Store) Close() error {
+func (s *Store) Close() error { return s.close(nil) }
+
+// close is Close; last, if not nil, is called when all is at rest, before the
+// files are let go.
+func (s *Store) close(last func() error) error {
 	if !s.state.shut() {
 		return ErrClosed
 	}
+	s.applier.end()
 	if !s.waitIdle() {
 		s.snapshots.BreakAll(snapshot.ReasonClosed)
 	}
@@ -170,11 +177,14 @@ func (s *Store) Close() error {
 	s.background.Wait()
 	s.cleaner.stop()
 	var errs []error
-	if s.state.failure() == nil {
-		errs = append(errs, s.rest())
-	} else {
-		errs = append(errs, s.state.failure())
+	err := s.state.failure()
+	if err == nil {
+		err = s.rest()
 	}
+	if err == nil && last != nil {
+		err = last()
+	}
+	errs = append(errs, err)
 	errs = append(errs, s.release()...)
 	s.events.close()
 	return errors.Join(errs...)

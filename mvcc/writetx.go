@@ -44,8 +44,19 @@ type private struct {
 	dropped bool                // freed again
 }
 
-// BeginWrite waits for the write transaction before it to end.
+// BeginWrite waits for the write transaction before it to end. ErrReadOnly or
+// ErrStandby where nobody can write.
 func (s *Store) BeginWrite() (*WriteTx, error) {
+	switch {
+	case s.opts.ReadOnly:
+		return nil, ErrReadOnly
+	case s.standby:
+		return nil, ErrStandby
+	}
+	return s.beginWrite()
+}
+
+func (s *Store) beginWrite() (*WriteTx, error) {
 	s.writer.Lock()
 	if err := s.state.writable(); err != nil {
 		s.writer.Unlock()

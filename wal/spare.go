@@ -79,7 +79,7 @@ func (l *Log) admit(n int) error {
 	}
 	more := int64(n) * l.o.SegmentBytes
 	least := max(2*l.o.SegmentBytes, l.bytesFrom(l.end+1)) // stays whatever is released
-	if least+more > l.o.LimitBytes {
+	if l.open || least+more > l.o.LimitBytes {
 		return nil // it has to grow
 	}
 	if used := l.recoveryBytes(); used+more > l.o.LimitBytes {
