@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -142,6 +143,14 @@ func (c *clientConn) expect(k frameKind, v any, progress func(done, total uint64
 	}
 }
 
+// encodeRequest is the payload of a request.
+func encodeRequest(v any) ([]byte, error) {
+	if v == nil {
+		return nil, nil
+	}
+	return json.Marshal(v)
+}
+
 func decodeReply(payload []byte, v any) error {
 	if err := json.Unmarshal(payload, v); err != nil {
 		return fmt.Errorf("%w: reply does not decode: %w", ErrProtocol, err)
@@ -160,8 +169,13 @@ func (c *clientConn) lost(err error) error {
 	return fmt.Errorf("%w: %w", ErrDisconnected, err)
 }
 
-// call does one request on a connection of its own.
-func (c *Client) call(ctx context.Context, k frameKind, v any, progress func(done, total uint64)) error {
+// call does one request on a connection of its own: its payload is the JSON of
+// what is asked, unless that is nil.
+func (c *Client) call(ctx context.Context, k frameKind, asked, v any, progress func(done, total uint64)) error {
+	payload, err := encodeRequest(asked)
+	if err != nil {
+		return err
+	}
 	conn, err := c.connect()
 	if err != nil {
 		return err
@@ -174,7 +188,7 @@ func (c *Client) call(ctx context.Context, k frameKind, v any, progress func(don
 	stop := context.AfterFunc(ctx, func() { conn.nc.Close() })
 	defer stop()
 	wg.Go(func() { conn.keep(keeping) })
-	conn.send(k, nil)
+	conn.send(k, payload)
 	err = conn.expect(frameReply, v, progress)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -186,7 +200,7 @@ func (c *Client) call(ctx context.Context, k frameKind, v any, progress func(don
 // snapshots only the oldest are there.
 func (c *Client) Status(ctx context.Context) (mvcc.Status, error) {
 	var reply statusReply
-	if err := c.call(ctx, frameStatus, &reply, nil); err != nil {
+	if err := c.call(ctx, frameStatus, nil, &reply, nil); err != nil {
 		return mvcc.Status{}, fmt.Errorf("status: %w", err)
 	}
 	return reply.Status, nil
@@ -198,8 +212,30 @@ func (c *Client) Check(ctx context.Context, progress func(done, total uint64)) (
 		progress = func(uint64, uint64) {}
 	}
 	var res mvcc.CheckResult
-	if err := c.call(ctx, frameCheck, &res, progress); err != nil {
+	if err := c.call(ctx, frameCheck, nil, &res, progress); err != nil {
 		return mvcc.CheckResult{}, fmt.Errorf("check: %w", err)
 	}
 	return res, nil
+}
+
+// Mark makes a commit with a name in the serving process.
+func (c *Client) Mark(ctx context.Context, name string) (block.LSN, error) {
+	if err := checkMarkName(name); err != nil {
+		return 0, fmt.Errorf("mark: %w", err)
+	}
+	var reply lsnMessage
+	if err := c.call(ctx, frameMark, markRequest{Name: name}, &reply, nil); err != nil {
+		return 0, fmt.Errorf("mark: %w", err)
+	}
+	return reply.LSN, nil
+}
+
+// CheckHead asks the serving process.
+func (c *Client) CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error {
+	return c.call(ctx, frameHead, headRequest{hexID(repo), h.LSN, h.Sum}, &struct{}{}, nil)
+}
+
+// RememberHead returns when the serving process has made it durable.
+func (c *Client) RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error {
+	return c.call(ctx, frameRemember, headRequest{hexID(repo), h.LSN, h.Sum}, &struct{}{}, nil)
 }

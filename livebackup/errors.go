@@ -120,6 +120,12 @@ var (
 	ErrServerClosed = errors.New("server closed")
 	// ErrBusy: the server has as many connections as it may have.
 	ErrBusy = errors.New("too many connections")
+	// ErrNoQuiet: the database did not come to rest in the time that was given: a
+	// write transaction was open all the while.
+	ErrNoQuiet = errors.New("database did not come to rest in time")
+	// ErrQuietOver: the quiet ended before it was released: its time ran out.
+	// Writers go on.
+	ErrQuietOver = errors.New("time of the quiet ran out")
 	// ErrSessionClosed: the session was closed by its owner.
 	ErrSessionClosed = errors.New("session is closed")
 )

@@ -26,6 +26,7 @@ type fakeSource struct {
 	onNext func(n int) error // called with the number of the call, may be nil
 	status mvcc.Status
 	check  func(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
+	log    *fakeLog
 
 	mu           sync.Mutex
 	open, opened int
@@ -107,7 +108,13 @@ func (s *fakeSource) Open(ctx context.Context, o SessionOptions) (Session, error
 	return &fakeSession{s: s, left: s.order}, nil
 }
 
-func (s *fakeSource) Status(context.Context) (mvcc.Status, error) { return s.status, nil }
+func (s *fakeSource) Status(context.Context) (mvcc.Status, error) {
+	st := s.status
+	if s.log != nil {
+		st.Database, st.Timeline, st.DurableLSN = s.log.info.Database.String(), s.log.info.Timeline.String(), s.log.durableLSN()
+	}
+	return st, nil
+}
 
 func (s *fakeSource) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
 	if s.check == nil {

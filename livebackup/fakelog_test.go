@@ -2,11 +2,13 @@ package livebackup
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -221,4 +223,258 @@ func lostFrom(t testing.TB, err error) block.LSN {
 		t.Fatalf("not a loss: %v", err)
 	}
 	return lost.Lost.From + 1
+}
+
+// fakeLog is the log of a fake database: its history up to durable, as far back as
+// oldest.
+type fakeLog struct {
+	info LogInfo
+
+	mu      sync.Mutex
+	h       *fakeHistory
+	durable block.LSN
+	oldest  block.LSN     // first commit that is still there
+	moved   chan struct{} // closed when durable moves
+	tails   map[*fakeTail]bool
+	heads   []mvcc.Head // remembered, in order
+	marks   []string
+	quiets  int // at the moment
+	onRead  func() error
+}
+
+// newLogSource is a database with a log.
+func newLogSource(h *fakeHistory) *fakeSource {
+	s := newFake(1, 5, 4<<10)
+	s.info.Database, s.info.Timeline = fakeDatabase, fakeTimeline
+	s.log = &fakeLog{
+		info: LogInfo{Database: fakeDatabase, Timeline: fakeTimeline}, h: h, durable: h.newest(), oldest: 1,
+		moved: make(chan struct{}), tails: map[*fakeTail]bool{},
+	}
+	return s
+}
+
+func (l *fakeLog) durableLSN() block.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// commit makes what fn adds to the history durable.
+func (l *fakeLog) commit(fn func(h *fakeHistory)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fn(l.h)
+	l.durable = l.h.newest()
+	close(l.moved)
+	l.moved = make(chan struct{})
+}
+
+// recycle lets the log before commit lsn go, whoever holds it.
+func (l *fakeLog) recycle(lsn block.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.oldest = max(l.oldest, lsn)
+	close(l.moved)
+	l.moved = make(chan struct{})
+}
+
+// held is the oldest commit that somebody wants.
+func (l *fakeLog) held() block.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lsn := l.durable + 1
+	for t := range l.tails {
+		lsn = min(lsn, t.done+1)
+	}
+	return lsn
+}
+
+func (l *fakeLog) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.tails)
+}
+
+// fakeTail is a LogSession.
+type fakeTail struct {
+	l          *fakeLog
+	last, done block.LSN
+}
+
+func (s *fakeSource) OpenLog(_ context.Context, o LogOptions) (LogSession, error) {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case o.After > l.durable:
+		return nil, fmt.Errorf("behind %v: %w", o.After, mvcc.ErrBehind)
+	case o.After+1 < l.oldest:
+		return nil, fmt.Errorf("behind %v: %w", o.After, mvcc.ErrLogGone)
+	}
+	t := &fakeTail{l, o.After, o.After}
+	l.tails[t] = true
+	return t, nil
+}
+
+func (t *fakeTail) Info() LogInfo {
+	info := t.l.info
+	info.Durable = t.l.durableLSN()
+	return info
+}
+
+func (t *fakeTail) Read(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error) {
+	for size := int64(0); size < bytesMax; {
+		t.l.mu.Lock()
+		var err error
+		if t.l.onRead != nil {
+			err = t.l.onRead()
+		}
+		durable, gone, closed := t.l.durable, t.last+1 < t.l.oldest, !t.l.tails[t]
+		t.l.mu.Unlock()
+		switch {
+		case closed:
+			return t.last, mvcc.ErrClosed
+		case gone:
+			return t.last, mvcc.ErrLogGone
+		case err != nil || ctx.Err() != nil:
+			return t.last, errors.Join(err, context.Cause(ctx))
+		case t.last >= durable:
+			return t.last, nil
+		}
+		err = t.l.h.each(LogRange{t.last, t.last + 1}, func(r mvcc.LogRecord) error {
+			size += int64(len(r.Body))
+			body := bytes.Clone(r.Body)
+			err := fn(mvcc.LogRecord{LSN: r.LSN, Last: r.Last, Body: body})
+			clear(body) // it is valid during the call
+			return err
+		})
+		if err != nil {
+			return t.last, err
+		}
+		t.last++
+	}
+	return t.last, nil
+}
+
+func (t *fakeTail) Wait(ctx context.Context) error {
+	for {
+		t.l.mu.Lock()
+		more, gone, moved := t.l.durable > t.last, t.last+1 < t.l.oldest, t.l.moved
+		t.l.mu.Unlock()
+		switch {
+		case gone:
+			return mvcc.ErrLogGone
+		case more:
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (t *fakeTail) Sum(_ context.Context, lsn block.LSN) (uint32, error) {
+	t.l.mu.Lock()
+	defer t.l.mu.Unlock()
+	if lsn < t.l.oldest {
+		return 0, nil
+	}
+	return t.l.h.sum(lsn), nil
+}
+
+func (t *fakeTail) Done(_ context.Context, lsn block.LSN) error {
+	t.l.mu.Lock()
+	defer t.l.mu.Unlock()
+	t.done = max(t.done, lsn)
+	return nil
+}
+
+func (t *fakeTail) Close() error {
+	t.l.mu.Lock()
+	defer t.l.mu.Unlock()
+	delete(t.l.tails, t)
+	return nil
+}
+
+func (s *fakeSource) Mark(_ context.Context, name string) (block.LSN, error) {
+	if err := checkMarkName(name); err != nil {
+		return 0, err
+	}
+	s.log.commit(func(h *fakeHistory) { h.commit(1, 0, name) })
+	return s.log.durableLSN(), nil
+}
+
+func (s *fakeSource) CheckHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.heads, h) || h.LSN <= l.durable && (h.Sum == 0 || h.Sum == l.h.sum(h.LSN)) {
+		return nil
+	}
+	return fmt.Errorf("head %v: %w", h, mvcc.ErrHistory)
+}
+
+func (s *fakeSource) RememberHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.heads = append(s.log.heads, h)
+	return nil
+}
+
+// fakeQuiet is a Quiet.
+type fakeQuiet struct {
+	l     *fakeLog
+	timer *time.Timer
+	over  chan struct{}
+	lsn   block.LSN
+
+	mu    sync.Mutex
+	ended error
+}
+
+func (s *fakeSource) Quiesce(ctx context.Context, timeout time.Duration) (Quiet, error) {
+	if err := errors.Join(checkQuietTimeout(timeout), context.Cause(ctx)); err != nil {
+		return nil, err
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.quiets++
+	q := &fakeQuiet{l: s.log, over: make(chan struct{}), lsn: s.log.durable}
+	q.timer = time.AfterFunc(timeout, func() {
+		if q.end(ErrQuietOver) == nil {
+			close(q.over)
+		}
+	})
+	return q, nil
+}
+
+func (q *fakeQuiet) end(why error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended != nil {
+		return q.ended
+	}
+	q.ended = why
+	q.l.mu.Lock()
+	defer q.l.mu.Unlock()
+	q.l.quiets--
+	return nil
+}
+
+func (q *fakeQuiet) LSN() block.LSN        { return q.lsn }
+func (q *fakeQuiet) Over() <-chan struct{} { return q.over }
+func (q *fakeQuiet) Release() error {
+	q.timer.Stop()
+	if err := q.end(errReleased); err != nil && !errors.Is(err, errReleased) {
+		return err
+	}
+	return nil
+}
+
+func (l *fakeLog) quiet() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.quiets
 }

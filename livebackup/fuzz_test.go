@@ -136,8 +136,13 @@ func FuzzServer(f *testing.F) {
 	f.Add(appendFrame(appendFrame(append(bytes.Clone(hello), open...), frameNext, nil), frameClose, nil))
 	f.Add(appendFrame(appendFrame(bytes.Clone(hello), frameStatus, nil), frameCheck, nil))
 	f.Add(encodePreamble(3, 4))
+	logOpen := appendFrame(bytes.Clone(hello), frameLogOpen, []byte(`{"name":"n","after":1}`))
+	f.Add(appendFrame(appendFrame(logOpen, frameLogNext, []byte(`{"bytes_max":1}`)), frameLogWait, nil))
+	f.Add(appendFrame(appendFrame(bytes.Clone(hello), frameQuiesce, []byte(`{"timeout_ms":9}`)), frameResume, nil))
+	f.Add(appendFrame(bytes.Clone(hello), frameMark, []byte(`{"name":"n"}`)))
+	f.Add(appendFrame(bytes.Clone(hello), frameHead, []byte(`{"repository":"00000000000000000000000000000001","lsn":1,"sum":2}`)))
 	f.Fuzz(func(t *testing.T, input []byte) {
-		fake := newFake(1, 5, 4<<10)
+		fake := newLogSource(newFakeHistory(1).grow(3))
 		o, err := ServeOptions{Lease: time.Minute}.withDefaults()
 		if err != nil {
 			t.Fatal(err)
@@ -151,7 +156,7 @@ func FuzzServer(f *testing.F) {
 		ours.Close()
 		s.wg.Wait()
 		<-drained
-		if fake.openSessions() != 0 {
+		if fake.openSessions() != 0 || fake.log.open() != 0 || fake.log.quiet() != 0 {
 			t.Fatal("session left open")
 		}
 	})

@@ -37,11 +37,24 @@ import (
 //	4     client  next       none
 //	5     client  renew      none; has no reply
 //	6     client  close      none
-//	7-9   client             reserved: release, quiesce, resume
+//	7     client             reserved: release
+//	8     client  quiesce    JSON of quiesceRequest
+//	9     client  resume     none
+//	10    client  log open   JSON of logOpenRequest
+//	11    client  log next   JSON of logNextRequest
+//	12    client  log wait   none
+//	13    client  log sum    JSON of lsnMessage
+//	14    client  log done   JSON of lsnMessage
+//	15    client  head check JSON of headRequest
+//	16    client  remember   JSON of headRequest
+//	17    client  mark       JSON of markRequest
 //	0x80  server  welcome    JSON of welcome
-//	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close)
+//	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
+//	                         snapshot), logOpenReply, waitReply, sumReply, lsnMessage (of mark and
+//	                         quiesce), nothing else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
+//	0x84  server  log        records, see below; the reply to log next
 //	0xff  server  error      JSON of wireError; the server then closes
 //
 // Payloads have at most 64 KiB, those of data at most what open agreed on:
@@ -53,13 +66,29 @@ import (
 //	80      n b   images     whole blocks of b bytes
 //	        n 8   numbers    of the blocks
 //
+// Payloads of log have at most 1 MiB and 32 bytes. One log next gets as many of the
+// records that it asked for as fit; the next one goes on, within a commit too, until
+// a frame says that it is the end.
+//
+//	offset  size  field
+//	0       4     records    how many
+//	4       4     flags      bit 0: the end: all that was asked for, or all that is durable
+//	8       8     LSN        with bit 0: last commit that was handed out; else 0
+//	16            records    as in a chunk of a log object, see logformat.go
+//
 // Replies come in the order of the requests. At most pipelineMax requests may
 // be unanswered: two next, so that one batch travels while one is used, and a
-// close. A connection has at most one session, opened once. It ends with the
+// close. A connection has at most one session, opened once: a snapshot, a log
+// that is followed, or a quiet. It ends with the
 // connection, however that ends, and when no frame has come for the length of
 // the lease; a client that has nothing to ask sends renew. A client reads what
 // it asked for without delay, whatever its own sink does: a server that cannot
 // write for the length of the lease gives up.
+//
+// Log wait is answered when there are durable commits that were not handed out,
+// after logWaitMax, or when another request comes: so a client takes it back. A
+// quiet ends with resume, or when its time has run out: then the server says so in
+// an error, and closes.
 
 const protocolVersion = 1
 
@@ -87,10 +116,21 @@ const (
 	frameNext     frameKind = 4
 	frameRenew    frameKind = 5
 	frameClose    frameKind = 6
+	frameQuiesce  frameKind = 8
+	frameResume   frameKind = 9
+	frameLogOpen  frameKind = 10
+	frameLogNext  frameKind = 11
+	frameLogWait  frameKind = 12
+	frameLogSum   frameKind = 13
+	frameLogDone  frameKind = 14
+	frameHead     frameKind = 15
+	frameRemember frameKind = 16
+	frameMark     frameKind = 17
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81
 	frameData     frameKind = 0x82
 	frameProgress frameKind = 0x83
+	frameLog      frameKind = 0x84
 	frameError    frameKind = 0xff
 )
 
@@ -104,6 +144,9 @@ type openRequest struct {
 	Label      string `json:"label"`
 	FullSpeed  bool   `json:"full_speed,omitempty"`
 	BatchBytes int    `json:"batch_bytes"` // that the client has room for
+
+	Base        block.LSN `json:"base,omitempty"`
+	AuditBlocks int       `json:"audit_blocks,omitempty"`
 }
 
 type openReply struct {
@@ -280,6 +323,18 @@ var wireCodes = []struct {
 	{"peer_not_allowed", ErrPeerNotAllowed},
 	{"store_closed", mvcc.ErrClosed},
 	{"store_failed", mvcc.ErrPoisoned},
+	{"no_base", mvcc.ErrBase},
+	{"not_in_history", mvcc.ErrHistory},
+	{"log_gone", mvcc.ErrLogGone},
+	{"behind", mvcc.ErrBehind},
+	{"standby", mvcc.ErrStandby},
+	{"read_only", mvcc.ErrReadOnly},
+	{"no_space", mvcc.ErrNoSpace},
+	{"no_quiet", ErrNoQuiet},
+	{"quiet_over", ErrQuietOver},
+	{"options", ErrOptions},
+	{"store_options", mvcc.ErrOptions},
+	{"unsupported", errors.ErrUnsupported},
 	{"canceled", context.Canceled},
 }
 

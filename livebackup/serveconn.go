@@ -1,7 +1,6 @@
 package livebackup
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,14 +25,19 @@ type serverConn struct {
 	s  *Server
 	nc net.Conn
 
-	session Session // of the answering goroutine, as the next three
+	requests chan request
+
+	session Session // of the answering goroutine, as the next six
 	batch   *batch
 	ids     []block.ID
+	log     *serverLog
+	quiet   Quiet
 	out     []byte
 	broken  bool // a write failed: nothing more may be written
 
-	mu    sync.Mutex // orders deadlines of writes against the end
-	ended bool       // guarded by mu
+	mu        sync.Mutex // orders deadlines of writes against the end
+	ended     bool       // guarded by mu
+	interrupt func()     // guarded by mu; ends what waits, if a request comes
 }
 
 // request is a frame from the client.
@@ -47,25 +51,35 @@ func (s *Server) serveConn(nc net.Conn) {
 	defer nc.Close()
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(errStopped)
-	c := &serverConn{s: s, nc: nc}
+	c := &serverConn{s: s, nc: nc, requests: make(chan request, pipelineMax)}
 	stop := context.AfterFunc(ctx, c.end)
 	defer stop()
 	if err := c.handshake(); err != nil {
 		s.o.Logger.Debug("admin handshake", "error", err)
 		return
 	}
-	requests := make(chan request, pipelineMax)
 	var reader sync.WaitGroup
-	reader.Go(func() { cancel(c.read(requests)) })
-	err := c.answer(ctx, requests)
-	// The snapshot goes first: telling the client may take a moment.
-	if c.session != nil {
-		c.session.Close()
-	}
+	reader.Go(func() { cancel(c.read()) })
+	err := c.answer(ctx)
+	// The session goes first: telling the client may take a moment.
+	c.endSession()
 	c.farewell(err)
 	cancel(err)
 	nc.Close()
 	reader.Wait()
+}
+
+// endSession lets go of what the client held.
+func (c *serverConn) endSession() {
+	if c.session != nil {
+		c.session.Close()
+	}
+	if c.log != nil {
+		c.log.close()
+	}
+	if c.quiet != nil {
+		c.quiet.Release()
+	}
 }
 
 // end makes whatever waits for the client fail now.
@@ -98,7 +112,7 @@ func (c *serverConn) handshake() error {
 
 // read takes requests until the connection or the lease ends, and says which.
 // Each whole frame renews the lease; one that dribbles in does not.
-func (c *serverConn) read(requests chan<- request) error {
+func (c *serverConn) read() error {
 	for {
 		if !c.setReadDeadline() {
 			return ErrDisconnected
@@ -115,7 +129,8 @@ func (c *serverConn) read(requests chan<- request) error {
 			continue
 		}
 		select {
-		case requests <- request{kind, payload}:
+		case c.requests <- request{kind, payload}:
+			c.interruptWait()
 		default:
 			return fmt.Errorf("%w: more than %d requests at once", ErrProtocol, pipelineMax)
 		}
@@ -142,12 +157,18 @@ func (c *serverConn) setReadDeadline() bool {
 }
 
 // answer handles requests in their order and returns why it stopped.
-func (c *serverConn) answer(ctx context.Context, requests <-chan request) error {
+func (c *serverConn) answer(ctx context.Context) error {
 	for {
+		var over <-chan struct{}
+		if c.quiet != nil {
+			over = c.quiet.Over()
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case r := <-requests:
+		case <-over:
+			return ErrQuietOver
+		case r := <-c.requests:
 			err := c.handle(ctx, r)
 			if cause := context.Cause(ctx); cause != nil {
 				return cause // what went wrong then, went wrong because of this
@@ -160,7 +181,23 @@ func (c *serverConn) answer(ctx context.Context, requests <-chan request) error 
 }
 
 func (c *serverConn) handle(ctx context.Context, r request) error {
-	if len(r.payload) > 0 && r.kind != frameOpen {
+	switch r.kind {
+	case frameOpen:
+		return c.open(ctx, r.payload)
+	case frameQuiesce:
+		return c.quiesce(ctx, r.payload)
+	case frameLogOpen:
+		return c.openLog(ctx, r.payload)
+	case frameLogNext:
+		return c.nextLog(ctx, r.payload)
+	case frameLogSum, frameLogDone:
+		return c.logAt(ctx, r)
+	case frameHead, frameRemember:
+		return c.head(ctx, r)
+	case frameMark:
+		return c.mark(ctx, r.payload)
+	}
+	if len(r.payload) > 0 {
 		return fmt.Errorf("%w: request %d has a payload", ErrProtocol, r.kind)
 	}
 	switch r.kind {
@@ -168,14 +205,24 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.status(ctx)
 	case frameCheck:
 		return c.check(ctx)
-	case frameOpen:
-		return c.open(ctx, r.payload)
 	case frameNext:
 		return c.next(ctx)
 	case frameClose:
 		return c.close()
+	case frameResume:
+		return c.resume()
+	case frameLogWait:
+		return c.waitLog(ctx)
 	}
 	return fmt.Errorf("%w: request %d is unknown", ErrProtocol, r.kind)
+}
+
+// begin refuses a second session on one connection.
+func (c *serverConn) begin() error {
+	if c.session != nil || c.log != nil || c.quiet != nil {
+		return fmt.Errorf("%w: a session is open", ErrProtocol)
+	}
+	return nil
 }
 
 func (c *serverConn) status(ctx context.Context) error {
@@ -233,19 +280,19 @@ func (c *serverConn) replyCheck(res mvcc.CheckResult) error {
 }
 
 func (c *serverConn) open(ctx context.Context, payload []byte) error {
-	if c.session != nil {
-		return fmt.Errorf("%w: a session is open", ErrProtocol)
-	}
 	var req openRequest
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil || req.BatchBytes < 1 {
-		return fmt.Errorf("%w: open request does not decode: %v", ErrProtocol, err)
+	if err := errors.Join(c.begin(), decodeRequest(payload, &req)); err != nil {
+		return err
+	}
+	if req.BatchBytes < 1 {
+		return fmt.Errorf("%w: batches of %d bytes", ErrProtocol, req.BatchBytes)
 	}
 	if err := errors.Join(checkText("owner", req.Owner), checkText("label", req.Label)); err != nil {
 		return err
 	}
-	session, err := c.s.src.Open(ctx, SessionOptions{Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed})
+	session, err := c.s.src.Open(ctx, SessionOptions{
+		Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed, Base: req.Base, AuditBlocks: req.AuditBlocks,
+	})
 	if err != nil {
 		return err
 	}
@@ -270,6 +317,12 @@ func (c *serverConn) next(ctx context.Context) error {
 }
 
 func (c *serverConn) close() error {
+	if c.log != nil {
+		if err := c.log.close(); err != nil {
+			return err
+		}
+		return c.reply(frameReply, struct{}{})
+	}
 	if c.session == nil {
 		return fmt.Errorf("%w: no session is open", ErrProtocol)
 	}
@@ -313,7 +366,7 @@ func (c *serverConn) farewell(err error) {
 		return
 	}
 	if errors.Is(err, ErrLeaseExpired) {
-		c.s.o.Logger.Warn("admin client was silent for too long; its snapshot was closed", "lease", c.s.o.Lease)
+		c.s.o.Logger.Warn("admin client was silent for too long; its session was closed", "lease", c.s.o.Lease)
 	}
 	c.mu.Lock()
 	c.ended = true

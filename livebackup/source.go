@@ -2,6 +2,7 @@ package livebackup
 
 import (
 	"context"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -19,6 +20,22 @@ type Source interface {
 	// Check reads every block and proves every tree, online. progress may be
 	// nil; it is called now and then, by one goroutine at a time.
 	Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
+	// OpenLog follows the database's log, and holds it back from being recycled
+	// (R14). The caller closes the session. mvcc.ErrLogGone if the log does not reach
+	// back to where it is to begin.
+	OpenLog(ctx context.Context, o LogOptions) (LogSession, error)
+	// Mark makes a commit that changes nothing but has a name, 1 to 255 bytes of
+	// text, to restore to, and returns its LSN when it is durable.
+	Mark(ctx context.Context, name string) (block.LSN, error)
+	// CheckHead proves that the state h, the newest that repository repo has of the
+	// database's timeline, lies in the database's history (R18); mvcc.ErrHistory.
+	CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+	// RememberHead makes it durable that repo is about to have the state h (R18).
+	RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+	// Quiesce brings the database's files to rest and keeps writers waiting: until
+	// the quiet is released, and no longer than timeout. Readers go on. ErrNoQuiet if
+	// the open write transaction does not end within timeout.
+	Quiesce(ctx context.Context, timeout time.Duration) (Quiet, error)
 }
 
 // SessionOptions of a session.
@@ -68,4 +85,22 @@ func (s storeSource) Check(ctx context.Context, progress func(done, total uint64
 		progress = func(uint64, uint64) {}
 	}
 	return s.store.Check(ctx, progress)
+}
+
+func (s storeSource) Mark(ctx context.Context, name string) (block.LSN, error) {
+	if err := checkMarkName(name); err != nil {
+		return 0, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
+	return s.store.Mark(name)
+}
+
+func (s storeSource) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
+	return s.store.CheckHead(repo, h)
+}
+
+func (s storeSource) RememberHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
+	return s.store.RememberHead(repo, h)
 }
