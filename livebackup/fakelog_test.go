@@ -408,6 +408,9 @@ func (s *fakeSource) Mark(_ context.Context, name string) (block.LSN, error) {
 
 func (s *fakeSource) CheckHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
 	l := s.log
+	if l == nil {
+		return errors.ErrUnsupported
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if slices.Contains(l.heads, h) || h.LSN <= l.durable && (h.Sum == 0 || h.Sum == l.h.sum(h.LSN)) {
@@ -417,6 +420,9 @@ func (s *fakeSource) CheckHead(_ context.Context, _ RepositoryID, h mvcc.Head) e
 }
 
 func (s *fakeSource) RememberHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
+	if s.log == nil {
+		return errors.ErrUnsupported
+	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	s.log.heads = append(s.log.heads, h)
