@@ -13,9 +13,9 @@
 //	          why; in the engine no file is touched but through package vfs; no
 //	          test is skipped without saying why
 //	leftover  no notes to oneself; no path of somebody's machine
-//	docs      each test that docs/laws.md names exists, each law and rule is
-//	          there, links lead to files that exist, and the example of the
-//	          README is the one that is tested
+//	docs      each test that a page names exists, each law and rule has its row
+//	          in docs/laws.md, no row of docs/mission.md is empty, links lead to
+//	          files that exist, and the example of the README is the tested one
 //
 // All Go files count, whatever system or tag they are for.
 //

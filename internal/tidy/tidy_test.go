@@ -93,6 +93,10 @@ func TestEachRuleFindsItsBreach(t *testing.T) {
 		"law":              {lawsFile, "| L1 | x | `block.TestNo` |\n", "docs/laws.md: docs: rows are [L1]"},
 		"law's test":       {lawsFile, "none `block.TestNo`\n", "there is no TestNo in block"},
 		"law without":      {lawsFile, "| L1 | x | y |\n", "L1 names no test"},
+		"empty mission":    {missionFile, "| S1-01 K | x |  | y |\n", "S1-01 has an empty cell"},
+		"short mission":    {missionFile, "| S1-01 K | x | y |\n", "S1-01 has an empty cell"},
+		"mission":          {missionFile, "| S1-01 K | x | y | z |\n", ""},
+		"mission twice":    {missionFile, "| S1-01 K | x | y | z |\n| S1-01 B | x | y | z |\n", "S1-01 is there twice"},
 		"example":          {readmeFile, "# none\n", "its example is not func app"},
 	} {
 		t.Run(name, func(t *testing.T) {
