@@ -1,0 +1,332 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+)
+
+// RestorePlan says how a state will be restored, before anything is written: the
+// cheapest way there from a sound backup and the archived log behind it.
+type RestorePlan struct {
+	Target RestoreTarget // as resolved
+	Backup Manifest      // to start from
+	Chain  []BackupID    // what is read of the repository for it, the newest first
+	LSN    block.LSN     // the state that will be there
+	Time   time.Time     // of that commit; zero if the repository does not tell
+	Moment LogMoment     // the commits on each side of the asked moment, where it is in the archive
+
+	Logs      []string // archived log to be rolled forward, in order
+	ReadBytes int64    // of the repository
+	Estimate  time.Duration
+
+	// Window is what can be restored, oldest first: any commit of each range.
+	Window []ReachableRange
+	// Lost is what was committed behind LSN, as far as the repository knows, and
+	// cannot be reached: nil unless everything was asked for.
+	Lost *LSNRange
+
+	members []Entry
+	history lineage
+	logs    []LogObject
+	way     way
+}
+
+// ReachableRange is states that can be restored.
+type ReachableRange struct {
+	LSNRange
+	FromTime time.Time `json:"from_time"` // of commit From; zero if the repository does not tell
+	ToTime   time.Time `json:"to_time"`
+}
+
+// PlanRestore finds the cheapest way to a state. It reads manifests and the
+// footers of archived log, no blocks. [UnreachableError] with the window if no
+// sound backup leads there.
+func PlanRestore(ctx context.Context, repo *Repository, t RestoreTarget) (*RestorePlan, error) {
+	p, err := planRestore(ctx, repo, t, nil)
+	if err != nil {
+		return nil, fmt.Errorf("plan restore: %w", err)
+	}
+	return p, nil
+}
+
+// spoilt is what a restore found of no use while it ran.
+type spoilt struct {
+	backups []BackupID
+	logs    map[string]block.LSN // name of an object: its last commit that can be read
+}
+
+func (s *spoilt) backup(id BackupID) bool { return s != nil && slices.Contains(s.backups, id) }
+
+// cut shortens a run whose object is damaged.
+func (s *spoilt) cut(name string, r logRun) logRun {
+	if s != nil {
+		if last, ok := s.logs[name]; ok {
+			r.to = min(r.to, last)
+		}
+	}
+	return r
+}
+
+func planRestore(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoilt) (*RestorePlan, error) {
+	t, err := t.resolve()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := List(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := repo.logs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &search{repo: repo, target: t, entries: entries, logs: logs, bad: bad}
+	if s.history, err = s.chooseHistory(ctx); err != nil {
+		return nil, err
+	}
+	s.index, err = repo.newLogIndex(logs, s.history)
+	if err != nil {
+		return nil, err
+	}
+	defer s.index.close()
+	s.prepare()
+	return s.plan(ctx)
+}
+
+// search is one call of PlanRestore.
+type search struct {
+	repo    *Repository
+	target  RestoreTarget
+	entries []Entry
+	logs    []LogObject
+	bad     *spoilt
+	history lineage
+	index   *logIndex
+	planner *planner
+	names   map[logRun]string
+	moment  LogMoment
+}
+
+// chooseHistory is the present timeline's, or, where a backup is named that is not
+// in it, that backup's own: so an abandoned future can be restored as a database of
+// its own (L14).
+func (s *search) chooseHistory(ctx context.Context) (lineage, error) {
+	present, err := s.repo.presentHistory(ctx, s.entries)
+	if err != nil || s.target.Backup.IsZero() {
+		return present, err
+	}
+	i := slices.IndexFunc(s.entries, func(e Entry) bool { return e.ID == s.target.Backup })
+	if i < 0 {
+		return nil, fmt.Errorf("%v: %w", s.target.Backup, ErrBackupNotFound)
+	}
+	e := &s.entries[i]
+	if e.Unreadable != nil {
+		return nil, fmt.Errorf("%v: %w", e.ID, e.Unreadable)
+	}
+	if e.Damage != nil {
+		return nil, fmt.Errorf("%v: %w: %w", e.ID, ErrBackupDamaged, e.Damage)
+	}
+	m := &e.Manifest
+	if present.holds(m.Timeline, m.EndLSN) {
+		return present, nil
+	}
+	return lineageOf(m.Timeline, m.History), nil
+}
+
+// prepare gives the planner what is sound and in the history.
+func (s *search) prepare() {
+	var starts []start
+	newest := block.LSN(0)
+	for i := range s.entries {
+		e := &s.entries[i]
+		m := &e.Manifest
+		if e.Unreadable != nil || m.ID != e.ID || !s.history.holds(m.Timeline, m.EndLSN) {
+			continue
+		}
+		newest = max(newest, m.EndLSN)
+		if s.usable(e) && (s.target.Backup.IsZero() || e.ID == s.target.Backup) {
+			starts = append(starts, start{e.ID, m.EndLSN, s.chainBytes(e.ID)})
+		}
+	}
+	s.names = make(map[logRun]string)
+	var runs []logRun
+	for _, p := range s.history.parts(s.logs) {
+		newest = max(newest, p.To)
+		name := p.object.Name()
+		r := s.bad.cut(name, logRun{p.From, p.To, p.object.Size})
+		if r.from < r.to {
+			runs = append(runs, r)
+			s.names[r] = name
+		}
+	}
+	s.planner = newPlanner(starts, runs, newest)
+}
+
+// usable reports whether a backup's whole chain is sound, as far as is known.
+func (s *search) usable(e *Entry) bool {
+	members, err := chainOf(s.entries, e.ID)
+	if err != nil {
+		return false
+	}
+	for i := range members {
+		if members[i].Damage != nil || s.bad.backup(members[i].ID) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *search) chainBytes(id BackupID) (n int64) {
+	members, err := chainOf(s.entries, id)
+	if err != nil {
+		return 0
+	}
+	for i := range members {
+		n += members[i].Manifest.StoredBytes
+	}
+	return n
+}
+
+// plan finds the way.
+func (s *search) plan(ctx context.Context) (*RestorePlan, error) {
+	var w way
+	ok := false
+	lsn := block.LSN(0)
+	switch s.target.Recover {
+	case RecoverAll:
+		w, ok = s.planner.furthest()
+	case RecoverNone:
+		if n := len(s.planner.starts); n > 0 {
+			w, ok = s.planner.way(s.planner.starts[n-1], s.planner.starts[n-1].lsn)
+		}
+	default:
+		var err error
+		if lsn, err = s.until(ctx); err != nil {
+			return nil, err
+		}
+		w, ok = s.planner.cheapest(lsn)
+	}
+	if !ok {
+		return nil, s.unreachable(s.asked(lsn))
+	}
+	return s.describe(ctx, w)
+}
+
+func (s *search) asked(lsn block.LSN) string {
+	switch {
+	case s.target.Recover == RecoverUntil:
+		return fmt.Sprintf("commit %v", lsn)
+	case !s.target.Backup.IsZero():
+		return "backup " + s.target.Backup.String()
+	}
+	return "any state"
+}
+
+func (s *search) unreachable(asked string) error {
+	return &UnreachableError{Asked: asked, Window: s.planner.window()}
+}
+
+// until is the commit that the target's moment stands for.
+func (s *search) until(ctx context.Context) (block.LSN, error) {
+	t := &s.target
+	var err error
+	switch {
+	case t.LSN != 0:
+		s.moment, err = s.index.atLSN(ctx, t.LSN)
+		s.moment.At.LSN = t.LSN
+	case t.Mark != "":
+		s.moment, err = s.index.atMark(ctx, t.Mark)
+	default:
+		return s.untilTime(ctx)
+	}
+	if err != nil && !(t.LSN != 0 && errors.Is(err, ErrNotArchived)) { // a backup may be exactly there
+		return 0, err
+	}
+	if t.Exclusive {
+		return s.moment.At.LSN - 1, nil
+	}
+	return s.moment.At.LSN, nil
+}
+
+// untilTime is the last commit at or before the time asked for. It has to be
+// known which one that is: the next commit is in the archive, too, or the time is
+// exactly that of a commit.
+func (s *search) untilTime(ctx context.Context) (block.LSN, error) {
+	at := s.target.At
+	m, err := s.index.atTime(ctx, at)
+	if err != nil && !errors.Is(err, ErrNotArchived) {
+		return 0, err
+	}
+	s.moment = m
+	last := m.At
+	for i := range s.entries { // the commit of a backup, and no archived one before it
+		b := &s.entries[i].Manifest
+		if s.history.holds(b.Timeline, b.EndLSN) && b.EndLSN > last.LSN && !b.Committed.After(at) {
+			last = LogPoint{LSN: b.EndLSN}
+		}
+	}
+	exact := last.LSN == m.At.LSN && m.At.Time.Equal(at) // a backup's time is no commit's own
+	if m.Next.LSN != last.LSN+1 && !exact {
+		return 0, s.unreachable(fmt.Sprintf("which commit was the last at %s is not known", at.UTC().Format(time.RFC3339Nano)))
+	}
+	if s.target.Exclusive && exact {
+		return last.LSN - 1, nil
+	}
+	return last.LSN, nil
+}
+
+// describe is the plan that people see.
+func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
+	members, err := chainOf(s.entries, w.start.id)
+	if err != nil {
+		return nil, err
+	}
+	p := &RestorePlan{
+		Target: s.target, Backup: members[0].Manifest, LSN: w.to, Moment: s.moment, ReadBytes: w.start.bytes, Estimate: w.cost,
+		members: members, history: s.history, logs: s.logs, way: w,
+	}
+	for i := range members {
+		p.Chain = append(p.Chain, members[i].ID)
+	}
+	for _, l := range w.logs {
+		p.Logs = append(p.Logs, s.names[l])
+		p.ReadBytes += l.bytes
+	}
+	if s.target.Recover == RecoverAll {
+		p.Lost = s.planner.lost(w.to)
+	}
+	if p.Time, err = s.timeOf(ctx, w.to); err != nil {
+		return nil, err
+	}
+	for _, r := range s.planner.window() {
+		reachable := ReachableRange{LSNRange: r}
+		if reachable.FromTime, err = s.timeOf(ctx, r.From); err != nil {
+			return nil, err
+		}
+		if reachable.ToTime, err = s.timeOf(ctx, r.To); err != nil {
+			return nil, err
+		}
+		p.Window = append(p.Window, reachable)
+	}
+	return p, nil
+}
+
+// timeOf is the time of a commit; zero if the repository does not tell.
+func (s *search) timeOf(ctx context.Context, lsn block.LSN) (time.Time, error) {
+	for i := range s.entries {
+		m := &s.entries[i].Manifest
+		if m.EndLSN == lsn && !m.Committed.IsZero() && s.history.holds(m.Timeline, lsn) {
+			return m.Committed, nil
+		}
+	}
+	m, err := s.index.atLSN(ctx, lsn)
+	if errors.Is(err, ErrNotArchived) {
+		return time.Time{}, nil
+	}
+	return m.At.Time, err
+}
