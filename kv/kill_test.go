@@ -226,7 +226,7 @@ func unfinished(t *testing.T, dir string, list []livebackup.BackupID) (names []s
 func (k *killRun) restore(repo *livebackup.Repository, id livebackup.BackupID) [killWriters]uint64 {
 	t := k.t
 	target := filepath.Join(k.dir, "restored")
-	_, err := livebackup.Restore(context.Background(), repo, id, target, livebackup.RestoreOptions{})
+	_, err := livebackup.Restore(context.Background(), repo, livebackup.RestoreTarget{Backup: id}, target, livebackup.RestoreOptions{})
 	must(t, err)
 	db, err := kv.Open(target, kv.Options{})
 	must(t, err)

@@ -48,6 +48,10 @@ type Progress struct {
 	RawBytes, StoredBytes int64
 	Elapsed               time.Duration
 	Cost                  Cost // of a backup, so far
+
+	// While a restore rolls forward: where it is, where it goes, and the redo so far.
+	LSN, EndLSN block.LSN
+	LogBytes    int64
 }
 
 // Result is what Backup did.

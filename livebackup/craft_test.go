@@ -119,7 +119,7 @@ func TestBackupsThatTheBitmapDeniesAreRefused(t *testing.T) {
 			}
 			craft(t, repo, newDense(), id, c.order, says(uint64(blocks)))
 			_, verified := Verify(t.Context(), repo, id, VerifyOptions{})
-			_, restored := Restore(t.Context(), repo, id, "/new", RestoreOptions{FS: repo.fs})
+			_, restored := Restore(t.Context(), repo, RestoreTarget{Backup: id}, "/new", RestoreOptions{FS: repo.fs})
 			for _, err := range []error{verified, restored} {
 				var at *block.CorruptError
 				if !errors.As(err, &at) || at.Block != c.place || !strings.Contains(at.Reason, c.want) {

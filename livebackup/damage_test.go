@@ -199,7 +199,7 @@ func TestDamagedBackupLeavesNoTarget(t *testing.T) {
 		data := objects[name]
 		for at := range 40 {
 			rewrite(t, repo, name, flipped(data, len(data)*at/40))
-			_, err := Restore(t.Context(), repo, m.ID, "/d/new", RestoreOptions{FS: fs})
+			_, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
 			if !refused(err) {
 				t.Fatalf("%s: %v", name, err)
 			}

@@ -282,7 +282,7 @@ func TestRestorePowerCutAtEveryEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 		fs.CutAfter(k)
-		_, err = Restore(t.Context(), repo, m.ID, "/d/new", RestoreOptions{FS: fs})
+		_, err = Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
 		for seed := range uint64(3) {
 			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[seed]
 			wantRestored(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), err == nil, fmt.Sprintf("event %d, state %d", k, seed))
@@ -331,7 +331,7 @@ func TestFailureOfEveryOperationOfRestore(t *testing.T) {
 			t.Fatal(err)
 		}
 		armed := fs.Fail(simfs.Fault{Skip: k, Late: k%2 == 1})
-		_, err = Restore(t.Context(), repo, m.ID, "/d/new", RestoreOptions{FS: fs})
+		_, err = Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
 		armed.Disarm()
 		if armed.Seen() <= k {
 			return
@@ -346,7 +346,7 @@ func TestFailureOfEveryOperationOfRestore(t *testing.T) {
 		if k%4 != 0 {
 			continue // the rest costs most, and differs little
 		}
-		if _, err := Restore(t.Context(), repo, m.ID, "/d/new", RestoreOptions{FS: fs}); err != nil {
+		if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs}); err != nil {
 			t.Fatalf("after operation %d failed: %v", k, err)
 		}
 		if entries, err := fs.ReadDir("/d"); err != nil || len(entries) != 3 {

@@ -246,7 +246,7 @@ func TestHugeDeclarationIsRefused(t *testing.T) {
 	}
 	rewrite(t, repo, objectName(m.ID, kindManifest, 0), data)
 	fs.SetCapacity(1 << 30)
-	if _, err := Restore(t.Context(), repo, m.ID, "/new", RestoreOptions{FS: fs}); !errors.Is(err, ErrTargetFull) {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/new", RestoreOptions{FS: fs}); !errors.Is(err, ErrTargetFull) {
 		t.Fatal(err)
 	}
 	if err := verifyAgain(t, repo, m.ID); !errors.Is(err, block.ErrCorrupt) {

@@ -25,10 +25,65 @@ func (l lineage) at(lsn block.LSN) (block.TimelineID, []block.Fork) {
 	return l[i].Timeline, l[i+1:]
 }
 
-// forward rolls the standby in dir forward to the plan's LSN, or goes on with it.
-// A *LogLostError says that the log was lost on the way: what came before it is
-// applied, and durable.
-func (r *restore) forward(ctx context.Context, dir string) (err error) {
+// rolls reports whether a standby is built.
+func (r *restore) rolls() bool { return len(r.plan.Logs) > 0 || r.o.Standby }
+
+// info is what is built. A standby is built on the timeline that the log comes from,
+// which may have forked behind the backup.
+func (r *restore) info() mvcc.BackupInfo {
+	info := infoOf(&r.plan.Backup)
+	switch {
+	case r.o.Standby:
+		info.Timeline, info.History = r.plan.history[0].Timeline, r.plan.history[1:]
+	case r.rolls():
+		info.Timeline, info.History = r.plan.history.at(r.plan.LSN)
+	}
+	return info
+}
+
+// digest names what the restore does.
+func (r *restore) digest() Digest {
+	info := r.info()
+	return planDigest(r.plan.members, fmt.Sprintf("to %v of %v, standby %v", r.plan.LSN, info.Timeline, r.o.Standby))
+}
+
+// forward rolls the standby in dir forward to the plan's LSN, or goes on with that,
+// and makes it what was asked for.
+func (r *restore) forward(ctx context.Context, dir string) error {
+	err := r.rollForward(ctx, dir)
+	var lost *LogLostError
+	if errors.As(err, &lost) {
+		err = r.endBefore(ctx, lost)
+	}
+	if err != nil || r.o.Standby {
+		return err
+	}
+	if err := mvcc.Promote(dir, r.storeOptions()); err != nil && !errors.Is(err, mvcc.ErrNotStandby) {
+		return err
+	}
+	return nil
+}
+
+// endBefore makes it the restore's end what is there, unless there is another way to
+// the state that was asked for.
+func (r *restore) endBefore(ctx context.Context, lost *LogLostError) error {
+	r.bad.logs[lost.Object] = lost.Lost.From
+	other, err := planRestore(ctx, r.repo, r.target, r.bad)
+	switch {
+	case err == nil && other.LSN >= r.plan.LSN:
+		return errOtherWay
+	case err != nil && !errors.Is(err, ErrUnreachable):
+		return err
+	}
+	r.plan.Lost = &LSNRange{lost.Lost.From + 1, r.plan.LSN}
+	if r.plan.Target.Recover == RecoverAll {
+		r.plan.Lost.To = r.plan.newest
+	}
+	r.plan.LSN, r.plan.Time = lost.Lost.From, r.reached
+	return nil
+}
+
+func (r *restore) rollForward(ctx context.Context, dir string) (err error) {
 	store, err := mvcc.Open(dir, r.storeOptions())
 	if err != nil {
 		return fmt.Errorf("open what was built: %w", err)
@@ -37,19 +92,19 @@ func (r *restore) forward(ctx context.Context, dir string) (err error) {
 	if !store.Standby() {
 		return nil // it was promoted, and is at the plan's end
 	}
-	at := store.NewestLSN()
-	sum := uint32(0)
+	at, sum := store.Status().NewestLSN, uint32(0)
 	if at == r.plan.Backup.EndLSN {
 		sum = r.plan.Backup.RecordSum
 	}
 	m := newMeter(r.o.Progress)
-	m.now.Rolling, m.now.LSN, m.now.EndLSN = true, at, r.plan.LSN
+	m.now.LSN, m.now.EndLSN = at, r.plan.LSN
+	defer func() { r.logBytes, r.reached = m.now.LogBytes, store.Status().LastCommit }()
 	return r.repo.readLog(ctx, r.plan.logs, r.plan.history, LogRange{at, r.plan.LSN}, sum, func(rec mvcc.LogRecord) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
 		if err := store.Apply(rec); err != nil {
-			return fmt.Errorf("roll forward: commit %v: %w", rec.LSN, err)
+			return fmt.Errorf("roll forward: %w", err)
 		}
 		m.rolled(rec)
 		return nil
@@ -71,15 +126,4 @@ func (p *meter) rolled(rec mvcc.LogRecord) {
 // made durable by checkpoints and when it is closed: until then the archive has them.
 func (r *restore) storeOptions() mvcc.Options {
 	return mvcc.Options{FS: r.o.FS, MaxRAM: r.o.MaxRAM, Durability: mvcc.DurableNever, CloseWait: -1}
-}
-
-// settle makes the standby in dir what was asked for, once it is rolled forward.
-func (r *restore) settle(dir string) error {
-	if r.o.Standby {
-		return nil
-	}
-	if err := mvcc.Promote(dir, r.storeOptions()); err != nil && !errors.Is(err, mvcc.ErrNotStandby) {
-		return fmt.Errorf("promote: %w", err)
-	}
-	return nil
 }

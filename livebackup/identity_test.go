@@ -117,7 +117,7 @@ func TestR7_RestoreReservesFreeBlocks(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), repo, BackupID{}, "/new", RestoreOptions{FS: fs}); err != nil {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{}, "/new", RestoreOptions{FS: fs}); err != nil {
 		t.Fatal(err)
 	}
 	o := mvcc.Options{FS: fs, MaxRAM: 32 << 20, LogBytesMax: mvcc.LogBytesMin, Temp: []mvcc.TempDir{}}

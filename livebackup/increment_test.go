@@ -139,7 +139,7 @@ func (h *history) wantState(repo *Repository, m Manifest, target string) {
 	if target == "" {
 		return
 	}
-	if _, err := Restore(h.t.Context(), repo, m.ID, target, RestoreOptions{FS: h.fs}); err != nil {
+	if _, err := Restore(h.t.Context(), repo, RestoreTarget{Backup: m.ID}, target, RestoreOptions{FS: h.fs}); err != nil {
 		h.t.Fatal(err)
 	}
 	wantDatabase(h.t, h.fs, target, want)
@@ -415,7 +415,7 @@ func TestR18_BaseOfTheOwnHistoryOnly(t *testing.T) {
 	before := maps.Clone(h.kept[second.LSN])
 	h.commit(5, 5, 5)
 	lost := h.backup(repo, smallGroups(TypeFull)) // the newest of all, and of the future that is abandoned
-	if _, err := Restore(t.Context(), repo, second.ID, "/d/new", RestoreOptions{FS: fs}); err != nil {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: second.ID}, "/d/new", RestoreOptions{FS: fs}); err != nil {
 		t.Fatal(err)
 	}
 	h.store.Close()

@@ -76,7 +76,7 @@ func TestL1_BackupWhileWriting(t *testing.T) {
 			t.Fatalf("last progress %+v of %d blocks", last, m.Blocks)
 		}
 		target := filepath.Join(dir, fmt.Sprint("restored", i))
-		if _, err := Restore(t.Context(), repo, m.ID, target, RestoreOptions{}); err != nil {
+		if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, target, RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		wantOneCommit(t, target, m.LSN)

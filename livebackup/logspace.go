@@ -193,13 +193,19 @@ func (r *Repository) lastTime(ctx context.Context, logs []LogObject, history lin
 	return t
 }
 
-// presentHistory is that of the timeline that the newest backup is of, or, where
-// there is none, the newest log.
+// presentHistory is that of the present timeline, or, in a repository that has
+// only log, of the newest.
 func (r *Repository) presentHistory(ctx context.Context, entries []Entry, logs []LogObject) (lineage, error) {
-	for _, e := range slices.Backward(entries) {
-		if m := &e.Manifest; !m.ID.IsZero() {
-			return lineageOf(m.Timeline, nil), nil
-		}
+	c, err := r.catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g, err := r.registry(ctx, c, entries)
+	if err != nil {
+		return nil, err
+	}
+	if l, _ := g.present(); len(l) > 0 { // with what is known of what led to it
+		return l, g.unread
 	}
 	newest := slices.MaxFunc(append([]LogObject{{}}, logs...), func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
 	if newest.To == 0 {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/spillwaydb/spillway/block"
 )
 
 // Proof is the record of one Verify, which says what it proves: an immutable object beside the backup.
@@ -20,6 +22,14 @@ type Proof struct {
 	Blocks    uint64        `json:"blocks"`    // decoded and found good
 	RawBytes  int64         `json:"raw_bytes"` // of these
 	CreatedBy string        `json:"created_by"`
+	Drill     *DrillProof   `json:"drill,omitempty"` // nil: it was read back, not restored
+}
+
+// DrillProof says that a backup was restored, rolled forward, checked and removed.
+type DrillProof struct {
+	LSN       block.LSN     `json:"lsn"`         // where that led to
+	Committed time.Time     `json:"committed"`   // time of that commit; year 1 if it is not known
+	Restored  time.Duration `json:"restored_ns"` // how long a restore takes, without check and comparison
 }
 
 const reasonBytesMax = 1024

@@ -71,6 +71,11 @@ func (p *meter) add(blocks uint64, raw, stored int) {
 	p.now.Blocks += blocks
 	p.now.RawBytes += int64(raw)
 	p.now.StoredBytes += int64(stored)
+	p.tell()
+}
+
+// tell reports; mu is held.
+func (p *meter) tell() {
 	p.now.Elapsed = time.Since(p.started)
 	if p.report != nil {
 		p.report(p.now)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -18,58 +19,126 @@ type RestoreOptions struct {
 	// or lie in. A target inside any directory that looks like a database is
 	// refused anyway.
 	Databases []string
-	// Progress is called after each group, by one goroutine at a time. It must be quick.
+	// AllowOlder consents to an older backup where a newer one cannot be read.
+	AllowOlder bool
+	// Standby leaves the database a standby: it is read, and rolled forward by
+	// [Follow], until it is promoted.
+	Standby bool
+	// MaxRAM in bytes is for rolling forward; 0: see mvcc.Options.
+	MaxRAM int64
+	// Progress is called after each group, and while rolling forward, by one
+	// goroutine at a time. It must be quick.
 	Progress func(Progress)
 	FS       vfs.FS // nil: vfs.OS
 }
 
 // RestoreResult is what Restore did.
 type RestoreResult struct {
-	Manifest Manifest // of the backup restored
-	Target   string   // with symbolic links resolved
+	Manifest Manifest   // of the backup that it started from
+	Chain    []BackupID // that backup and those that it needed
+	LSN      block.LSN  // the state that is there
+	Time     time.Time  // of that commit; zero if the repository does not tell
+	LogBytes int64      // of redo that was rolled forward
+	Passed   []BackupID // that could not be read; see RestoreOptions.AllowOlder
+	Lost     *LSNRange  // commits that were made, were asked for, and could not be reached
+	Target   string     // with symbolic links resolved
 	Duration time.Duration
 }
 
-// Restore builds the database of backup id (the newest if id is zero) in
-// directory target, which must not exist or be empty; its parent must exist. If the
-// backup is an incremental, those that it needs are read with it, and each block is
-// written once.
+// Restore brings the state that t names to directory target, which must not exist
+// or be empty; its parent must exist. It goes the way that [PlanRestore] finds: a
+// chain of backups, of which each block is written once, and the archived log
+// behind it.
 //
 // It builds beside the target, proves every object and every block on the way,
 // and renames when all is proven and durable: whatever goes wrong, also a power
 // cut, there is nothing at the target or the whole database. The database
-// starts a new timeline (L14).
+// starts a new timeline (L14), unless it stays a standby.
+//
+// Where archived log turns out to be damaged, and no other way leads to the state,
+// it ends just before the damage, and Lost says which commits are not there.
 //
 // A restore that is killed, or cancelled by ctx, leaves what it has built beside the
-// target: the next one of the same backup to the same target goes on with it, any
+// target: the next one of the same state to the same target goes on with it, any
 // other to the same target removes it. After any other error nothing is left.
-func Restore(ctx context.Context, repo *Repository, id BackupID, target string, o RestoreOptions) (RestoreResult, error) {
+func Restore(ctx context.Context, repo *Repository, t RestoreTarget, target string, o RestoreOptions) (RestoreResult, error) {
 	if o.FS == nil {
 		o.FS = vfs.OS
 	}
 	started := time.Now()
-	members, lease, err := repo.leaseChain(ctx, "restore", id)
+	r := &restore{repo: repo, o: o, target: t, bad: &spoilt{logs: map[string]block.LSN{}}}
+	err := r.attempt(ctx, target)
+	for err != nil && r.learn(ctx, err) {
+		err = r.attempt(ctx, target)
+	}
 	if err != nil {
-		return RestoreResult{}, fmt.Errorf("restore: %w", err)
+		if r.plan == nil {
+			return RestoreResult{}, fmt.Errorf("restore: %w", err)
+		}
+		return RestoreResult{}, fmt.Errorf("restore %v to %s: %w", r.plan.Backup.ID, target, err)
 	}
-	defer lease.Close()
-	r := &restore{repo: repo, o: o, members: members}
-	err = r.prepare(target)
-	if err == nil {
-		err = r.run(ctx)
+	p := r.plan
+	res := RestoreResult{
+		Manifest: p.Backup, Chain: p.Chain, LSN: p.LSN, Time: p.Time, LogBytes: r.logBytes,
+		Passed: r.bad.backups, Lost: p.Lost, Target: r.place.target, Duration: time.Since(started),
 	}
-	m := members[0].Manifest
-	if err != nil {
-		return RestoreResult{}, fmt.Errorf("restore %v to %s: %w", m.ID, target, err)
-	}
-	return RestoreResult{Manifest: m, Target: r.place.target, Duration: time.Since(started)}, nil
+	return res, nil
 }
 
 type restore struct {
-	repo    *Repository
-	o       RestoreOptions
-	members []Entry // the chain, the newest first
-	place   place
+	repo     *Repository
+	o        RestoreOptions
+	target   RestoreTarget
+	bad      *spoilt
+	plan     *RestorePlan
+	place    place
+	logBytes int64
+	reached  time.Time // time of the newest commit that was rolled forward
+}
+
+// attempt goes one way to the end.
+func (r *restore) attempt(ctx context.Context, target string) (err error) {
+	p, err := planRestore(ctx, r.repo, r.target, r.bad)
+	if err != nil {
+		return err
+	}
+	r.plan, r.logBytes = p, 0
+	if p.Passed != nil && !r.o.AllowOlder {
+		return fmt.Errorf("%v: %w: %w", p.Passed.ID, ErrBackupDamaged, errors.Join(p.Passed.Damage, p.Passed.Unreadable))
+	}
+	lease, err := r.repo.leaseMembers(ctx, "restore", p.members)
+	if err != nil {
+		return err
+	}
+	defer lease.Close()
+	if err := r.prepare(target); err != nil {
+		return err
+	}
+	return r.run(ctx)
+}
+
+// errOtherWay says that the way turned out to be barred, and that another one
+// leads to the same state.
+var errOtherWay = errors.New("archived log is damaged, another way is taken")
+
+// learn reports whether there is another way to try, given what went wrong.
+func (r *restore) learn(ctx context.Context, err error) bool {
+	if errors.Is(err, errOtherWay) {
+		return true
+	}
+	var damage *block.CorruptError
+	if !r.o.AllowOlder || r.plan == nil || ctx.Err() != nil || !errors.As(err, &damage) {
+		return false
+	}
+	id, _, _, _, ok := parseObjectName(damage.Path)
+	if !ok {
+		id = r.plan.Backup.ID
+	}
+	if r.bad.backup(id) {
+		return false
+	}
+	r.bad.backups = append(r.bad.backups, id)
+	return true
 }
 
 // prepare finds out where everything goes, and refuses before it writes.
@@ -87,13 +156,16 @@ func (r *restore) run(ctx context.Context) error {
 		return err
 	}
 	defer lock.release()
-	b := r.place.building(r.members[0].ID, planDigest(r.members, ""))
+	b := r.place.building(r.plan.Backup.ID, r.digest())
 	if err := r.place.sweep(r.o.FS, b); err != nil {
 		return fmt.Errorf("remove what an earlier restore left: %w", err)
 	}
 	err = r.makeRoom(b)
 	if err == nil {
 		err = r.build(ctx, b)
+	}
+	if err == nil && r.rolls() {
+		err = r.forward(ctx, b.dir)
 	}
 	if err == nil {
 		err = r.publish(b)
@@ -113,7 +185,7 @@ func (r *restore) makeRoom(b building) error {
 	if err != nil {
 		return fmt.Errorf("look for space: %w", err)
 	}
-	m := &r.members[0].Manifest
+	m := &r.plan.Backup
 	need := int64(m.HighWater) * int64(m.BlockSize)
 	if info, err := r.o.FS.Lstat(filepath.Join(b.dir, "data")); err == nil {
 		need -= min(need, info.Size())
@@ -137,7 +209,7 @@ func (r *restore) build(ctx context.Context, b building) error {
 	if j.built() {
 		return nil
 	}
-	if err := restoreData(ctx, r.repo, r.members, b.dir, mvcc.BuildOptions{FS: r.o.FS}, j, r.o.Progress); err != nil {
+	if err := restoreData(ctx, r.repo, r.plan.members, b.dir, r.info(), mvcc.BuildOptions{FS: r.o.FS, Standby: r.rolls()}, j, r.o.Progress); err != nil {
 		return err
 	}
 	return j.setBuilt()
@@ -145,9 +217,9 @@ func (r *restore) build(ctx context.Context, b building) error {
 
 // restoreData makes in dir the database that a chain leads to, whole and durable,
 // or goes on with what an earlier call with the same chain and journal has left there.
-func restoreData(ctx context.Context, repo *Repository, members []Entry, dir string, o mvcc.BuildOptions, j *journal, report func(Progress)) error {
+func restoreData(ctx context.Context, repo *Repository, members []Entry, dir string, info mvcc.BackupInfo, o mvcc.BuildOptions, j *journal, report func(Progress)) error {
 	o.Resume = true
-	b, err := mvcc.NewBuilder(dir, infoOf(&members[0].Manifest), o)
+	b, err := mvcc.NewBuilder(dir, info, o)
 	if err != nil {
 		return fmt.Errorf("start database: %w", err)
 	}

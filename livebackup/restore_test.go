@@ -61,7 +61,7 @@ func TestL14_RestoreIsTheStateOnANewTimeline(t *testing.T) {
 	dir := t.TempDir()
 	repo, m := backupOfStore(t, vfs.OS, filepath.Join(dir, "db"), filepath.Join(dir, "repo"), 500)
 	target := filepath.Join(dir, "restored")
-	res, err := Restore(t.Context(), repo, BackupID{}, target, RestoreOptions{})
+	res, err := Restore(t.Context(), repo, RestoreTarget{}, target, RestoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestB32_RestoreRefusesTargets(t *testing.T) {
 	before := tree(t, dir)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := Restore(t.Context(), repo, BackupID{}, c.target, RestoreOptions{Databases: c.databases})
+			_, err := Restore(t.Context(), repo, RestoreTarget{}, c.target, RestoreOptions{Databases: c.databases})
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Fatal(err)
 			}
@@ -189,7 +189,7 @@ func TestRestoreIntoEmptyDirectory(t *testing.T) {
 	if err := os.Symlink("empty", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	res, err := Restore(t.Context(), repo, BackupID{}, filepath.Join(dir, "link"), RestoreOptions{})
+	res, err := Restore(t.Context(), repo, RestoreTarget{}, filepath.Join(dir, "link"), RestoreOptions{})
 	if err != nil || filepath.Base(res.Target) != "empty" {
 		t.Fatalf("%+v, %v", res, err)
 	}
@@ -220,11 +220,11 @@ func TestRestoreTakesTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), repo, BackupID{}, target, RestoreOptions{}); !errors.Is(err, ErrRestoreRunning) {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{}, target, RestoreOptions{}); !errors.Is(err, ErrRestoreRunning) {
 		t.Fatal(err)
 	}
 	lock.release()
-	if _, err := Restore(t.Context(), repo, BackupID{}, target, RestoreOptions{}); err != nil {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{}, target, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	wantEntries(t, dir, ".new.restoring-elsewhere", "db", "new", "repo")

@@ -29,11 +29,14 @@ type RestorePlan struct {
 	// Lost is what was committed behind LSN, as far as the repository knows, and
 	// cannot be reached: nil unless everything was asked for.
 	Lost *LSNRange
+	// Passed is a newer backup that is damaged or cannot be read: a restore of the
+	// newest state passes it over only with consent. Nil if there is none.
+	Passed *Entry
 
+	newest  block.LSN
 	members []Entry
 	history lineage
 	logs    []LogObject
-	way     way
 }
 
 // ReachableRange is states that can be restored.
@@ -116,7 +119,7 @@ type search struct {
 // in it, that backup's own: so an abandoned future can be restored as a database of
 // its own (L14).
 func (s *search) chooseHistory(ctx context.Context) (lineage, error) {
-	present, err := s.repo.presentHistory(ctx, s.entries)
+	present, err := s.repo.presentHistory(ctx, s.entries, s.logs)
 	if err != nil || s.target.Backup.IsZero() {
 		return present, err
 	}
@@ -128,10 +131,10 @@ func (s *search) chooseHistory(ctx context.Context) (lineage, error) {
 	if e.Unreadable != nil {
 		return nil, fmt.Errorf("%v: %w", e.ID, e.Unreadable)
 	}
-	if e.Damage != nil {
-		return nil, fmt.Errorf("%v: %w: %w", e.ID, ErrBackupDamaged, e.Damage)
-	}
 	m := &e.Manifest
+	if m.ID != e.ID {
+		return nil, fmt.Errorf("%v: %w", e.ID, e.Damage)
+	}
 	if present.holds(m.Timeline, m.EndLSN) {
 		return present, nil
 	}
@@ -167,14 +170,16 @@ func (s *search) prepare() {
 	s.planner = newPlanner(starts, runs, newest)
 }
 
-// usable reports whether a backup's whole chain is sound, as far as is known.
+// usable reports whether a backup's whole chain is sound, as far as is known. One
+// that was asked for by its name is tried, whatever was found of it before.
 func (s *search) usable(e *Entry) bool {
 	members, err := chainOf(s.entries, e.ID)
 	if err != nil {
 		return false
 	}
+	named := e.ID == s.target.Backup
 	for i := range members {
-		if members[i].Damage != nil || s.bad.backup(members[i].ID) {
+		if members[i].Damage != nil && !named || s.bad.backup(members[i].ID) {
 			return false
 		}
 	}
@@ -288,7 +293,7 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	}
 	p := &RestorePlan{
 		Target: s.target, Backup: members[0].Manifest, LSN: w.to, Moment: s.moment, ReadBytes: w.start.bytes, Estimate: w.cost,
-		members: members, history: s.history, logs: s.logs, way: w,
+		newest: s.planner.newest, members: members, history: s.history, logs: s.logs,
 	}
 	for i := range members {
 		p.Chain = append(p.Chain, members[i].ID)
@@ -299,6 +304,9 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	}
 	if s.target.Recover == RecoverAll {
 		p.Lost = s.planner.lost(w.to)
+	}
+	if s.target.Recover != RecoverUntil {
+		p.Passed = s.passed(p.Backup.EndLSN)
 	}
 	if p.Time, err = s.timeOf(ctx, w.to); err != nil {
 		return nil, err
@@ -314,6 +322,26 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 		p.Window = append(p.Window, reachable)
 	}
 	return p, nil
+}
+
+// passed is the newest backup that would have been started from if it were sound,
+// nil if none is newer than the one at lsn.
+func (s *search) passed(lsn block.LSN) *Entry {
+	for i := range slices.Backward(s.entries) {
+		e := &s.entries[i]
+		m := &e.Manifest
+		told := e.Unreadable == nil && m.ID == e.ID // else nobody knows whose history it is
+		switch {
+		case !s.target.Backup.IsZero() && e.ID != s.target.Backup:
+		case told && (!s.history.holds(m.Timeline, m.EndLSN) || m.EndLSN < lsn):
+		case told && s.usable(e):
+			return nil
+		case s.bad.backup(e.ID): // consent was given
+		default:
+			return e
+		}
+	}
+	return nil
 }
 
 // timeOf is the time of a commit; zero if the repository does not tell.

@@ -426,7 +426,7 @@ func TestL14_DisabledIsRestoredByName(t *testing.T) {
 	}
 	for i, id := range []BackupID{second.ID, {}} {
 		target := fmt.Sprintf("/new%d", i)
-		res, err := Restore(t.Context(), repo, id, target, RestoreOptions{FS: repo.fs})
+		res, err := Restore(t.Context(), repo, RestoreTarget{Backup: id}, target, RestoreOptions{FS: repo.fs})
 		if want := []BackupID{second.ID, first.ID}[i]; err != nil || res.Manifest.ID != want {
 			t.Fatalf("%v, %v", res.Manifest.ID, err)
 		}

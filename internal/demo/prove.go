@@ -23,7 +23,7 @@ func (d *demo) verify(ctx context.Context) (err error) {
 
 func (d *demo) restore(ctx context.Context) error {
 	d.story.draw("restoring")
-	res, err := livebackup.Restore(ctx, d.repo, livebackup.BackupID{}, d.path("restored"), livebackup.RestoreOptions{Databases: []string{d.path("db")}})
+	res, err := livebackup.Restore(ctx, d.repo, livebackup.RestoreTarget{}, d.path("restored"), livebackup.RestoreOptions{Databases: []string{d.path("db")}})
 	if err != nil {
 		return err
 	}
