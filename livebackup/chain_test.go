@@ -87,7 +87,7 @@ func TestHostileChainsAreRefused(t *testing.T) {
 			defer rewrite(t, repo, object, data)
 			respoken(t, repo, test.id, test.spoil)
 			_, verified := Verify(t.Context(), repo, c, VerifyOptions{NoRecord: true})
-			_, restored := Restore(t.Context(), repo, c, "/d/new", RestoreOptions{FS: repo.fs})
+			_, restored := Restore(t.Context(), repo, RestoreTarget{Backup: c}, "/d/new", RestoreOptions{FS: repo.fs})
 			_, opened := OpenBackup(t.Context(), repo, c, ImageOptions{})
 			_, listed := chainOf(mustList(t, repo), c)
 			for _, err := range []error{verified, restored, opened, listed} {
@@ -140,7 +140,7 @@ func TestChain_DamageGoesUp(t *testing.T) {
 		name := objectName(ids[i], kindManifest, 0)
 		remove(t, repo, name)
 		check(name+" missing", slices.Delete(slices.Clone(want), i, i+1)...)
-		if _, err := Restore(t.Context(), repo, ids[2], "/d/new", RestoreOptions{FS: repo.fs}); err == nil {
+		if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: repo.fs}); err == nil {
 			t.Fatal("restored without a base")
 		}
 		rewrite(t, repo, name, objects[name])
@@ -243,7 +243,7 @@ func TestCraftedChainsAreRefused(t *testing.T) {
 				m.BlocksInUse = max(m.BlocksInUse, m.Blocks)
 			})
 			_, verified := Verify(t.Context(), repo, BackupID{2, 1}, VerifyOptions{})
-			_, restored := Restore(t.Context(), repo, BackupID{2, 1}, "/new", RestoreOptions{FS: repo.fs})
+			_, restored := Restore(t.Context(), repo, RestoreTarget{Backup: BackupID{2, 1}}, "/new", RestoreOptions{FS: repo.fs})
 			for _, err := range []error{verified, restored} {
 				var at *block.CorruptError
 				if c.want == "" && err == nil {

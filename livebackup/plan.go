@@ -27,7 +27,7 @@ const (
 // RestoreTarget says which state of a database is wanted. The zero value is the
 // newest that can be reached.
 type RestoreTarget struct {
-	Backup  BackupID // start from this one; zero: what the planner finds cheapest
+	Backup  BackupID // start from this one; zero: what the router finds cheapest
 	Recover Recover
 
 	// At most one of these names the moment of RecoverUntil.
@@ -130,16 +130,16 @@ type logRun struct {
 	bytes    int64
 }
 
-// planner finds the cheapest way to a state. It sees one history only: what it is
+// router finds the cheapest way to a state. It sees one history only: what it is
 // given lies on the path of one timeline, each LSN once.
-type planner struct {
+type router struct {
 	starts []start
 	logs   []logRun  // by from, then to
 	newest block.LSN // of all that is known to have been committed
 }
 
-func newPlanner(starts []start, logs []logRun, newest block.LSN) *planner {
-	p := &planner{slices.Clone(starts), slices.Clone(logs), newest}
+func newRouter(starts []start, logs []logRun, newest block.LSN) *router {
+	p := &router{slices.Clone(starts), slices.Clone(logs), newest}
 	slices.SortFunc(p.starts, func(a, b start) int {
 		return cmp.Or(cmp.Compare(a.lsn, b.lsn), cmp.Compare(a.id.Sequence, b.id.Sequence))
 	})
@@ -154,7 +154,7 @@ func newPlanner(starts []start, logs []logRun, newest block.LSN) *planner {
 }
 
 // reach is the last commit that the log leads to from lsn without a hole.
-func (p *planner) reach(lsn block.LSN) block.LSN {
+func (p *router) reach(lsn block.LSN) block.LSN {
 	for _, l := range p.logs {
 		if l.from > lsn {
 			break
@@ -165,7 +165,7 @@ func (p *planner) reach(lsn block.LSN) block.LSN {
 }
 
 // window is the states that can be reached, as ranges that do not touch.
-func (p *planner) window() (list []LSNRange) {
+func (p *router) window() (list []LSNRange) {
 	for _, s := range p.starts {
 		to := p.reach(s.lsn)
 		if n := len(list); n > 0 && s.lsn <= list[n-1].To+1 {
@@ -193,7 +193,7 @@ const (
 )
 
 // way from s to lsn; ok is false if the log does not lead there.
-func (p *planner) way(s start, lsn block.LSN) (w way, ok bool) {
+func (p *router) way(s start, lsn block.LSN) (w way, ok bool) {
 	w = way{start: s, to: lsn}
 	at, bytes := s.lsn, int64(0)
 	for _, l := range p.logs {
@@ -214,7 +214,7 @@ func seconds(bytes, perSecond int64) time.Duration {
 }
 
 // cheapest is the cheapest way to lsn.
-func (p *planner) cheapest(lsn block.LSN) (best way, ok bool) {
+func (p *router) cheapest(lsn block.LSN) (best way, ok bool) {
 	for _, s := range slices.Backward(p.starts) { // of equal cost the newest: least is read from logs
 		if w, leads := p.way(s, lsn); leads && (!ok || w.cost < best.cost) {
 			best, ok = w, true
@@ -224,7 +224,7 @@ func (p *planner) cheapest(lsn block.LSN) (best way, ok bool) {
 }
 
 // furthest is the cheapest way to the newest state that can be reached.
-func (p *planner) furthest() (way, bool) {
+func (p *router) furthest() (way, bool) {
 	to := block.LSN(0)
 	for _, s := range p.starts {
 		to = max(to, p.reach(s.lsn))
@@ -233,7 +233,7 @@ func (p *planner) furthest() (way, bool) {
 }
 
 // lost is what is known to have been committed behind lsn.
-func (p *planner) lost(lsn block.LSN) *LSNRange {
+func (p *router) lost(lsn block.LSN) *LSNRange {
 	if lsn >= p.newest {
 		return nil
 	}

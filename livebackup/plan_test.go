@@ -9,13 +9,13 @@ import (
 	"github.com/spillwaydb/spillway/block"
 )
 
-// TestPlan_Model compares the planner with a search through every way there is.
+// TestPlan_Model compares the router with a search through every way there is.
 func TestPlan_Model(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for range 2000 {
-		p := randomPlanner(rnd)
+		p := randomRouter(rnd)
 		reachable := map[block.LSN]time.Duration{}
 		for _, s := range p.starts {
 			for lsn := s.lsn; ; lsn++ {
@@ -53,7 +53,7 @@ func TestPlan_Model(t *testing.T) {
 	}
 }
 
-func randomPlanner(rnd *rand.Rand) *planner {
+func randomRouter(rnd *rand.Rand) *router {
 	var starts []start
 	for i := range rnd.IntN(5) {
 		starts = append(starts, start{BackupID{Sequence: uint64(i + 1)}, block.LSN(rnd.IntN(40)), int64(rnd.IntN(1 << 30))})
@@ -68,11 +68,11 @@ func randomPlanner(rnd *rand.Rand) *planner {
 		}
 	}
 	rnd.Shuffle(len(logs), func(i, j int) { logs[i], logs[j] = logs[j], logs[i] })
-	return newPlanner(starts, logs, 0)
+	return newRouter(starts, logs, 0)
 }
 
 // walk goes from s to lsn commit by commit.
-func walk(p *planner, s start, lsn block.LSN) (time.Duration, bool) {
+func walk(p *router, s start, lsn block.LSN) (time.Duration, bool) {
 	used := map[block.LSN]int64{}
 	for at := s.lsn; at < lsn; at++ {
 		found := false

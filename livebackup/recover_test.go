@@ -3,13 +3,375 @@ package livebackup
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
+
+var histories = flag.Int("histories", 0, "how many histories are restored at every commit; 0: a few")
+
+// archived is a history whose log is archived as it goes.
+type archived struct {
+	*history
+	repo *Repository
+	tail *mvcc.LogTail
+	from block.LSN // of the next object
+	made []Manifest
+}
+
+func newArchived(t *testing.T, seed uint64) *archived {
+	fs := simfs.New()
+	if err := makeDir(fs, "/d"); err != nil {
+		t.Fatal(err)
+	}
+	h := newHistory(t, rand.New(rand.NewPCG(seed, 3)), fs, "/d/db")
+	a := &archived{history: h, repo: openRepo(t, fs, "/d/repo")}
+	a.attach(0)
+	return a
+}
+
+// attach follows the log of the store from after on.
+func (a *archived) attach(after block.LSN) {
+	a.t.Helper()
+	var err error
+	if a.tail, err = a.store.OpenLogTail("archive", after); err != nil {
+		a.t.Fatal(err)
+	}
+	a.from = after
+}
+
+// change commits and keeps the model of each commit.
+func (a *archived) change(n int) {
+	for range n {
+		lsn := a.commit(a.rng.IntN(5), a.rng.IntN(6), a.rng.IntN(3))
+		a.kept[lsn] = maps.Clone(a.model)
+	}
+}
+
+// archive makes an object of what was committed since the last one.
+func (a *archived) archive() LogObject {
+	a.t.Helper()
+	b, err := newLogBuilder(logIdentity{database: a.store.Database(), timeline: a.store.Timeline()}, a.from, CompressionFastest)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer b.close()
+	to, err := a.tail.Read(1<<30, b.add)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	sum, err := a.tail.Sum(to)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	o, _, err := writeBatch(a.t, a.repo, b.cut(), 0, sum)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.from = to
+	return o
+}
+
+func (a *archived) full()        { a.made = append(a.made, a.backup(a.repo, smallGroups(TypeFull))) }
+func (a *archived) incremental() { a.made = append(a.made, a.backup(a.repo, smallGroups(TypeAuto))) }
+
+// wantAt restores a target and compares.
+func (a *archived) wantAt(t RestoreTarget, want block.LSN, o RestoreOptions) RestoreResult {
+	a.t.Helper()
+	o.FS, o.MaxRAM = a.fs, 16<<20
+	a.n++
+	dir := fmt.Sprintf("/d/restored%d", a.n)
+	res, err := Restore(a.t.Context(), a.repo, t, dir, o)
+	if err != nil {
+		a.t.Fatalf("%+v: %v", t, err)
+	}
+	if res.LSN != want {
+		a.t.Fatalf("%+v: LSN %v, not %v", t, res.LSN, want)
+	}
+	wantDatabase(a.t, a.fs, dir, a.kept[want])
+	if err := removeTree(a.fs, dir); err != nil {
+		a.t.Fatal(err)
+	}
+	return res
+}
+
+// Every commit of random histories can be restored, and is what it was: from
+// fulls, incrementals and log, whichever is cheapest.
+func TestRecover_EveryCommit(t *testing.T) {
+	rounds, commits := 2, 40
+	if *histories > 0 {
+		rounds, commits = *histories, 200
+	} else if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		a := newArchived(t, seed)
+		a.change(3)
+		a.full()
+		first := a.made[0].LSN
+		for len(a.kept) < commits {
+			switch a.change(1 + a.rng.IntN(4)); a.rng.IntN(6) {
+			case 0:
+				a.incremental()
+			case 1:
+				a.full()
+			case 2, 3:
+				a.archive()
+			}
+		}
+		a.change(1)
+		a.archive()
+		end := a.from
+		for lsn := first; lsn <= end; lsn++ {
+			a.wantAt(RestoreTarget{LSN: lsn}, lsn, RestoreOptions{})
+		}
+		a.wantAt(RestoreTarget{LSN: end, Exclusive: true}, end-1, RestoreOptions{})
+		a.wantAt(RestoreTarget{}, end, RestoreOptions{})
+		a.wantAt(RestoreTarget{Recover: RecoverNone}, a.made[len(a.made)-1].LSN, RestoreOptions{})
+		a.wantAt(RestoreTarget{Backup: a.made[0].ID, Recover: RecoverAll}, end, RestoreOptions{})
+		for _, lsn := range []block.LSN{first - 1, end + 1} {
+			_, err := PlanRestore(t.Context(), a.repo, RestoreTarget{LSN: lsn})
+			var far *UnreachableError
+			if lsn == 0 {
+				continue // no target at all
+			}
+			if !errors.As(err, &far) || len(far.Window) != 1 || far.Window[0] != (LSNRange{first, end}) {
+				t.Fatalf("LSN %v: %v", lsn, err)
+			}
+		}
+	}
+}
+
+// A moment is the last commit at or before it; the commits next to it are told (R19).
+func TestRecover_Moments(t *testing.T) {
+	a := newArchived(t, 1)
+	a.change(2)
+	a.full()
+	a.change(3)
+	mark, err := a.store.Mark("before the mistake")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.kept[mark] = maps.Clone(a.model)
+	a.change(3)
+	a.archive()
+	a.wantAt(RestoreTarget{Mark: "before the mistake"}, mark, RestoreOptions{})
+	a.wantAt(RestoreTarget{Mark: "before the mistake", Exclusive: true}, mark-1, RestoreOptions{})
+	p, err := PlanRestore(t.Context(), a.repo, RestoreTarget{LSN: mark})
+	if err != nil || p.Moment.Before.LSN != mark-1 || p.Moment.Next.LSN != mark+1 || p.Time.IsZero() {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	at := p.Time
+	a.wantAt(RestoreTarget{At: at}, mark, RestoreOptions{})
+	a.wantAt(RestoreTarget{At: at, Exclusive: true}, mark-1, RestoreOptions{})
+	a.wantAt(RestoreTarget{At: at.Add(-1)}, mark-1, RestoreOptions{})
+	a.wantAt(RestoreTarget{At: p.Moment.Next.Time.Add(-1)}, mark, RestoreOptions{})
+	for _, when := range []time.Time{time.Now().Add(time.Hour), time.Unix(1, 0)} {
+		if _, err := PlanRestore(t.Context(), a.repo, RestoreTarget{At: when}); !errors.Is(err, ErrUnreachable) {
+			t.Fatalf("%v: %v", when, err)
+		}
+	}
+	if _, err := PlanRestore(t.Context(), a.repo, RestoreTarget{Mark: "none"}); !errors.Is(err, ErrMarkNotFound) {
+		t.Fatal(err)
+	}
+}
+
+// Missing log: a restore of everything ends just before the hole and says what is
+// lost; a state behind the hole is had from a backup that lies there, or refused.
+func TestRecover_StopsBeforeAHole(t *testing.T) {
+	a := newArchived(t, 2)
+	a.change(2)
+	a.full()
+	a.change(4)
+	a.archive()
+	before := a.from
+	a.change(3)
+	gone := a.archive()
+	a.change(3)
+	a.archive()
+	if err := a.repo.objects.Delete(t.Context(), gone.Name()); err != nil {
+		t.Fatal(err)
+	}
+	res := a.wantAt(RestoreTarget{}, before, RestoreOptions{})
+	if res.Lost == nil || *res.Lost != (LSNRange{before + 1, a.from}) {
+		t.Fatalf("lost %v", res.Lost)
+	}
+	for _, lsn := range []block.LSN{before + 1, a.from} {
+		if _, err := PlanRestore(t.Context(), a.repo, RestoreTarget{LSN: lsn}); !errors.Is(err, ErrUnreachable) {
+			t.Fatal(err)
+		}
+	}
+	p, err := PlanRestore(t.Context(), a.repo, RestoreTarget{LSN: before})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PlanRestore(t.Context(), a.repo, RestoreTarget{At: p.Time.Add(1)}); !errors.Is(err, ErrUnreachable) {
+		t.Fatalf("a time in the hole: %v", err)
+	}
+	a.full() // the window goes on here (R14)
+	a.change(2)
+	a.archive()
+	if res := a.wantAt(RestoreTarget{}, a.from, RestoreOptions{}); res.Lost != nil {
+		t.Fatalf("lost %v", res.Lost)
+	}
+}
+
+// Damaged log that is found on the way: another way is taken if there is one, or
+// the restore ends just before the damage and says so.
+func TestRecover_DamagedLog(t *testing.T) {
+	a := newArchived(t, 3)
+	a.change(2)
+	a.full()
+	a.change(3)
+	a.archive()
+	before := a.from
+	a.change(6)
+	bad := a.archive()
+	data, err := readSmall(t.Context(), a.repo.objects, bad.Name(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	rewrite(t, a.repo, bad.Name(), data)
+	res, err := Restore(t.Context(), a.repo, RestoreTarget{}, "/d/short", RestoreOptions{FS: a.fs, MaxRAM: 16 << 20})
+	if err != nil || res.Lost == nil || res.LSN < before || res.LSN >= a.from || res.Lost.From != res.LSN+1 || res.Lost.To != a.from {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantDatabase(t, a.fs, "/d/short", a.kept[res.LSN])
+
+	a.full()
+	a.change(2)
+	a.archive()
+	if res := a.wantAt(RestoreTarget{}, a.from, RestoreOptions{}); res.Lost != nil {
+		t.Fatalf("lost %v, though there is a way round", res.Lost)
+	}
+}
+
+// An older backup is taken with consent only.
+func TestRecover_AllowOlder(t *testing.T) {
+	a := newArchived(t, 4)
+	a.change(2)
+	a.full()
+	a.change(3)
+	a.full()
+	a.change(2)
+	a.archive()
+	newest := a.made[1].ID
+	name := objectName(newest, kindBlocks, 1)
+	data, err := readSmall(t.Context(), a.repo.objects, name, 1<<24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	rewrite(t, a.repo, name, data)
+	exact := RestoreTarget{Recover: RecoverNone}
+	if _, err := Restore(t.Context(), a.repo, exact, "/d/x", RestoreOptions{FS: a.fs}); !errors.Is(err, block.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	res := a.wantAt(exact, a.made[0].LSN, RestoreOptions{AllowOlder: true})
+	if len(res.Passed) != 1 || res.Passed[0] != newest || res.Manifest.ID != a.made[0].ID {
+		t.Fatalf("%+v", res)
+	}
+	if _, err := Verify(t.Context(), a.repo, newest, VerifyOptions{}); !errors.Is(err, block.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	for _, target := range []RestoreTarget{exact, {}} {
+		if _, err := Restore(t.Context(), a.repo, target, "/d/x", RestoreOptions{FS: a.fs}); !errors.Is(err, ErrBackupDamaged) {
+			t.Fatal(err)
+		}
+	}
+	a.wantAt(RestoreTarget{}, a.from, RestoreOptions{AllowOlder: true})
+}
+
+// A restored database goes on, on its own timeline; the future that it left can be
+// restored all the same, and its logs be used again and again (L14).
+func TestL14_LogsAreUsedAgain(t *testing.T) {
+	a := newArchived(t, 5)
+	a.change(2)
+	a.full()
+	a.change(6)
+	a.archive()
+	old, fork := a.from, a.made[0].LSN+3
+	oldModel := a.kept[old]
+	a.tail.Close()
+	if err := a.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), a.repo, RestoreTarget{LSN: fork}, "/d/db2", RestoreOptions{FS: a.fs, MaxRAM: 16 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	a.dir, a.model = "/d/db2", maps.Clone(a.kept[fork])
+	a.open()
+	a.attach(fork)
+	a.change(3)
+	a.incremental()
+	a.change(3)
+	a.archive()
+	if a.made[1].Kind != KindIncremental {
+		t.Error("the backup before the fork was no base")
+	}
+	for lsn := a.made[0].LSN; lsn <= a.from; lsn++ { // one history: across the fork
+		a.wantAt(RestoreTarget{LSN: lsn}, lsn, RestoreOptions{})
+	}
+	a.kept[old] = oldModel
+	for range 2 { // the other one: from a backup that both have, along the old log, is not asked for by an LSN
+		p, err := PlanRestore(t.Context(), a.repo, RestoreTarget{Backup: a.made[0].ID, Recover: RecoverAll})
+		if err != nil || p.LSN != a.from {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+}
+
+// A standby is read while it rolls forward, and is promoted (R20).
+func TestFollow_ReadsWhileRollingForward(t *testing.T) {
+	a := newArchived(t, 6)
+	a.change(2)
+	a.full()
+	a.change(3)
+	a.archive()
+	if _, err := Restore(t.Context(), a.repo, RestoreTarget{}, "/d/standby", RestoreOptions{FS: a.fs, Standby: true, MaxRAM: 16 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	store, err := mvcc.Open("/d/standby", mvcc.Options{FS: a.fs, MaxRAM: 16 << 20, Temp: []mvcc.TempDir{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.BeginWrite(); !errors.Is(err, mvcc.ErrStandby) {
+		t.Fatalf("a standby may be written to: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	turns := 0
+	err = Follow(ctx, a.repo, store, FollowOptions{Every: time.Nanosecond, Progress: func(p FollowProgress) {
+		if p.LSN != a.from {
+			t.Errorf("turn %d: at LSN %v, the archive at %v", turns, p.LSN, a.from)
+		}
+		wantTexts(t, store, a.kept[p.LSN])
+		if turns++; turns == 4 {
+			cancel()
+			return
+		}
+		a.change(2)
+		a.archive()
+	}})
+	if err != nil || turns != 4 {
+		t.Fatalf("%d turns, %v", turns, err)
+	}
+	at := store.Status().NewestLSN
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mvcc.Promote("/d/standby", mvcc.Options{FS: a.fs, MaxRAM: 16 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	wantDatabase(t, a.fs, "/d/standby", a.kept[at])
+}

@@ -110,7 +110,7 @@ type search struct {
 	bad     *spoilt
 	history lineage
 	index   *logIndex
-	planner *planner
+	routes  *router
 	names   map[logRun]string
 	moment  LogMoment
 }
@@ -141,7 +141,7 @@ func (s *search) chooseHistory(ctx context.Context) (lineage, error) {
 	return lineageOf(m.Timeline, m.History), nil
 }
 
-// prepare gives the planner what is sound and in the history.
+// prepare gives the router what is sound and in the history.
 func (s *search) prepare() {
 	var starts []start
 	newest := block.LSN(0)
@@ -167,7 +167,7 @@ func (s *search) prepare() {
 			s.names[r] = name
 		}
 	}
-	s.planner = newPlanner(starts, runs, newest)
+	s.routes = newRouter(starts, runs, newest)
 }
 
 // usable reports whether a backup's whole chain is sound, as far as is known. One
@@ -204,17 +204,17 @@ func (s *search) plan(ctx context.Context) (*RestorePlan, error) {
 	lsn := block.LSN(0)
 	switch s.target.Recover {
 	case RecoverAll:
-		w, ok = s.planner.furthest()
+		w, ok = s.routes.furthest()
 	case RecoverNone:
-		if n := len(s.planner.starts); n > 0 {
-			w, ok = s.planner.way(s.planner.starts[n-1], s.planner.starts[n-1].lsn)
+		if n := len(s.routes.starts); n > 0 {
+			w, ok = s.routes.way(s.routes.starts[n-1], s.routes.starts[n-1].lsn)
 		}
 	default:
 		var err error
 		if lsn, err = s.until(ctx); err != nil {
 			return nil, err
 		}
-		w, ok = s.planner.cheapest(lsn)
+		w, ok = s.routes.cheapest(lsn)
 	}
 	if !ok {
 		return nil, s.unreachable(s.asked(lsn))
@@ -233,7 +233,7 @@ func (s *search) asked(lsn block.LSN) string {
 }
 
 func (s *search) unreachable(asked string) error {
-	return &UnreachableError{Asked: asked, Window: s.planner.window()}
+	return &UnreachableError{Asked: asked, Window: s.routes.window()}
 }
 
 // until is the commit that the target's moment stands for.
@@ -293,7 +293,7 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	}
 	p := &RestorePlan{
 		Target: s.target, Backup: members[0].Manifest, LSN: w.to, Moment: s.moment, ReadBytes: w.start.bytes, Estimate: w.cost,
-		newest: s.planner.newest, members: members, history: s.history, logs: s.logs,
+		newest: s.routes.newest, members: members, history: s.history, logs: s.logs,
 	}
 	for i := range members {
 		p.Chain = append(p.Chain, members[i].ID)
@@ -303,7 +303,7 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 		p.ReadBytes += l.bytes
 	}
 	if s.target.Recover == RecoverAll {
-		p.Lost = s.planner.lost(w.to)
+		p.Lost = s.routes.lost(w.to)
 	}
 	if s.target.Recover != RecoverUntil {
 		p.Passed = s.passed(p.Backup.EndLSN)
@@ -311,7 +311,7 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	if p.Time, err = s.timeOf(ctx, w.to); err != nil {
 		return nil, err
 	}
-	for _, r := range s.planner.window() {
+	for _, r := range s.routes.window() {
 		reachable := ReachableRange{LSNRange: r}
 		if reachable.FromTime, err = s.timeOf(ctx, r.From); err != nil {
 			return nil, err

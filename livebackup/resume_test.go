@@ -61,7 +61,7 @@ func dataOf(t *testing.T, fs vfs.FS, dir string) []byte {
 func TestL12_RestoreOfAChainResumesAfterEveryEvent(t *testing.T) {
 	base, h, ids := durableChain(t, 4)
 	whole := base.Crash(nil, simfs.KeepAll)
-	if _, err := Restore(t.Context(), openAt(t, whole, "/d/repo"), ids[2], "/d/new", RestoreOptions{FS: whole}); err != nil {
+	if _, err := Restore(t.Context(), openAt(t, whole, "/d/repo"), RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: whole}); err != nil {
 		t.Fatal(err)
 	}
 	want, wantTexts := dataOf(t, whole, "/d/new"), h.kept[block.LSN(3)]
@@ -73,7 +73,7 @@ func TestL12_RestoreOfAChainResumesAfterEveryEvent(t *testing.T) {
 		fs := base.Crash(nil, simfs.KeepAll)
 		repo := openAt(t, fs, "/d/repo")
 		fs.CutAfter(k)
-		_, err := Restore(t.Context(), repo, ids[2], "/d/new", RestoreOptions{FS: fs})
+		_, err := Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs})
 		cut, after := fs.IsCut(), []*simfs.FS{}
 		for seed := range uint64(3) {
 			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[seed]
@@ -89,12 +89,12 @@ func TestL12_RestoreOfAChainResumesAfterEveryEvent(t *testing.T) {
 			if lookErr != nil && i == 0 && k%3 == 0 { // killed twice
 				repo := openAt(t, fs, "/d/repo")
 				fs.CutAfter(k / 2)
-				Restore(t.Context(), repo, ids[2], "/d/new", RestoreOptions{FS: fs})
+				Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs})
 				fs = fs.Kill()
 				_, lookErr = fs.Lstat("/d/new")
 			}
 			if lookErr != nil {
-				if _, err := Restore(t.Context(), openAt(t, fs, "/d/repo"), ids[2], "/d/new", RestoreOptions{FS: fs}); err != nil {
+				if _, err := Restore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs}); err != nil {
 					t.Fatalf("%s: %v", when, err)
 				}
 			}
@@ -139,7 +139,7 @@ func TestResumeReadsOnlyWhatIsMissing(t *testing.T) {
 	run := func(fs *simfs.FS, ctx context.Context, progress func(Progress)) (read, written int64, err error) {
 		repo := openAt(t, fs, "/d/repo")
 		r, w := blocksRead(fs)
-		_, err = Restore(ctx, repo, ids[2], "/d/new", RestoreOptions{FS: fs, Progress: progress})
+		_, err = Restore(ctx, repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs, Progress: progress})
 		fs.Trace(nil)
 		return *r, *w, err
 	}
@@ -206,12 +206,12 @@ func TestCancelledRestoreStays(t *testing.T) {
 	fs := base.Crash(nil, simfs.KeepAll)
 	repo := openAt(t, fs, "/d/repo")
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Restore(ctx, repo, ids[2], "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }})
+	_, err := Restore(ctx, repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	buildingIn(t, fs, "/d")
-	if _, err := Restore(t.Context(), repo, ids[1], "/d/new", RestoreOptions{FS: fs}); err != nil { // another one
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: ids[1]}, "/d/new", RestoreOptions{FS: fs}); err != nil { // another one
 		t.Fatal(err)
 	}
 	if entries, err := fs.ReadDir("/d"); err != nil || len(entries) != 3 {
@@ -222,13 +222,13 @@ func TestCancelledRestoreStays(t *testing.T) {
 	fs = base.Crash(nil, simfs.KeepAll)
 	repo = openAt(t, fs, "/d/repo")
 	ctx, cancel = context.WithCancel(t.Context())
-	if _, err = Restore(ctx, repo, ids[2], "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }}); err == nil {
+	if _, err = Restore(ctx, repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }}); err == nil {
 		t.Fatal("not cancelled")
 	}
 	name := objectName(ids[0], kindBlocks, 2)
 	data := objectsOf(t, repo)[name]
 	rewrite(t, repo, name, flipped(data, len(data)/2))
-	if _, err := Restore(t.Context(), repo, ids[2], "/d/new", RestoreOptions{FS: fs}); !errors.Is(err, block.ErrCorrupt) {
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs}); !errors.Is(err, block.ErrCorrupt) {
 		t.Fatal(err)
 	}
 	if entries, err := fs.ReadDir("/d"); err != nil || len(entries) != 2 {
@@ -243,7 +243,7 @@ func TestResumeOnAFullDisk(t *testing.T) {
 	fs := base.Crash(nil, simfs.KeepAll)
 	repo := openAt(t, fs, "/d/repo")
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := Restore(ctx, repo, ids[2], "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }}); err == nil {
+	if _, err := Restore(ctx, repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs, Progress: func(Progress) { cancel() }}); err == nil {
 		t.Fatal("not cancelled")
 	}
 	fs.SetCapacity(fs.UsedBytes() + 6<<20) // the log and second copies
@@ -255,7 +255,7 @@ func TestResumeOnAFullDisk(t *testing.T) {
 	if free, err := fs.FreeBytes("/d"); err != nil || free >= int64(m.HighWater)*4096 {
 		t.Fatalf("%d bytes are free, %v", free, err)
 	}
-	_, err = Restore(t.Context(), repo, ids[2], "/d/new", RestoreOptions{FS: fs})
+	_, err = Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs})
 	if err != nil && strings.Contains(err.Error(), "it needs") {
 		t.Fatal(err) // refused beforehand
 	}

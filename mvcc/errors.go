@@ -85,5 +85,3 @@ func (e *VersionError) Error() string {
 // Is matches ErrVersion.
 func (e *VersionError) Is(target error) bool { return target == ErrVersion }
 
-// ErrNotStandby refuses to promote what is no standby.
-var ErrNotStandby = errors.New("database is not a standby")
