@@ -23,7 +23,8 @@
 // # Protocol
 //
 //   - A frame's bytes do not change once its version is published. So who pinned
-//     a version under its latch reads it without.
+//     a version under its latch reads it without. Blocks of the changed-block map
+//     have one version, which changes: they are read and written under the latch.
 //   - Places change under the latch. "In place" is cleared before the second
 //     copy is written; a frame or slot may not go while it is the only place.
 //   - A read miss marks the version Loading under the latch, reads without it,

@@ -27,10 +27,10 @@ import (
 //
 // # States of a map block
 //
-//	absent ----load---> clean ---raise n---> dirty, Rec n ---copy---> dirty, Rec none
-//	   ^                 | ^                      ^                     |   |
-//	   '------evict------' '----------------------|------written--------'   |
-//	                                              '---------raise m---------'
+//	absent --load--> clean --raise n--> dirty, Rec n --copy--> dirty, Rec none
+//	   ^              | ^                   ^                     |    |
+//	   '----evict-----' '-------------------+-------written-------'    |
+//	                                        '-----------raise m--------'
 //
 // Map blocks have no versions: a head is changed in its frame, under its latch,
 // by whoever raises a mark, and is read under the latch, too. Rec is the lowest
@@ -64,8 +64,10 @@ import (
 // the map) or is damaged is replaced by "all changed at the newest LSN and one": the
 // commit that is being prepared may have marked it before it was evicted. The
 // newest LSN is read while the block is Loading, when nobody can raise a mark in it.
-// Such a block is dirty with Rec none: written soon, but nothing waits for that.
-// If it is evicted before, the next one to read it makes it anew, with higher marks.
+// Such a block is dirty with Rec none: written soon, but nothing waits for that. If
+// there is much to write already it is not, so that a backup's scan does not bring
+// writers to the dirty limit; who reads it after it was evicted makes it anew, with
+// higher marks.
 //
 // A map block whose place the file no longer has, because a tail was cut off, is
 // forgotten by the cleaner instead of written. That is no loss: if the group comes back
@@ -265,7 +267,7 @@ func (s *Store) loadMap(l *blockcache.Latch, id block.ID, frame []byte) {
 	l.Lock()
 	v.Loading = false
 	l.Wake()
-	if replaced && s.state.failure() == nil { // nobody would write it
+	if replaced && s.state.failure() == nil && s.cache.Frames(blockcache.ClassDirty) < s.dirtyMax/2 {
 		v.Dirty, v.Rec = true, recNone
 	}
 	s.cache.Adopt(v, frame)
@@ -283,7 +285,8 @@ func (s *Store) readMap(id block.ID, frame []byte) bool {
 		return true
 	}
 	all := s.newestLSN() + 1
-	if written := !bytes.Equal(frame, s.zeros); written || !errors.Is(err, block.ErrCorrupt) {
+	unwritten := errors.Is(err, block.ErrCorrupt) && bytes.Equal(frame, s.zeros)
+	if !unwritten && !s.state.closing.Load() { // a backup may still read while the file is being closed
 		s.log2.Warn("block of the changed-block map replaced: all that it speaks of counts as changed", "block", id.String(), "lsn", uint64(all), "error", err)
 	}
 	clear(frame)

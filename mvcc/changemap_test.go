@@ -151,6 +151,9 @@ func TestR16_EvictedBeforeItsCommit(t *testing.T) {
 	b.Payload()[0] = 2
 	b.Release()
 	ok(t, tx.prepare())
+	if mark := markOf(t, s, id); mark != tx.Base()+1 {
+		t.Fatalf("mark %v before the LSN %v is taken", mark, tx.Base()+1)
+	}
 	settle(t, s)
 	squeeze(t, s)
 	if s.holdsMap(s.geo.extentsOf(id).id) {

@@ -48,6 +48,13 @@
 // Second copies are left out for a block whose whole image is in the log from
 // the redo start in force on; the sync before the record is what allows that.
 //
+// # Changed blocks
+//
+// Each commit marks the extents of its blocks with its LSN in the changed-block map,
+// before it takes that LSN (changemap.go). Map blocks are in no version and no log; they
+// are written in place by the cleaner. An incremental backup looks at extents with a mark
+// above its base, and takes the blocks whose own LSN is (increment.go).
+//
 // # Recovery
 //
 // Open repairs torn blocks from second copies written since the checkpoint in

@@ -58,6 +58,15 @@ import (
 // Bytes 0 to blockSize-65 are bits, the lowest bit of byte 0 for the group's
 // first block. 1 is "in use"; the reserved places are 1. The rest is zeros.
 //
+// # Map blocks (places 4 to 12 of each group, not versioned)
+//
+// Bytes 0 to blockSize-65 are marks: LSNs of 8 bytes, (blockSize-64)/8 of them. The rest
+// is zeros. In places 4 to 11 each mark is of an extent of 8 blocks, in the order of the
+// group; in place 12 of 64 blocks. The reserved places count as blocks of the group. A mark
+// is at least the highest LSN of a commit that changed, allocated or freed one of its
+// blocks (R16). The trailer's LSN was durable when the block was written; nothing goes by
+// it. A place that holds zeros was never written: everything there counts as changed.
+//
 // # Double-write file
 //
 // Two halves, used in turn, each a header of 8192 bytes and room for block

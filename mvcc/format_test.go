@@ -156,6 +156,23 @@ func TestGolden_Bitmap(t *testing.T) {
 	}
 }
 
+func TestGolden_MapBlock(t *testing.T) {
+	g := newGeometry(4096)
+	b := make([]byte, 4096)
+	m := g.extentsOf(32256 + 8064)
+	if m != g.extentsOf(32256+12095) || m.id != 32256+6 {
+		t.Fatalf("%+v", m)
+	}
+	for id, lsn := range map[block.ID]block.LSN{8071: 0x01020304, 8080: 5, 12088: 6} {
+		putMark(b, m.at(32256+id), lsn)
+	}
+	golden(t, "map.hex", b)
+	second := g.regionsOf(1)
+	if second.id != 32256+12 || second.at(32256) != 0 || second.at(32256+64) != 8 || second.at(2*32256-1) != 4024 {
+		t.Fatalf("%+v", second)
+	}
+}
+
 func TestGolden_Redo(t *testing.T) {
 	var w redoWriter
 	zeros := make([]byte, 4096)

@@ -47,7 +47,7 @@ type increment struct {
 
 // ScanCost is what a backup's scan has read so far, in blocks.
 type ScanCost struct {
-	Blocks    uint64 // of the data file
+	Blocks    uint64 // of the data file, by reads that bypass the cache
 	MapBlocks uint64 // of the changed-block map, from RAM or from the data file
 	Bitmaps   uint64 // from RAM or from the data file
 }

@@ -392,6 +392,40 @@ func TestR11_AuditIsWantedFromTheStart(t *testing.T) {
 	mustClose(t, s)
 }
 
+// TestR11_AuditIsWantedWhileDrawn: a commit that comes between S and the end of the draw
+// does not take an audited block away.
+func TestR11_AuditIsWantedWhileDrawn(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	o := smallOptions(fsys)
+	s := mustOpen(t, o)
+	ids := someBlocks(t, s, 60)
+	base := s.newestLSN()
+	mustClose(t, s)
+	s = mustOpen(t, o) // the bitmap is not in RAM
+	at := s.geo.offset(s.geo.bitmapOf(0))
+	h := g.next(simfs.OpRead, fileData, func(ev simfs.Event) bool { return ev.Off == at })
+	var p *backupPull
+	opened := async(func() { p = openIncremental(t, s, base, 1) })
+	<-h.reached
+	for _, id := range ids {
+		set(t, s, id, 100)
+	}
+	h.open()
+	<-opened
+	ok(t, p.rest(t))
+	if len(p.images) != 1 {
+		t.Fatalf("%d blocks", len(p.images))
+	}
+	for id, im := range p.images {
+		if im[0] != byte(1+slices.Index(ids, id)) {
+			t.Fatalf("block %v holds %d", id, im[0])
+		}
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
 // TestR16_AuditFindsALowMark: a map that is behind is told, loudly, and no base so far is
 // taken any more; also not after opening again.
 func TestR16_AuditFindsALowMark(t *testing.T) {

@@ -15,8 +15,9 @@
 // cannot miss a version (R1, R2). When the horizon has passed the commit that
 // replaced a version, [Set.Replaced] decides: the newest point below that commit
 // answers for all readers in one comparison, and each live backup, of which there
-// are at most [BackupsMax], for itself (R11). So a commit's cost does not grow
-// with the number of open readers.
+// are at most [BackupsMax], for itself (R11): it wants what is not done, and, narrowed to
+// an incremental, what that carries. So a commit's cost does not grow with the
+// number of open readers.
 //
 // Originals of readers are held in sublists, by the point that is the newest to
 // want them and the interval between points in which they were born: the

@@ -43,8 +43,16 @@ type naive struct {
 
 type naiveBackup struct {
 	*Backup
-	done map[block.ID]bool
+	done   map[block.ID]bool
+	narrow bool // to what is above least, and every fifth block
+	least  block.LSN
 }
+
+func (b *naiveBackup) carries(v *blockcache.Version) bool {
+	return !b.narrow || v.LSN > b.least || fifth(v.ID)
+}
+
+func fifth(id block.ID) bool { return id%5 == 0 }
 
 func newNaive(t *testing.T, seed uint64) *naive {
 	sp, err := spill.Open(spill.Options{BlockSize: 4096})
@@ -71,7 +79,7 @@ func (n *naive) readersWant(v *blockcache.Version) (points int, only block.LSN) 
 
 func (n *naive) backupsWant(v *blockcache.Version) (list []*naiveBackup) {
 	for _, b := range n.backups {
-		if b.Err() == nil && v.LSN <= b.LSN() && b.LSN() < v.Until && !b.done[v.ID] {
+		if b.Err() == nil && v.LSN <= b.LSN() && b.LSN() < v.Until && b.carries(v) && !b.done[v.ID] {
 			list = append(list, b)
 		}
 	}
@@ -99,6 +107,8 @@ func (n *naive) step() {
 		i := n.rng.IntN(len(n.backups))
 		n.backups[i].Close()
 		n.backups = slices.Delete(n.backups, i, i+1)
+	case roll < 99 && len(n.backups) > 0:
+		n.narrow(n.backups[n.rng.IntN(len(n.backups))])
 	case roll == 99:
 		n.breakOne()
 	}
@@ -174,7 +184,15 @@ func (n *naive) openBackup() {
 		return
 	}
 	ok(n.t, err)
-	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+	n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{}})
+}
+
+// narrow makes a backup an incremental, once.
+func (n *naive) narrow(b *naiveBackup) {
+	if !b.narrow {
+		b.narrow, b.least = true, block.LSN(n.rng.Uint64N(uint64(b.LSN())+1))
+		b.Narrow(b.least, fifth)
+	}
 }
 
 func (n *naive) doneSome(b *naiveBackup) {
@@ -376,7 +394,7 @@ func TestR11_NewestSnapshotIsADoneBackup(t *testing.T) {
 	n.set.Advance(2)
 	b, err := n.set.OpenBackup("", "")
 	ok(t, err)
-	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{7: true}})
+	n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{7: true}})
 	l := n.cache.Latch(7)
 	b.Done(7)
 	l.Unlock()
@@ -410,6 +428,37 @@ func TestL3_DoneLetsGo(t *testing.T) {
 		t.Fatal("a block that is done is kept")
 	}
 	b.Close()
+	n.end()
+}
+
+// TestL3_NarrowLetsGo: of the originals that a backup holds when it becomes an
+// incremental it keeps those that it carries; those of others stay.
+func TestL3_NarrowLetsGo(t *testing.T) {
+	n := newNaive(t, 1)
+	n.reader(1)
+	n.set.Advance(2)
+	n.openBackup()
+	b := n.backups[0]
+	n.set.Advance(3)
+	want := 0
+	for id := range block.ID(2*releaseSlice + 10) {
+		lsn := block.LSN(1 + id%2)
+		n.original(id, lsn, 3)
+		if lsn == 2 || fifth(id) {
+			want++
+		}
+	}
+	b.narrow, b.least = true, 1
+	b.Narrow(1, fifth)
+	n.compare()
+	if got := b.QueueLen(); got != want {
+		t.Fatalf("%d originals are wanted, want %d", got, want)
+	}
+	n.original(1001, 1, 3) // the reader's
+	if got := b.QueueLen(); got != want {
+		t.Fatalf("%d originals are wanted, want %d", got, want)
+	}
+	n.compare()
 	n.end()
 }
 
@@ -492,7 +541,7 @@ func TestR13_Victims(t *testing.T) {
 		n.reader(1)
 		b, err := n.set.OpenBackup("", "")
 		ok(t, err)
-		n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+		n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{}})
 		n.set.Advance(9)
 		n.original(1, 1, 4)
 		old(n)
@@ -512,7 +561,7 @@ func TestL2_OneOriginalShared(t *testing.T) {
 	n.reader(1)
 	b, err := n.set.OpenBackup("", "")
 	ok(t, err)
-	n.backups = append(n.backups, &naiveBackup{b, map[block.ID]bool{}})
+	n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{}})
 	n.set.Advance(9)
 	n.original(1, 1, 4)
 	if c := n.set.Counters(); c.OriginalsMade != 1 || c.OriginalsShared != 1 || c.Originals != 1 {
