@@ -562,3 +562,44 @@ func TestR16_BuiltMap(t *testing.T) {
 	}
 	mustClose(t, s)
 }
+
+// TestR16_MapBlocksAreInNoVersion: nobody reads, changes or frees one through a
+// transaction, in RAM or not; no backup has one, and no database is built with one.
+func TestR16_MapBlocksAreInNoVersion(t *testing.T) {
+	s, id := oneBlock(t, smallOptions(simfs.New()))
+	set(t, s, id, 2)
+	for at := block.ID(offsetMap); at < reserved; at++ {
+		markOf(t, s, at*extentBlocks)
+	}
+	p := openBackup(t, s)
+	ok(t, p.rest(t))
+	m := s.geo.extentsOf(id)
+	image := make([]byte, s.geo.size)
+	_, err := s.data.read(m.id, image)
+	ok(t, err)
+	bl, err := NewProver("test", p.b.info)
+	ok(t, err)
+	if err := bl.Write(m.id, image); !errors.Is(err, block.ErrCorrupt) {
+		t.Fatalf("a map block in a backup: %v", err)
+	}
+	ok(t, p.b.Close())
+	r := beginRead(t, s)
+	tx, err := s.BeginWrite()
+	ok(t, err)
+	for at := block.ID(offsetMap); at < reserved; at++ {
+		_, err1 := r.Block(at)
+		_, err2 := tx.Block(at)
+		_, err3 := tx.Edit(at)
+		for _, err := range []error{err1, err2, err3, tx.Free(at)} {
+			if !errors.Is(err, ErrNotInUse) {
+				t.Fatalf("map block %v: %v", at, err)
+			}
+		}
+		if p.images[at] != nil {
+			t.Fatalf("map block %v is in a backup", at)
+		}
+	}
+	ok(t, tx.Rollback())
+	r.Close()
+	mustClose(t, s)
+}
