@@ -31,12 +31,28 @@ type DB struct {
 
 // Open opens the database in directory dir, or makes one if dir is empty or does
 // not exist. Close it, or its lock and its log stay as they are.
+//
+// A standby can be read while its store is rolled forward; what it reads moves on
+// from one transaction to the next. There and with Options.Store.ReadOnly write
+// transactions fail with mvcc.ErrStandby or mvcc.ErrReadOnly.
 func Open(dir string, o Options) (*DB, error) {
+	return open(o, dir, func(so mvcc.Options) (*mvcc.Store, error) { return mvcc.Open(dir, so) })
+}
+
+// OpenImage opens a state of a database that blocks can be read of, a backup for
+// example, to be read as if it were one. It is the caller's to close, after the
+// database.
+func OpenImage(img mvcc.Image, o Options) (*DB, error) {
+	return open(o, "image", func(so mvcc.Options) (*mvcc.Store, error) { return mvcc.OpenImage(img, so) })
+}
+
+// open makes a DB of a store; name is for errors.
+func open(o Options, name string, openStore func(mvcc.Options) (*mvcc.Store, error)) (*DB, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
 	o.Store.CheckTrees = checkStore
-	store, err := mvcc.Open(dir, o.Store)
+	store, err := openStore(o.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +63,9 @@ func Open(dir string, o Options) (*DB, error) {
 		batch:   batcher{sizeMax: o.BatchSizeMax},
 		w:       &workspace{scratch: make(node, payload)},
 	}
+	db.names.off = store.Standby()
 	if err := db.View(func(*Tx) error { return nil }); err != nil {
-		return nil, withCleanup(fmt.Errorf("open %s: %w", dir, err), store.Close())
+		return nil, withCleanup(fmt.Errorf("open %s: %w", name, err), store.Close())
 	}
 	return db, nil
 }

@@ -15,8 +15,10 @@ import (
 // it: changed is the LSN of the newest one. A bucket that was found in a snapshot
 // at or above changed is the same in every other snapshot at or above changed.
 // Snapshots below it search, and write transactions, which see their own
-// changes.
+// changes. A standby remembers nothing: the commits that it applies do not say
+// what they do to buckets.
 type names struct {
+	off     bool          // set at Open, then constant
 	changed atomic.Uint64 // block.LSN
 	known   atomic.Pointer[bucketNumbers]
 }
@@ -40,7 +42,7 @@ func (n *names) change(lsn block.LSN) { n.changed.Store(uint64(lsn)) }
 func (n *names) find(key []byte, lsn block.LSN) (number uint64, ok bool) {
 	changed := block.LSN(n.changed.Load())
 	known := n.known.Load()
-	if known == nil || known.changed != changed || lsn < changed {
+	if n.off || known == nil || known.changed != changed || lsn < changed {
 		return 0, false
 	}
 	number, ok = known.numbers[string(key)]

@@ -73,8 +73,11 @@ func (s *Store) Standby() bool { return s.standby }
 // it changes. One goroutine at a time gains nothing by others' calls, but they
 // do no harm.
 func (s *Store) Apply(r LogRecord) error {
-	if !s.standby {
+	switch {
+	case !s.standby:
 		return fmt.Errorf("apply commit %v: %w", r.LSN, ErrNotStandby)
+	case s.opts.ReadOnly:
+		return fmt.Errorf("apply commit %v: %w", r.LSN, ErrReadOnly)
 	}
 	a := &s.applier
 	a.mu.Lock()

@@ -33,6 +33,8 @@ type cleaner struct {
 	quit   chan struct{}
 	done   sync.WaitGroup
 
+	turn sync.Mutex // held by who makes a round: one at a time, none while the store is quiet
+
 	// The standing reserve: nothing is allocated while cleaning (R7).
 	buf      []byte   // images of a batch
 	picked   []picked // the batch
@@ -57,6 +59,9 @@ type picked struct {
 func newCleaner(s *Store) *cleaner {
 	c := &cleaner{s: s, kicked: make(chan struct{}, 1), quit: make(chan struct{})}
 	c.moved.L = &c.mu
+	if s.opts.ReadOnly {
+		return c // which never runs
+	}
 	n := s.second.capacity
 	c.buf = make([]byte, n*s.geo.size)
 	c.picked = make([]picked, 0, n)
@@ -149,8 +154,22 @@ func (c *cleaner) count(n *uint64) {
 	c.mu.Unlock()
 }
 
-// round cleans and writes a checkpoint record.
+// round cleans, writes a checkpoint record, and gives space back.
 func (c *cleaner) round() error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if err := c.checkpoint(); err != nil {
+		return err
+	}
+	if err := c.shrink(); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	c.count(&c.roundsDone)
+	return nil
+}
+
+// checkpoint cleans and writes a checkpoint record. The caller has the turn.
+func (c *cleaner) checkpoint() error {
 	s := c.s
 	if err := s.state.failure(); err != nil {
 		return err
@@ -173,10 +192,6 @@ func (c *cleaner) round() error {
 	if err := s.recordCheckpoint(upTo + 1); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	if err := c.shrink(); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	c.count(&c.roundsDone)
 	return nil
 }
 

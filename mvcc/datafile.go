@@ -24,6 +24,9 @@ type dataFile struct {
 // operating system may read megabytes ahead of who does that, all at once, and
 // everyone else's reads and syncs wait behind them.
 func (d *dataFile) openScan(fsys vfs.FS) (vfs.File, error) {
+	if image, ok := d.file.(imageFile); ok {
+		return image, nil
+	}
 	f, err := fsys.OpenFile(d.path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open data file for a scan: %w", err)

@@ -46,6 +46,9 @@ var (
 	ErrNotStandby = errors.New("database is not a standby")
 	// ErrOrder matches every [OrderError].
 	ErrOrder = errors.New("log record out of order")
+	// ErrNeedsRecovery refuses to open read-only what was not closed in good order
+	// and cannot be redone in memory: open it for writing once (R20).
+	ErrNeedsRecovery = errors.New("database needs recovery, which writes")
 	// ErrReadOnly refuses a write transaction on what was opened read-only.
 	ErrReadOnly = errors.New("database is open read-only")
 	// ErrHistory means that a repository's head is not in the history of this

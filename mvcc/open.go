@@ -54,6 +54,9 @@ func open(dir string, o Options) (*Store, error) {
 // lockData opens the data file and locks it: the file itself is the lock, so
 // that no other name of it helps. It is created if dir is missing or empty.
 func lockData(dir string, o *Options) (vfs.File, error) {
+	if o.ReadOnly {
+		return lockForReading(dir, o)
+	}
 	path := filepath.Join(dir, nameData)
 	file, err := o.FS.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,13 +65,19 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := file.Lock(); err != nil {
-		if errors.Is(err, vfs.ErrLocked) {
-			err = fmt.Errorf("%w: %w", ErrLocked, err)
-		}
-		return nil, errors.Join(err, file.Close())
+	return file, lockFile(file)
+}
+
+// lockFile closes the file if it cannot be locked.
+func lockFile(file vfs.File) error {
+	err := file.Lock()
+	if err == nil {
+		return nil
 	}
-	return file, nil
+	if errors.Is(err, vfs.ErrLocked) {
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return errors.Join(err, file.Close())
 }
 
 func createData(dir string, o *Options) (vfs.File, error) {
@@ -101,26 +110,36 @@ func createData(dir string, o *Options) (vfs.File, error) {
 func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 	sb, slot, err := readSuperblocks(file)
 	if errors.Is(err, errUnfinished) {
+		if o.ReadOnly {
+			return nil, fmt.Errorf("%w: %w", ErrNotDatabase, err)
+		}
 		sb, err = create(dir, o, file)
 		slot = 0
 	}
 	if err != nil {
 		return nil, err
 	}
-	if sb.newLog {
+	if sb.newLog && !o.ReadOnly {
 		if sb, slot, err = renewLog(dir, o.FS, file, sb, slot); err != nil {
 			return nil, err
 		}
 	}
+	s := newStore(dir, o, sb, slot)
+	s.sealed = sb.newLog // nothing is in the log that is not in place
+	if err := s.build(file); err != nil {
+		return nil, errors.Join(append([]error{err}, s.undo()...)...)
+	}
+	return s, nil
+}
+
+// newStore is a store as its superblock describes it; build does the rest.
+func newStore(dir string, o Options, sb superblock, slot int) *Store {
 	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
 	s.state.idle = make(chan struct{})
 	s.database, s.timeline, s.created, s.standby = sb.database, sb.timeline, sb.created, sb.standby
 	s.geo = newGeometry(sb.blockSize)
 	s.anchor.now, s.anchor.slot = sb, slot
-	if err := s.build(file); err != nil {
-		return nil, errors.Join(append([]error{err}, s.undo()...)...)
-	}
-	return s, nil
+	return s
 }
 
 // errUnfinished means that a data file never got its superblock.
@@ -294,7 +313,9 @@ func (s *Store) build(file vfs.File) error {
 	if err := s.recover(); err != nil {
 		return err
 	}
-	s.cleaner.start()
+	if !o.ReadOnly {
+		s.cleaner.start()
+	}
 	s.background.Go(s.tick)
 	return nil
 }
@@ -302,7 +323,10 @@ func (s *Store) build(file vfs.File) error {
 func (s *Store) openCache() error {
 	o := &s.opts
 	temp := o.Temp
-	if temp == nil {
+	switch {
+	case temp == nil && o.ReadOnly:
+		temp = []TempDir{}
+	case temp == nil:
 		temp = []TempDir{{Path: s.dir, BytesMax: 1 << 30}}
 	}
 	sp, err := spill.Open(spill.Options{
@@ -327,8 +351,14 @@ func (s *Store) openCache() error {
 }
 
 func (s *Store) openDoublewrite() error {
-	path := filepath.Join(s.dir, nameDoublewrite)
-	f, err := s.opts.FS.OpenFile(path, os.O_RDWR, 0)
+	if s.sealed {
+		return nil
+	}
+	path, flag := filepath.Join(s.dir, nameDoublewrite), os.O_RDWR
+	if s.opts.ReadOnly {
+		flag = os.O_RDONLY
+	}
+	f, err := s.opts.FS.OpenFile(path, flag, 0)
 	if err != nil {
 		return err
 	}

@@ -70,8 +70,11 @@ type Options struct {
 	// AllowMemoryTemp lets temporary storage be on tmpfs: it is RAM then.
 	AllowMemoryTemp bool
 
-	// ReadOnly opens a database without writing anything: not to its files, and
-	// not to its directory. See OpenReadOnly in readonly.go for what that means.
+	// ReadOnly opens a database that is there, without writing anything: not to
+	// its files, and not to its directory (R20). What was not closed in good order
+	// is redone in memory, or refused with ErrNeedsRecovery if MaxRAM does not
+	// suffice. Temp nil means no temporary storage then. Write transactions get
+	// ErrReadOnly.
 	ReadOnly bool
 
 	Durability   Durability

@@ -83,6 +83,10 @@ func TestR20_PromoteIsCrashSafe(t *testing.T) {
 // afterPromote opens a disk, perhaps cut while it is opened, promotes if that is
 // still to be done, and writes.
 func (l *standbyLog) afterPromote(t testing.TB, disk *simfs.FS, rng *rand.Rand, states map[bool]int, what string) {
+	ro, err := Open(testDir, Options{FS: disk.Crash(nil, simfs.KeepAll), MaxRAM: 4 << 20, CloseWait: -1, ReadOnly: true})
+	ok(t, err)
+	checkAll(t, ro, l.c.m)
+	ok(t, ro.Close())
 	if rng.IntN(2) == 0 {
 		disk.CutAfter(1 + rng.IntN(25))
 		if s, err := Open(testDir, smallOptions(disk)); err == nil {

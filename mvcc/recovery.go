@@ -28,11 +28,15 @@ type recovery struct {
 // recover opens the log, repairs torn blocks, redoes, and leaves the store as
 // it was at the newest durable commit.
 func (s *Store) recover() error {
-	if err := s.secureFiles(); err != nil {
-		return fmt.Errorf("secure what was found: %w", err)
+	openLog := s.openLogToRead
+	if !s.opts.ReadOnly {
+		openLog = s.openLog
+		if err := s.secureFiles(); err != nil {
+			return fmt.Errorf("secure what was found: %w", err)
+		}
 	}
 	a := &s.anchor.now
-	log, err := s.openLog()
+	log, err := openLog()
 	if err != nil {
 		return err
 	}
@@ -109,12 +113,21 @@ func (s *Store) onDurable(v block.LSN) {
 // that failed, the system may show what is not on the medium, and the copy would
 // be overwritten before the block is.
 func (s *Store) repairTorn() error {
+	if s.sealed {
+		return nil
+	}
 	repaired, again := 0, 0
 	now := make([]byte, s.geo.size)
 	err := s.second.each(s.checkpoint(), s.data.seed, func(id block.ID, image []byte) error {
 		t, err := s.data.read(id, now)
 		if err != nil && !errors.Is(err, block.ErrCorrupt) {
 			return nil
+		}
+		if s.opts.ReadOnly {
+			if err == nil {
+				return nil
+			}
+			return s.adoptSecond(id, image)
 		}
 		if err == nil {
 			if second, _ := block.Verify(image, id, s.data.seed); second.LSN != t.LSN {
@@ -252,13 +265,13 @@ func (r *recovery) change(e *redoEntry, apply func(*redoEntry) error) error {
 	if r.lsn < r.lastFree[e.id] {
 		return nil
 	}
-	if err := s.data.reserve(e.id); err != nil {
-		return err
-	}
-	if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 { // also in the middle of a commit
-		if err := s.cleaner.clean(r.lsn); err != nil {
+	if !s.opts.ReadOnly {
+		if err := s.data.reserve(e.id); err != nil {
 			return err
 		}
+	}
+	if err := r.roomForRedo(); err != nil {
+		return err
 	}
 	return apply(e)
 }
@@ -267,6 +280,9 @@ func (r *recovery) change(e *redoEntry, apply func(*redoEntry) error) error {
 // was written after the checkpoint in force, so perhaps not to the disk.
 func (r *recovery) mistrust(v *blockcache.Version, image block.LSN) {
 	s := r.s
+	if s.opts.ReadOnly {
+		return
+	}
 	l := s.cache.Latch(v.ID)
 	defer l.Unlock()
 	v.Image = max(v.Image, image)

@@ -146,7 +146,7 @@ func TestR20_StandbyFollowsItsPrimary(t *testing.T) {
 func TestR20_ApplyOfOneLargeCommit(t *testing.T) {
 	c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.MaxRAM *= 10 })
 	ok(t, c.allocMany(10))
-	standby, _ := newStandby(t, c.s, func(o *Options) { o.LogBytesMax = LogBytesMin })
+	standby, _ := newStandby(t, c.s, func(o *Options) { o.LogBytesMax = 3 << 20 })
 	tail := openTail(t, c.s, standby.newestLSN())
 	ok(t, c.change(func(w *writeOp) error {
 		for range 1500 {

@@ -24,6 +24,7 @@ type Store struct {
 	timeline   block.TimelineID
 	created    time.Time
 	standby    bool // it only rolls forward (R20)
+	sealed     bool // read-only, and the data file is all there is: an image, or a log that was not made yet
 	data       *dataFile
 	second     *doublewrite
 	cache      *blockcache.Cache
@@ -45,6 +46,8 @@ type Store struct {
 	replaced  replacedQueue
 
 	applier applier
+	resting sync.Mutex            // held by who syncs and marks the log now and then
+	quiet   atomic.Pointer[Quiet] // the store is at rest
 
 	// publishing is held from a commit's publication to its place in the log.
 	publishing sync.Mutex
@@ -131,18 +134,27 @@ func (s *Store) tick() {
 			return
 		case now := <-t.C:
 			s.snapshots.Tick(now)
-			if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
-				lastSync = now
-				s.background1(s.log.Sync(s.log.End()))
-			}
-			if v := s.log.Durable(); v == idleAt && v == s.log.End() {
-				s.background1(s.log.MarkIdle())
-			} else {
-				idleAt = v
+			if !s.opts.ReadOnly && s.resting.TryLock() {
+				if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
+					lastSync = now
+					s.background1(s.log.Sync(s.log.End()))
+				}
+				idleAt = s.markIdle(idleAt)
+				s.resting.Unlock()
 			}
 			s.watch()
 		}
 	}
+}
+
+// markIdle marks the log if nothing became durable since the last time, and
+// nothing is on its way.
+func (s *Store) markIdle(idleAt block.LSN) block.LSN {
+	v := s.log.Durable()
+	if v == idleAt && v == s.log.End() {
+		s.background1(s.log.MarkIdle())
+	}
+	return v
 }
 
 // background1 turns an error of background work on the log into the store's.
@@ -167,6 +179,7 @@ func (s *Store) close(last func() error) error {
 	s.applier.end()
 	if !s.waitIdle() {
 		s.snapshots.BreakAll(snapshot.ReasonClosed)
+		s.endQuiet()
 	}
 	s.writer.Lock() // a write transaction that does not end keeps Close waiting
 	defer s.writer.Unlock()
@@ -178,7 +191,7 @@ func (s *Store) close(last func() error) error {
 	s.cleaner.stop()
 	var errs []error
 	err := s.state.failure()
-	if err == nil {
+	if err == nil && !s.opts.ReadOnly {
 		err = s.rest()
 	}
 	if err == nil && last != nil {
@@ -219,5 +232,9 @@ func (s *Store) rest() error {
 }
 
 func (s *Store) release() []error {
-	return []error{s.log.Close(), s.cache.CloseWhen(s.state.idle), s.second.file.Close(), s.data.file.Close()}
+	errs := []error{s.log.Close(), s.cache.CloseWhen(s.state.idle)}
+	if s.second != nil {
+		errs = append(errs, s.second.file.Close())
+	}
+	return append(errs, s.data.file.Close())
 }

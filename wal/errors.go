@@ -31,6 +31,8 @@ var (
 	// ErrUnknownOutcome: the log failed while this commit was on its way; only
 	// the next opening can tell whether it is there.
 	ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
+	// ErrReadOnly: the log was opened to be read only.
+	ErrReadOnly = errors.New("log is open read-only")
 	// ErrClosed: the log was closed.
 	ErrClosed = errors.New("log is closed")
 	// ErrOrder: a call out of turn (an LSN that is not the next one, a sync of

@@ -139,7 +139,7 @@ func removeEmptySlot(o *Options, slot int) error {
 }
 
 // listSlots returns the slots of a log directory in order, after removing files
-// that never were complete.
+// that never were complete, unless nothing may be written.
 func listSlots(o *Options) ([]int, error) {
 	entries, err := o.FS.ReadDir(o.Dir)
 	if err != nil {
@@ -151,7 +151,7 @@ func listSlots(o *Options) ([]int, error) {
 		if slot, ok := parseSlot(name); ok {
 			slots = append(slots, slot)
 		} else if whole, ok := strings.CutSuffix(name, unborn); ok {
-			if _, ok := parseSlot(whole); ok {
+			if _, ok := parseSlot(whole); ok && !o.readOnly {
 				if err := o.FS.Remove(filepath.Join(o.Dir, name)); err != nil {
 					return nil, err
 				}
@@ -183,6 +183,9 @@ func (l *Log) usable() error {
 	if l.closed {
 		return ErrClosed
 	}
+	if l.o.readOnly {
+		return ErrReadOnly
+	}
 	return nil
 }
 
@@ -208,7 +211,7 @@ func (l *Log) Close() error {
 	}
 	l.settle()
 	err := l.failed
-	if err == nil {
+	if err == nil && !l.o.readOnly {
 		err = l.finish()
 	}
 	l.letGo()

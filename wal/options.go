@@ -67,6 +67,7 @@ type Options struct {
 
 	Logger *slog.Logger // nil: silent
 
+	readOnly   bool // nothing is written: OpenReadOnly
 	foreground bool // tests: no background work, so that histories repeat
 }
 

@@ -50,7 +50,11 @@ func recoverLog(o Options, s Start) (*Log, error) {
 		return nil, err
 	}
 	r.trim()
-	if err := r.secure(max(r.claim, s.Durable)); err != nil {
+	secure := r.secure
+	if o.readOnly {
+		secure = r.settleAccepted
+	}
+	if err := secure(max(r.claim, s.Durable)); err != nil {
 		return nil, err
 	}
 	l.adopt(&r)
@@ -97,8 +101,10 @@ func (r *recovery) load() error {
 		return err
 	}
 	// What a killed process renamed or removed without syncing is settled now.
-	if err := r.o.FS.SyncDir(r.o.Dir); err != nil {
-		return err
+	if !r.o.readOnly {
+		if err := r.o.FS.SyncDir(r.o.Dir); err != nil {
+			return err
+		}
 	}
 	r.next = map[recordName]*segment{}
 	for _, slot := range slots {
@@ -378,6 +384,9 @@ func (l *Log) adopt(r *recovery) {
 		if !slices.Contains(l.live, s) {
 			l.idle = append(l.idle, s)
 		}
+	}
+	if l.o.readOnly {
+		return
 	}
 	for _, s := range l.surplus() {
 		l.removeSlot(s)

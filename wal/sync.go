@@ -94,6 +94,17 @@ func (l *Log) MarkIdle() error {
 	return l.flushAll()
 }
 
+// Settle waits until nothing that the log does in the background is under way: no
+// file of it changes then until the next call that may write.
+func (l *Log) Settle() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.syncing || l.preparing {
+		l.changed.Wait()
+	}
+	return l.usable()
+}
+
 // mark adds a sync mark if the current segment has room. mu is held.
 func (l *Log) mark() bool {
 	if l.pos+recordHeaderBytes > l.cur.limit() {

@@ -1,0 +1,297 @@
+package mvcc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+// writes are the operations that a read-only store never tries.
+const writes = simfs.Events &^ simfs.OpSync
+
+// everyByte is what is in the files of a disk.
+func everyByte(t testing.TB, fsys *simfs.FS) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, name := range fsys.Names() {
+		b, err := fsys.Bytes(name)
+		if err != nil {
+			continue // a directory
+		}
+		all[name] = string(b)
+	}
+	return all
+}
+
+// readOnly opens what is on the disk, uses it in every way, with every write
+// refused, and proves that none was tried. It returns the LSN that it found.
+func (c *crashRun) readOnly(disk *simfs.FS, what string) block.LSN {
+	t := c.t
+	t.Helper()
+	before := everyByte(t, disk)
+	refused := disk.Fail(simfs.Fault{Ops: writes, Sticky: true, Err: fs.ErrPermission})
+	defer refused.Disarm()
+	o := Options{FS: disk, MaxRAM: c.o.MaxRAM, CloseWait: -1, ReadOnly: true}
+	s, err := Open(testDir, o)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if _, err := s.BeginWrite(); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("%s: a write transaction: %v", what, err)
+	}
+	if _, err := s.Mark("x"); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("%s: a mark: %v", what, err)
+	}
+	if err := s.RememberHead(numbered(1), Head{}); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("%s: a head: %v", what, err)
+	}
+	if err := s.Apply(LogRecord{}); !errors.Is(err, ErrReadOnly) && !errors.Is(err, ErrNotStandby) {
+		t.Fatalf("%s: apply: %v", what, err)
+	}
+	if _, err := Open(testDir, o); !errors.Is(err, ErrLocked) {
+		t.Fatalf("%s: opened twice: %v", what, err)
+	}
+	checkAll(t, s, c.m)
+	res, err := s.Check(context.Background(), nil)
+	ok(t, err)
+	if len(res.Problems) > 0 {
+		t.Fatalf("%s: %v", what, res.Problems)
+	}
+	p := openBackup(t, s)
+	ok(t, p.rest(t))
+	p.restore(t, c.m)
+	ok(t, p.b.Close())
+	q, err := s.Quiesce()
+	ok(t, err)
+	q.Release()
+	_ = s.Status()
+	lsn := s.newestLSN()
+	ok(t, s.Close())
+	if n := refused.Seen(); n > 0 {
+		t.Fatalf("%s: %d writes were tried", what, n)
+	}
+	if open := disk.OpenFiles(); len(open) > 0 {
+		t.Fatalf("%s: left open: %v", what, open)
+	}
+	for name, b := range everyByte(t, disk) {
+		if before[name] != b {
+			t.Fatalf("%s: %s has changed", what, name)
+		}
+	}
+	return lsn
+}
+
+// R20: a read-only store shows what an opening for writing would show, after a
+// clean close and after any cut, and writes nothing; its backups are whole
+// (offline backup).
+func TestR20_ReadOnlyWritesNothing(t *testing.T) {
+	seed := seeded(t)
+	for _, sc := range scripts()[2:5] {
+		t.Run(sc.name, func(t *testing.T) {
+			dog := newWatchdog(t)
+			rng := rand.New(rand.NewPCG(seed, 11))
+			whole, c, _ := cutAt(t, dog, sc, seed, 1<<30)
+			if lsn := c.readOnly(whole, "closed"); lsn != c.m.newest() {
+				t.Fatalf("at %v, committed was %v", lsn, c.m.newest())
+			}
+			cuts := 8 * *flagLong / slower
+			if testing.Short() {
+				cuts = 3
+			}
+			for range cuts {
+				k := 1 + rng.IntN(whole.Events())
+				dog.pat()
+				fsys, c, _ := cutAt(t, dog, sc, seed, k)
+				c.o.MaxRAM *= 2 // all the redo of a script fits
+				killed := fsys.Kill()
+				disks := map[string]*simfs.FS{"killed": killed, "cut": killed.Crash(rng, simfs.Random)}
+				for how, disk := range disks {
+					what := fmt.Sprintf("%s after %d, seed %d", how, k, seed)
+					if f, err := disk.Bytes(testDir + "/data"); err != nil || len(bytes.Trim(f[:min(len(f), superblockSize)], "\x00")) == 0 {
+						continue // cut while it was created
+					}
+					lsn := c.readOnly(disk, what)
+					c.checkAfter(disk, what, func(s *Store, _ *model) {
+						if s.newestLSN() != lsn {
+							t.Fatalf("%s: LSN %v, read-only it was %v", what, s.newestLSN(), lsn)
+						}
+					})
+				}
+			}
+		})
+	}
+}
+
+// R20: redo that does not fit into memory is refused, typed, and nothing is
+// written; with more memory it is opened.
+func TestR20_ReadOnlyRefusesRedoBeyondMemory(t *testing.T) {
+	c, fsys := newCrashRun(t, seeded(t), func(o *Options) { o.MaxRAM, o.LogBytesMax = 8<<20, 64<<20 })
+	for range 4 {
+		ok(t, c.allocMany(100))
+	}
+	disk := fsys.Crash(nil, simfs.KeepAll)
+	mustClose(t, c.s)
+	o := Options{FS: disk, MaxRAM: blockcache.RAMBytesMin(4096), CloseWait: -1, ReadOnly: true}
+	before := everyByte(t, disk)
+	if _, err := Open(testDir, o); !errors.Is(err, ErrNeedsRecovery) {
+		t.Fatalf("redo of 400 blocks in %d bytes: %v", o.MaxRAM, err)
+	}
+	if open := disk.OpenFiles(); len(open) > 0 {
+		t.Fatalf("left open: %v", open)
+	}
+	for name, b := range everyByte(t, disk) {
+		if before[name] != b {
+			t.Fatalf("%s has changed", name)
+		}
+	}
+	c.readOnly(disk, "with enough memory")
+}
+
+// L7, R5: what a killed process left in the system's cache only is made durable
+// before a read-only store shows it; if that is refused, so is the opening.
+func TestR20_ReadOnlyShowsWhatIsDurable(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		c, fsys := newCrashRun(t, seeded(t), nil)
+		ok(t, c.commits(3, 5, 20))
+		fsys.Fail(simfs.Fault{Ops: simfs.OpSync, File: "*.wal", Sticky: true})
+		if err := c.allocMany(3); !errors.Is(err, ErrPoisoned) {
+			t.Fatal(err)
+		}
+		_ = c.s.Close()
+		disk := fsys.Kill()
+		if refused {
+			disk.Fail(simfs.Fault{Ops: simfs.OpSync, Sticky: true, Err: fs.ErrPermission})
+		}
+		s, err := Open(testDir, Options{FS: disk, MaxRAM: c.o.MaxRAM, CloseWait: -1, ReadOnly: true})
+		if refused {
+			if !errors.Is(err, fs.ErrPermission) {
+				t.Fatalf("opened without a sync: %v", err)
+			}
+			continue
+		}
+		ok(t, err)
+		if s.newestLSN() != 4 {
+			t.Fatalf("at LSN %v", s.newestLSN())
+		}
+		ok(t, s.Close())
+		after := mustOpen(t, smallOptions(disk.Crash(nil, simfs.DropAll)))
+		if after.newestLSN() != 4 {
+			t.Fatalf("readers saw 4, the power cut left %v", after.newestLSN())
+		}
+		mustClose(t, after)
+	}
+}
+
+// R20: what is no database is none, and does not become one.
+func TestR20_ReadOnlyMakesNothing(t *testing.T) {
+	fsys := simfs.New()
+	o := Options{FS: fsys, ReadOnly: true}
+	for _, prepare := range []func(){
+		func() {},
+		func() { ok(t, fsys.Mkdir(testDir, 0o700)) },
+		func() { // a creation that was cut short
+			fsys.CutAfter(3)
+			_, err := Open(testDir, smallOptions(fsys))
+			if err == nil {
+				t.Fatal("not cut")
+			}
+			fsys = fsys.Kill()
+			o.FS = fsys
+		},
+	} {
+		prepare()
+		names := fmt.Sprint(fsys.Names())
+		if _, err := Open(testDir, o); !errors.Is(err, ErrNotDatabase) {
+			t.Fatalf("opened: %v", err)
+		}
+		if now := fmt.Sprint(fsys.Names()); now != names {
+			t.Fatalf("made %s of %s", now, names)
+		}
+	}
+}
+
+// pulledImage is a backup in memory.
+type pulledImage struct {
+	info   BackupInfo
+	images map[block.ID][]byte
+}
+
+func (p pulledImage) Info() BackupInfo { return p.info }
+
+func (p pulledImage) ReadBlock(id block.ID, dst []byte) error {
+	im, ok := p.images[id]
+	if !ok {
+		return fmt.Errorf("block %v: %w", id, ErrNotInUse)
+	}
+	copy(dst, im)
+	return nil
+}
+
+// An image is read as the database that it is of, with little memory, checked,
+// and backed up again, byte for byte.
+func TestOpenImage_IsTheStateOfItsBackup(t *testing.T) {
+	c, _ := newCrashRun(t, seeded(t), nil)
+	ok(t, c.commits(5, 30, 500))
+	for range 5 {
+		ok(t, c.allocMany(100))
+	}
+	p := openBackup(t, c.s)
+	ok(t, p.rest(t))
+	ok(t, p.b.Close())
+	ok(t, c.commits(3, 30, 500))
+	img := pulledImage{p.b.Info(), p.images}
+	s, err := OpenImage(img, Options{MaxRAM: blockcache.RAMBytesMin(4096), CloseWait: -1})
+	ok(t, err)
+	if s.newestLSN() != img.info.LSN || s.Timeline() != c.s.Timeline() || s.Database() != c.s.Database() || !s.lastCommitTime().Equal(img.info.Time) {
+		t.Fatalf("image of LSN %v at %v", s.newestLSN(), s.lastCommitTime())
+	}
+	checkAll(t, s, c.m)
+	res, err := s.Check(context.Background(), nil)
+	ok(t, err)
+	if len(res.Problems) > 0 {
+		t.Fatal(res.Problems)
+	}
+	if _, err := s.BeginWrite(); !errors.Is(err, ErrReadOnly) {
+		t.Fatal(err)
+	}
+	r, err := s.BeginRead()
+	ok(t, err)
+	if _, err := r.Block(20000); !errors.Is(err, ErrNotInUse) {
+		t.Fatalf("a block that was never used: %v", err)
+	}
+	r.Close()
+	again := openBackup(t, s)
+	ok(t, again.rest(t))
+	if len(again.images) != len(p.images) {
+		t.Fatalf("%d blocks of %d", len(again.images), len(p.images))
+	}
+	for id, im := range again.images {
+		if !bytes.Equal(im, p.images[id]) {
+			t.Fatalf("block %v differs", id)
+		}
+	}
+	ok(t, again.b.Close())
+	ok(t, s.Close())
+	mustClose(t, c.s)
+	// Damage is found, and told as what it is.
+	img.images[c.m.at[img.info.LSN].ids()[3]][100] ^= 1
+	s, err = OpenImage(img, Options{CloseWait: -1})
+	ok(t, err)
+	res, err = s.Check(context.Background(), nil)
+	ok(t, err)
+	if len(res.Problems) != 1 {
+		t.Fatalf("one block is damaged: %v", res.Problems)
+	}
+	ok(t, s.Close())
+	if _, err := OpenImage(pulledImage{info: BackupInfo{BlockSize: 5}}, Options{}); !errors.Is(err, ErrOptions) {
+		t.Fatal(err)
+	}
+}
