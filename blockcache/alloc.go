@@ -10,7 +10,8 @@ import "time"
 //  3. the frame of an original that the data file still holds (L4)
 //  4. while temporary storage has room: a clean head down to half the floor, then
 //     what the spiller frees, waiting for the disk
-//  5. when it has none: overflow, up to its cap; then a snapshot is broken (R13)
+//  5. when it has none, or entries take their share of MaxRAM: overflow, up to
+//     its cap; then a snapshot is broken (R13)
 //  6. any clean head
 //  7. what the cleaner frees, waiting for the disk
 //
@@ -74,7 +75,7 @@ func (c *Cache) GiveFrame(d []byte) {
 // makeRoom reports whether a frame came free without I/O.
 func (c *Cache) makeRoom(needClean func()) bool {
 	c.spiller.kick()
-	if c.Frames(ClassClean) > c.floor && c.evict() {
+	if c.Frames(ClassClean) > c.floor() && c.evict() {
 		return true
 	}
 	if c.dropInPlace() {
@@ -86,7 +87,7 @@ func (c *Cache) makeRoom(needClean func()) bool {
 	if c.Frames(ClassOriginal) == 0 {
 		return c.evict()
 	}
-	if !c.spiller.isFull() && c.Frames(ClassClean) > c.floor/2 && c.evict() {
+	if !c.spiller.isFull() && c.Frames(ClassClean) > c.floor()/2 && c.evict() {
 		return true
 	}
 	c.spiller.demand() // clean frames may be there, but all pinned
@@ -100,7 +101,7 @@ func (c *Cache) Progress() { c.frames.progress() }
 // Available is how many frames can be had without I/O and without going below
 // the floor of clean ones.
 func (c *Cache) Available() int64 {
-	return c.frames.spare() + max(0, c.Frames(ClassClean)-c.floor)
+	return c.frames.spare() + max(0, c.Frames(ClassClean)-c.floor())
 }
 
 // waitMax bounds a wait for a frame: what makes one evictable (a pin that

@@ -42,8 +42,10 @@ type Cache struct {
 	reload  reload
 	spiller spiller
 	gauges  gauges
-
-	floor int64 // clean frames that originals do not push out while there is temporary storage
+	entries entries
+	budget  budget
+	owner   Owner        // of originals; set before there are any
+	frozen  atomic.Int64 // heads without a Version
 
 	evicted, spilled, frameWaits atomic.Int64
 }
@@ -52,14 +54,15 @@ type Cache struct {
 func Open(o Options) (*Cache, error) {
 	c := &Cache{opts: o}
 	for i := range c.latches {
-		c.latches[i].init()
+		c.latches[i].init(c)
 	}
 	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
 	c.frames.init(o.BlockSize)
 	c.frames.limit = framesMax - standingReserve
 	c.frames.overflow = o.OverflowBytesMax / int64(o.BlockSize)
+	c.budget.ram = o.RAMBytesMax
+	c.entries.init(&c.frames)
 	c.lists.init(framesMax)
-	c.floor = framesMax / 8
 	if err := c.reload.init(c); err != nil {
 		return nil, err
 	}
@@ -78,6 +81,13 @@ func (c *Cache) Close() error {
 // FramesMax is how many frames MaxRAM allows.
 func (c *Cache) FramesMax() int64 { return c.frames.limit }
 
+// SetOwner says who has the index of originals. Before there are any.
+func (c *Cache) SetOwner(o Owner) { c.owner = o }
+
+// floor is how many clean frames originals do not push out while there is
+// temporary storage.
+func (c *Cache) floor() int64 { return c.Room() / 8 }
+
 // Adopt gives v the frame d, which holds v's image, and charges it. Under the
 // latch, or for a version nobody else can reach.
 func (c *Cache) Adopt(v *Version, d []byte) {
@@ -85,8 +95,13 @@ func (c *Cache) Adopt(v *Version, d []byte) {
 	c.counts[ClassReserve].Add(-1)
 	c.counts[classOf(v)].Add(1)
 	v.show()
-	if v.Holder != nil {
-		v.Holder.Held(int64(len(d)))
+	c.held(v, 1)
+}
+
+// held tells the owner of an original of an image more or fewer.
+func (c *Cache) held(v *Version, delta int) {
+	if v.Entry != 0 {
+		c.owner.Held(v.Entry, delta)
 	}
 }
 
@@ -138,8 +153,9 @@ func (c *Cache) dropFrame(v *Version) {
 	c.counts[classOf(v)].Add(-1)
 	d := v.data
 	v.data = nil
-	if v.Holder != nil {
-		v.Holder.Held(-int64(len(d)))
+	c.held(v, -1)
+	if v.Role == RoleOriginal {
+		c.latchOf(v.ID).Settle(v)
 	}
 	c.frames.give(d)
 }
@@ -178,13 +194,19 @@ func (c *Cache) DropSlot(v *Version) {
 
 // dropSlot gives a version's place in temporary storage back. Under the latch.
 func (c *Cache) dropSlot(v *Version) {
-	c.reload.forget(v.slot)
-	c.opts.Spill.Free(v.slot)
+	c.FreeSlot(v.slot)
 	v.slot = 0
-	if v.Holder != nil {
-		v.Holder.Held(-int64(c.opts.BlockSize))
+	c.held(v, -1)
+}
+
+// FreeSlot gives a place in temporary storage back, of a version that is only
+// an entry; zero is none. Under the latch.
+func (c *Cache) FreeSlot(slot spill.Slot) {
+	if slot != 0 {
+		c.reload.forget(slot)
+		c.opts.Spill.Free(slot)
+		c.spiller.notFull()
 	}
-	c.spiller.notFull()
 }
 
 // ClearInPlace says that the data file will not hold v much longer. Under the

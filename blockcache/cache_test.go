@@ -569,7 +569,7 @@ func TestLive_NeverAFrameThatIsGone(t *testing.T) {
 func TestLatch_Table(t *testing.T) {
 	rng := seeded(t)
 	var l Latch
-	l.init()
+	l.init(&Cache{})
 	want := map[block.ID]*Version{}
 	for range 40000 {
 		id := block.ID(rng.IntN(300))

@@ -13,11 +13,12 @@ const (
 	ClassPrivate               // of the open write transaction
 	ClassReserve               // working memory of cleaner, spiller, securing reads (R7)
 	ClassDead                  // unreachable, still pinned
+	ClassIndex                 // pages of entries
 	classCount
 )
 
 func (c Class) String() string {
-	return [...]string{"clean", "dirty", "original", "private", "reserve", "dead"}[c]
+	return [...]string{"clean", "dirty", "original", "private", "reserve", "dead", "index"}[c]
 }
 
 // classOf is the class that a version's frame belongs to. Under the latch.
@@ -36,11 +37,16 @@ func classOf(v *Version) Class {
 	return ClassOriginal
 }
 
-// counts are frames per class.
-type counts [classCount]atomic.Int64
+// counts are frames per class, but for those of entries.
+type counts [ClassIndex]atomic.Int64
 
 // Frames is how many frames a class has now.
-func (c *Cache) Frames(class Class) int64 { return c.counts[class].Load() }
+func (c *Cache) Frames(class Class) int64 {
+	if class == ClassIndex {
+		return c.entries.inPages.Load()
+	}
+	return c.counts[class].Load()
+}
 
 // Bytes is what the frames of a class hold now.
 func (c *Cache) Bytes(class Class) int64 { return c.Frames(class) * int64(c.opts.BlockSize) }

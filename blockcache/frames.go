@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/internal/hostmem"
 )
@@ -31,6 +32,8 @@ type frames struct {
 	waiting  bool          // someone has looked at moved
 	limit    int64         // frames under MaxRAM
 	overflow int64         // frames beyond it
+	lent     atomic.Int64  // of the limit: frames whose memory the Go heap has instead
+	lentTo   int64         // bytes
 	inUse    int64
 	inUseMax int64
 	hot      [][]byte // free, with memory behind them
@@ -49,16 +52,49 @@ func (f *frames) init(size int) {
 func (f *frames) take(extra int64) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.inUse >= f.limit+extra {
+	if f.inUse+f.lent.Load() >= f.limit+extra {
 		return nil, nil
 	}
 	d, err := f.carve()
 	if err != nil {
 		return nil, err
 	}
+	f.took()
+	return d, nil
+}
+
+func (f *frames) took() {
 	f.inUse++
 	f.inUseMax = max(f.inUseMax, f.inUse)
-	return d, nil
+}
+
+// force returns a frame, also beyond the limit.
+func (f *frames) force() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.carve()
+	if err != nil { // the Go heap ends the process if it has none either
+		d = make([]byte, f.size)
+	}
+	f.took()
+	return d
+}
+
+// lend gives n bytes of the limit to the Go heap, or takes them back.
+func (f *frames) lend(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lentTo += n
+	f.lent.Store((f.lentTo + int64(f.size) - 1) / int64(f.size))
+	for n > 0 && len(f.hot) > hotMax && f.inUse+f.lent.Load()+int64(len(f.hot)) > f.limit {
+		d := f.hot[len(f.hot)-1]
+		f.hot = f.hot[:len(f.hot)-1]
+		hostmem.Discard(d)
+		f.cold = append(f.cold, d)
+	}
+	if n < 0 {
+		f.progressLocked()
+	}
 }
 
 func (f *frames) carve() ([]byte, error) {
@@ -90,7 +126,7 @@ const hotMax = 64
 func (f *frames) give(d []byte) {
 	f.mu.Lock()
 	f.inUse--
-	if f.inUse >= f.limit && len(f.hot) >= hotMax {
+	if f.inUse+f.lent.Load() >= f.limit && len(f.hot) >= hotMax {
 		hostmem.Discard(d)
 		f.cold = append(f.cold, d)
 	} else {
@@ -104,7 +140,7 @@ func (f *frames) give(d []byte) {
 func (f *frames) spare() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.limit - f.inUse
+	return f.limit - f.inUse - f.lent.Load()
 }
 
 func (f *frames) close() error {

@@ -18,19 +18,21 @@ const latchCount = 128 // power of two
 type Latch struct {
 	mu     sync.Mutex
 	loaded sync.Cond
-	table  atomic.Pointer[[]entry] // changed under mu, searched with or without it
+	table  atomic.Pointer[[]place] // changed under mu, searched with or without it
 	heads  int
+	cold   EntryTable // heads without a Version
+	bare   []*Version // that have no frame: see settle
 }
 
-// entry is one place of a latch's table: open addressing, linear probing, a power
+// place is one place of a latch's table: open addressing, linear probing, a power
 // of two, at most half full. The number stands beside the pointer, so that a
 // look-up touches one cache line until it has found its version.
-type entry struct {
+type place struct {
 	id atomic.Uint64
 	v  atomic.Pointer[Version] // nil: empty
 }
 
-func (e *entry) set(v *Version) {
+func (e *place) set(v *Version) {
 	e.id.Store(uint64(v.ID))
 	e.v.Store(v)
 }
@@ -48,17 +50,24 @@ func (c *Cache) latchOf(id block.ID) *Latch {
 
 func hash(id block.ID) uint64 { return uint64(id) * 0x9e3779b97f4a7c15 }
 
-func (l *Latch) init() {
+func (l *Latch) init(c *Cache) {
 	l.loaded.L = &l.mu
-	t := make([]entry, 16)
+	l.cold.c = c
+	t := make([]place, 16)
 	l.table.Store(&t)
 }
 
 // Lock takes a latch again that [Cache.Latch] returned.
 func (l *Latch) Lock() { l.mu.Lock() }
 
-// Unlock releases the latch.
-func (l *Latch) Unlock() { l.mu.Unlock() }
+// Unlock releases the latch. What has no frame is frozen: no pointer to a version
+// without one is good after it, unless the version is Loading or pinned.
+func (l *Latch) Unlock() {
+	if len(l.bare) > 0 {
+		l.settle()
+	}
+	l.mu.Unlock()
+}
 
 // Wait releases the latch until someone calls [Latch.Wake], then takes it
 // again. What was found before must be looked up anew.
@@ -68,7 +77,7 @@ func (l *Latch) Wait() { l.loaded.Wait() }
 func (l *Latch) Wake() { l.loaded.Broadcast() }
 
 // find is the place of a block in a table, or the empty place where it would go.
-func find(t []entry, id block.ID) int {
+func find(t []place, id block.ID) int {
 	at := home(t, id)
 	for range t { // without the latch there may be no end to meet
 		if t[at].v.Load() == nil || t[at].id.Load() == uint64(id) {
@@ -80,12 +89,21 @@ func find(t []entry, id block.ID) int {
 }
 
 // home is where the search for a block begins.
-func home(t []entry, id block.ID) int { return int(hash(id) >> 16 & uint64(len(t)-1)) }
+func home(t []place, id block.ID) int { return int(hash(id) >> 16 & uint64(len(t)-1)) }
 
 // Head is the table's entry for a block: its newest version (which may be
 // loading, or say that the block is free), or nil when the newest version is
 // in place in the data file and nowhere else.
 func (l *Latch) Head(id block.ID) *Version {
+	v := l.framed(id)
+	if v == nil && l.cold.n > 0 {
+		v = l.thawHead(id)
+	}
+	return v
+}
+
+// framed is Head, but for heads that are frozen. With or without the latch.
+func (l *Latch) framed(id block.ID) *Version {
 	t := *l.table.Load()
 	return t[find(t, id)].v.Load()
 }
@@ -99,7 +117,7 @@ func (l *Latch) Head(id block.ID) *Version {
 // head that is at or below the LSN of an open snapshot is what that snapshot
 // sees, also if it is replaced now: its successor is newer than the snapshot.
 func (c *Cache) Live(id block.ID, lsn block.LSN) (*Version, []byte) {
-	v := c.latchOf(id).Head(id)
+	v := c.latchOf(id).framed(id)
 	if v == nil || v.ID != id { // the table was changing
 		return nil, nil
 	}
@@ -133,8 +151,8 @@ func (l *Latch) Insert(v *Version) {
 	l.heads++
 }
 
-func (l *Latch) grow(old []entry) []entry {
-	t := make([]entry, 2*len(old))
+func (l *Latch) grow(old []place) []place {
+	t := make([]place, 2*len(old))
 	for i := range old {
 		if v := old[i].v.Load(); v != nil {
 			t[find(t, v.ID)].set(v)
@@ -176,7 +194,7 @@ func (l *Latch) Replace(old, v *Version) {
 }
 
 // Heads calls f for every head under this latch, which the caller holds. f does
-// not change the table.
+// not change the table, nor the version: that may be a likeness.
 func (l *Latch) Heads(f func(*Version)) {
 	t := *l.table.Load()
 	for i := range t {
@@ -184,6 +202,7 @@ func (l *Latch) Heads(f func(*Version)) {
 			f(v)
 		}
 	}
+	l.cold.All(func(h Handle) { f(l.cold.c.Likeness(h, RoleHead)) })
 }
 
 // EachLatch locks the latches one after the other and calls f with each.
@@ -192,6 +211,6 @@ func (c *Cache) EachLatch(f func(*Latch)) {
 		l := &c.latches[i]
 		l.mu.Lock()
 		f(l)
-		l.mu.Unlock()
+		l.Unlock()
 	}
 }

@@ -241,7 +241,7 @@ func (c *Cache) dropInPlace() bool {
 				q.inPlace.remove(v)
 				c.dropFrame(v)
 			}
-			l.mu.Unlock()
+			l.Unlock()
 			if done {
 				return true
 			}

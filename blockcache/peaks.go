@@ -51,7 +51,7 @@ func (c *Cache) follow() {
 func (c *Cache) occupied() Peaks {
 	f := &c.frames
 	f.mu.Lock()
-	inUse, limit := f.inUse, f.limit
+	inUse, limit := f.inUse+f.lent.Load(), f.limit
 	f.mu.Unlock()
 	size := int64(c.opts.BlockSize)
 	return Peaks{

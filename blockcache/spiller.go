@@ -67,7 +67,9 @@ func (s *spiller) wake() {
 	}
 }
 
-func (s *spiller) isFull() bool { return s.full.Load() }
+// isFull reports whether temporary storage takes no more: it has no room, or
+// the entries of what is there take their share of MaxRAM (L9).
+func (s *spiller) isFull() bool { return s.full.Load() || s.c.isCrowded() }
 
 // notFull is called when a slot comes free. Temporary storage counts as full
 // until there is room for a batch worth writing: otherwise everyone who needs a
@@ -100,6 +102,9 @@ func (s *spiller) run() {
 
 // spillSome writes one batch and reports whether it made room.
 func (s *spiller) spillSome() bool {
+	if s.c.isCrowded() {
+		return false
+	}
 	s.c.pickOriginals(s)
 	if len(s.batch) == 0 {
 		return false
@@ -154,9 +159,7 @@ func (c *Cache) spilledTo(v *Version, slot spill.Slot) {
 		return
 	}
 	v.slot = slot
-	if v.Holder != nil {
-		v.Holder.Held(int64(c.opts.BlockSize))
-	}
+	c.held(v, 1)
 }
 
 // dropSpilled takes the frame of a version that is in a slot now; a pinned one
@@ -193,7 +196,7 @@ func (c *Cache) pickOriginals(s *spiller) {
 			continue
 		}
 		c.pickOne(s, v)
-		l.mu.Unlock()
+		l.Unlock()
 	}
 }
 

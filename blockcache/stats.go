@@ -6,6 +6,8 @@ import "github.com/spillwaydb/spillway/spill"
 type Stats struct {
 	FramesMax, FramesInUse, FramesPeak       int64
 	Clean, Dirty, Originals, Private, Pinned int64
+	Index                                    int64 // of entries: what is known of versions without a frame
+	LentBytes                                int64 // of MaxRAM: what the Go heap has of it
 	Evicted, Spilled, FrameWaits             int64
 	Temporary                                spill.Stats
 }
@@ -13,12 +15,13 @@ type Stats struct {
 // Stats returns the counts.
 func (c *Cache) Stats() Stats {
 	c.frames.mu.Lock()
-	inUse, peak := c.frames.inUse, c.frames.inUseMax
+	inUse, peak, lent := c.frames.inUse, c.frames.inUseMax, c.frames.lentTo
 	c.frames.mu.Unlock()
 	return Stats{
 		FramesMax: c.frames.limit, FramesInUse: inUse, FramesPeak: peak,
 		Clean: c.Frames(ClassClean), Dirty: c.Frames(ClassDirty), Originals: c.Frames(ClassOriginal),
 		Private: c.Frames(ClassPrivate), Pinned: c.Frames(ClassDead) + c.Frames(ClassReserve),
+		Index: c.Frames(ClassIndex), LentBytes: lent,
 		Evicted: c.evicted.Load(), Spilled: c.spilled.Load(), FrameWaits: c.frameWaits.Load(),
 		Temporary: c.opts.Spill.Stats(),
 	}

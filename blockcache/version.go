@@ -20,12 +20,18 @@ const (
 	RoleHead                 // the newest version of its block
 	RolePending              // replaced, by a commit that may not be durable (R1)
 	RoleOriginal             // replaced, kept because a snapshot wants it (L2)
-	RoleDead                 // nobody can reach it; its frame lives as long as its pins
+	RoleDead                 // nobody can reach it: it is gone (its frame lives as long as its pins), or frozen
 )
 
-// Holder is told how many bytes more (or fewer) an original holds in RAM or in
-// temporary storage. Called under the latch of the block.
-type Holder interface{ Held(delta int64) }
+// Owner has the index of originals. It is called under the latch of the block.
+type Owner interface {
+	// Held tells of one image more, or fewer, that an original has in RAM or in
+	// temporary storage.
+	Held(entry Handle, delta int)
+	// Freeze takes over what an original that has no frame says. From then on
+	// the version is dead, and the entry stands for it.
+	Freeze(v *Version)
+}
 
 // Version is one version of one block, and the places where its image is: in a
 // frame, in a slot of temporary storage, in place in the data file, or in
@@ -58,7 +64,7 @@ type Version struct {
 	Rec     block.LSN  // of a dirty head: first commit whose change is not in place
 	Image   block.LSN  // newest commit that logged the whole image of this block
 	Older   *Version   // the version this one replaced, while that is pending
-	Holder  Holder     // of an original
+	Entry   Handle     // of an original: its place in the index
 
 	// Guarded by lists.mu.
 	queue      queue

@@ -165,7 +165,7 @@ func (t *WriteTx) publish(lsn block.LSN) {
 	}
 	s.meta = t.meta
 	s.newest.Store(uint64(lsn))
-	s.replaced.commit()
+	s.replaced.commit(lsn)
 }
 
 // publishOne puts a private version at the head of its block.
@@ -181,6 +181,9 @@ func (s *Store) publishOne(p *private, lsn block.LSN) {
 		s.replaceHead(l, h, v, lsn)
 	}
 	s.cache.Reclass(v, from)
+	if v.Data() == nil {
+		l.Settle(v)
+	}
 	if p.base != nil {
 		s.cache.Unpin(p.base)
 		p.base = nil
@@ -235,7 +238,7 @@ func (s *Store) replaceHead(l *blockcache.Latch, h, v *blockcache.Version, lsn b
 	}
 	h.Until = lsn
 	s.cache.Reclass(h, from)
-	s.replaced.add(h)
+	s.replaced.add(h.ID)
 }
 
 // publishFree ends the block's newest version (R9). Its head says "free" until
@@ -246,7 +249,7 @@ func (s *Store) publishFree(p *private, lsn block.LSN) {
 	h := s.settledHead(l, p)
 	v := &blockcache.Version{ID: p.v.ID, LSN: lsn, Freed: true, Dirty: true, Rec: lsn}
 	s.replaceHead(l, h, v, lsn)
-	s.replaced.add(v)
+	l.Settle(v)
 }
 
 // commitTime is the commit's time, which never steps back, and the raw clock

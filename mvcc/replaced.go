@@ -7,56 +7,88 @@ import (
 	"github.com/spillwaydb/spillway/blockcache"
 )
 
-// replacedQueue holds the versions that commits replaced, and the heads of
-// blocks that they freed, in commit order, until the horizon reaches the
-// commit: only then is it known which snapshots can want them (R1, R2).
+// replacedQueue names the blocks whose versions commits replaced or freed, in
+// commit order, until the horizon reaches the commit: only then is it known
+// which snapshots can want them (R1, R2). It has numbers, not versions: those
+// without a frame are entries meanwhile (L9).
 type replacedQueue struct {
-	fresh []*blockcache.Version // of the commit being published; the writer's
+	fresh []block.ID // of the commit being published; the writer's
 
-	mu   sync.Mutex
-	list []*blockcache.Version
-	at   int
+	mu      sync.Mutex
+	ids     []block.ID
+	at      int // below it ids are done with
+	commits []replacing
 }
+
+// replacing is a commit and how many blocks of the queue are still its.
+type replacing struct {
+	lsn block.LSN
+	n   int
+}
+
+// replacedBlock is a block whose version ended with a commit.
+type replacedBlock struct {
+	id    block.ID
+	until block.LSN
+}
+
+// replacedKept is how large the queue's memory stays when it is empty.
+const replacedKept = 1 << 14
 
 // add belongs to the commit being published.
-func (q *replacedQueue) add(v *blockcache.Version) { q.fresh = append(q.fresh, v) }
+func (q *replacedQueue) add(id block.ID) { q.fresh = append(q.fresh, id) }
 
 // commit hands over what add collected.
-func (q *replacedQueue) commit() {
+func (q *replacedQueue) commit(lsn block.LSN) {
+	if len(q.fresh) == 0 {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.list = append(q.list, q.fresh...)
-	clear(q.fresh)
+	q.commits = append(q.commits, replacing{lsn, len(q.fresh)})
+	if len(q.ids) == 0 {
+		q.ids, q.fresh = q.fresh, q.ids
+	} else {
+		q.ids = append(q.ids, q.fresh...)
+	}
 	q.fresh = q.fresh[:0]
-}
-
-// endOf is the commit that ended a version, or freed the block.
-func endOf(v *blockcache.Version) block.LSN {
-	if v.Freed {
-		return v.LSN
+	if cap(q.fresh) > replacedKept {
+		q.fresh = nil
 	}
-	return v.Until
 }
 
-// take returns up to len(dst) versions whose end is at or below horizon.
-func (q *replacedQueue) take(dst []*blockcache.Version, horizon block.LSN) int {
+// take returns up to len(dst) blocks whose versions ended at or below horizon.
+func (q *replacedQueue) take(dst []replacedBlock, horizon block.LSN) (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := 0
-	for n < len(dst) && q.at < len(q.list) && endOf(q.list[q.at]) <= horizon {
-		dst[n] = q.list[q.at]
-		q.list[q.at] = nil
-		q.at++
-		n++
+	done := 0
+	for ; n < len(dst) && done < len(q.commits) && q.commits[done].lsn <= horizon; done++ {
+		c := &q.commits[done]
+		for ; n < len(dst) && c.n > 0; c.n-- {
+			dst[n] = replacedBlock{q.ids[q.at], c.lsn}
+			q.at++
+			n++
+		}
+		if c.n > 0 {
+			break
+		}
 	}
-	if q.at == len(q.list) {
-		q.list, q.at = q.list[:0], 0
-	} else if q.at > 1024 && q.at > len(q.list)/2 {
-		m := copy(q.list, q.list[q.at:])
-		clear(q.list[m:])
-		q.list, q.at = q.list[:m], 0
-	}
+	q.commits = append(q.commits[:0], q.commits[done:]...)
+	q.tidy()
 	return n
+}
+
+// tidy gives back or moves what is done with.
+func (q *replacedQueue) tidy() {
+	switch {
+	case q.at == len(q.ids):
+		q.ids, q.at = q.ids[:0], 0
+		if cap(q.ids) > replacedKept {
+			q.ids = nil
+		}
+	case q.at > 1024 && q.at > len(q.ids)/2:
+		q.ids, q.at = append(q.ids[:0], q.ids[q.at:]...), 0
+	}
 }
 
 // sweep decides about every version whose end the horizon has reached: it
@@ -64,11 +96,11 @@ func (q *replacedQueue) take(dst []*blockcache.Version, horizon block.LSN) int {
 func (s *Store) sweep(horizon block.LSN) {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
-	var batch [64]*blockcache.Version
+	var batch [64]replacedBlock
 	for {
 		n := s.replaced.take(batch[:], horizon)
-		for _, v := range batch[:n] {
-			s.sweepOne(v)
+		for _, r := range batch[:n] {
+			s.sweepOne(r)
 		}
 		if n < len(batch) {
 			return
@@ -76,30 +108,37 @@ func (s *Store) sweep(horizon block.LSN) {
 	}
 }
 
-func (s *Store) sweepOne(v *blockcache.Version) {
-	l := s.cache.Latch(v.ID)
+// sweepOne decides about the version of a block that a commit ended; the head
+// that says that the commit freed the block has nothing more to say.
+func (s *Store) sweepOne(r replacedBlock) {
+	l := s.cache.Latch(r.id)
 	defer l.Unlock()
-	if v.Freed {
-		if v.Role == blockcache.RoleHead && l.Head(v.ID) == v {
-			l.Remove(v)
-			v.Role = blockcache.RoleDead
+	h := l.Head(r.id)
+	if v := unchain(h, r.until); v != nil {
+		if s.snapshots.Replaced(v) {
+			s.cache.Keep(v)
+		} else {
+			s.cache.Kill(v)
 		}
-		return
 	}
-	unchain(l.Head(v.ID), v)
-	if s.snapshots.Replaced(v) {
-		s.cache.Keep(v)
-	} else {
-		s.cache.Kill(v)
+	switch {
+	case h == nil:
+	case h.Freed && h.LSN == r.until:
+		l.Remove(h)
+		h.Role = blockcache.RoleDead
+	case h.Data() == nil:
+		l.Settle(h)
 	}
 }
 
-// unchain takes v, the oldest pending version of its block, off the chain.
-func unchain(h, v *blockcache.Version) {
+// unchain takes the version that a commit ended, the oldest pending one of its
+// block, off the chain.
+func unchain(h *blockcache.Version, until block.LSN) *blockcache.Version {
 	for ; h != nil; h = h.Older {
-		if h.Older == v {
+		if v := h.Older; v != nil && v.Until == until {
 			h.Older = nil
-			return
+			return v
 		}
 	}
+	return nil
 }

@@ -278,7 +278,7 @@ func TestR4_StaleFill(t *testing.T) {
 func squeeze(t testing.TB, s *Store) {
 	t.Helper()
 	var taken [][]byte
-	for int64(len(taken)) < s.cache.FramesMax()-s.cache.Frames(blockcache.ClassDirty)-2 {
+	for int64(len(taken)) < s.cache.Room()-s.cache.Frames(blockcache.ClassDirty)-2 {
 		d, err := s.cache.NewFrame()
 		ok(t, err)
 		taken = append(taken, d)

@@ -51,7 +51,7 @@ func describe(s *Store) string {
 		return "no store is open"
 	}
 	text := fmt.Sprintf("limit %d", s.cache.FramesMax())
-	for c := blockcache.ClassClean; c <= blockcache.ClassDead; c++ {
+	for c := blockcache.ClassClean; c <= blockcache.ClassIndex; c++ {
 		text += fmt.Sprintf(", %v %d", c, s.cache.Frames(c))
 	}
 	return text + fmt.Sprintf("; %+v; %+v; newest %v durable %v; failure %v; snapshots %+v", s.cache.Stats(), s.snapshots.Counters(),

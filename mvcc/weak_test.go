@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
-	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -76,9 +75,9 @@ func TestR1_SyncedIsSweptInEveryMode(t *testing.T) {
 		ok(t, err)
 		tx.finish()
 		ok(t, s.log.Sync(lsn))
-		var pending [1]*blockcache.Version
+		var pending [1]replacedBlock
 		if n := s.replaced.take(pending[:], lsn); n != 0 {
-			t.Errorf("mode %v: block %v at %v is pending, and commit %v is durable", mode, pending[0].ID, pending[0].LSN, lsn)
+			t.Errorf("mode %v: block %v until %v is pending, and commit %v is durable", mode, pending[0].id, pending[0].until, lsn)
 			s.sweepOne(pending[0])
 		}
 		s.advance(lsn)

@@ -355,6 +355,9 @@ func checkLeaks(t testing.TB, s *Store) {
 		if st.FramesInUse != st.Clean {
 			return fmt.Sprintf("%d frames in use, %d of them clean", st.FramesInUse, st.Clean)
 		}
+		if st.Index != 0 || st.LentBytes != 0 {
+			return fmt.Sprintf("%d pages of entries and %d bytes of what leads to them are left", st.Index, st.LentBytes)
+		}
 		if n := s.snapshots.Len(); n != 0 {
 			return fmt.Sprintf("%d originals are left", n)
 		}

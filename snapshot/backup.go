@@ -3,8 +3,6 @@ package snapshot
 import (
 	"sync/atomic"
 
-	"github.com/google/btree"
-
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
 )
@@ -23,8 +21,8 @@ type Backup struct {
 	bit       int
 	opened    int64
 	done      doneSet
-	queue     *btree.BTreeG[*Original] // originals in hand, by block
-	cursor    block.ID                 // where the next walk of the queue starts
+	queue     *tree    // originals in hand, by block
+	cursor    block.ID // where the next walk of the queue starts
 	made      uint64
 	shared    uint64
 	held      int64
@@ -44,7 +42,7 @@ func (s *Set) OpenBackup(owner, label string) (*Backup, error) {
 			b := &Backup{
 				Owner: owner, Label: label, set: s, bit: i, id: s.lastID,
 				lsn: s.horizon.lsn, opened: s.clock.Load(),
-				queue: btree.NewG(32, lessOriginal),
+				queue: s.newTree(),
 			}
 			s.backups[i] = b
 			return b, nil
@@ -125,15 +123,15 @@ func (b *Backup) Queued(ids []block.ID) int {
 	b.set.mu.Lock()
 	defer b.set.mu.Unlock()
 	n := 0
-	take := func(o *Original) bool {
+	take := func(h blockcache.Handle) bool {
 		if n == len(ids) {
 			return false
 		}
-		ids[n] = o.v.ID
+		ids[n] = b.set.at(h).ID
 		n++
 		return true
 	}
-	b.queue.AscendGreaterOrEqual(probe(b.cursor, 0), take)
+	b.queue.AscendGreaterOrEqual(b.set.probe(b.cursor, 0), take)
 	if n == 0 && b.cursor > 0 {
 		b.queue.Ascend(take)
 	}
@@ -164,27 +162,29 @@ func (b *Backup) Done(id block.ID) {
 	s := b.set
 	s.mu.Lock()
 	b.done.add(id)
-	var found *Original
-	b.queue.AscendGreaterOrEqual(probe(id, 0), func(o *Original) bool {
-		if o.v.ID == id {
-			found = o
+	var found blockcache.Handle
+	b.queue.AscendGreaterOrEqual(s.probe(id, 0), func(h blockcache.Handle) bool {
+		if s.at(h).ID == id {
+			found = h
 		}
 		return false
 	})
-	drop := found != nil && b.unwant(found)
+	drop := found != 0 && b.unwant(found)
+	s.account()
 	s.mu.Unlock()
 	if drop {
-		found.v.Holder = nil
-		s.cache.Kill(found.v)
+		s.end(found)
 	}
 }
 
 // unwant takes the backup's want off an original; true if it left the index.
-func (b *Backup) unwant(o *Original) bool {
-	b.queue.Delete(o)
-	b.held -= o.bytes
-	o.change(func() { o.wants &^= 1 << b.bit })
-	return b.set.unindex(o)
+func (b *Backup) unwant(h blockcache.Handle) bool {
+	s := b.set
+	o := s.at(h)
+	b.queue.Delete(h)
+	b.held -= s.bytes(o)
+	s.change(o, func() { o.Wants &^= 1 << b.bit })
+	return s.unindex(h)
 }
 
 // Close ends the backup and lets go of what only it wanted. It may be called
@@ -203,21 +203,22 @@ func (b *Backup) Close() {
 
 func (b *Backup) closeSome() bool {
 	s := b.set
-	var drop []*Original
+	var drop []blockcache.Handle
 	s.mu.Lock()
 	for range releaseSlice {
-		o, ok := b.queue.Min()
+		h, ok := b.queue.Min()
 		if !ok {
 			break
 		}
-		if b.unwant(o) {
-			drop = append(drop, o)
+		if b.unwant(h) {
+			drop = append(drop, h)
 		}
 	}
 	more := b.queue.Len() > 0
 	if !more && s.backups[b.bit] == b {
 		s.backups[b.bit] = nil
 	}
+	s.account()
 	s.mu.Unlock()
 	s.drop(drop)
 	return more

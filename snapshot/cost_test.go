@@ -94,7 +94,7 @@ func (n *naive) pointsSeenByAdvance(lsn block.LSN) (seen int) {
 type holders struct {
 	*naive
 	middle *Reader
-	others []*Original
+	others []blockcache.Handle
 }
 
 func newHolders(t *testing.T, own, others int) *holders {
@@ -114,8 +114,7 @@ func newHolders(t *testing.T, own, others int) *holders {
 		if !h.inPlace(i, from, until) {
 			t.Fatalf("version of [%v, %v) is not kept", from, until)
 		}
-		o, _ := h.set.index.Get(probe(i, from))
-		if i >= block.ID(own) {
+		if o, _ := h.set.index.Get(h.set.probe(i, from)); i >= block.ID(own) {
 			h.others = append(h.others, o)
 		}
 	}
@@ -126,17 +125,14 @@ func newHolders(t *testing.T, own, others int) *holders {
 // which change hands, are not looked at.
 func TestR11_ClosingLooksAtWhatItFrees(t *testing.T) {
 	h := newHolders(t, 7, 5000)
-	versions := make([]*blockcache.Version, len(h.others))
-	for i, o := range h.others {
-		h.set.index.Delete(o)
-		versions[i], o.v = o.v, nil
+	for _, o := range h.others {
+		h.set.at(o).Wants = 1 << 7 // there is no such backup
 	}
 	if h.looksAt(func() { h.set.CloseReader(h.middle) }) {
 		t.Error("an original that others want was looked at")
 	}
-	for i, o := range h.others {
-		o.v = versions[i]
-		h.set.index.ReplaceOrInsert(o)
+	for _, o := range h.others {
+		h.set.at(o).Wants = 0
 	}
 	if n := h.set.Len(); n != len(h.others) {
 		t.Errorf("%d originals are kept, want %d", n, len(h.others))
@@ -153,11 +149,11 @@ func TestR11_ClosingCostsWhatItFrees(t *testing.T) {
 		for _, others := range []int{0, 10, 10_000} {
 			h := newHolders(t, own, others)
 			compared := 0
-			index := btree.NewG(32, func(a, b *Original) bool {
+			index := btree.NewG(32, func(a, b blockcache.Handle) bool {
 				compared++
-				return lessOriginal(a, b)
+				return h.set.less(a, b)
 			})
-			h.set.index.Ascend(func(o *Original) bool {
+			h.set.index.Ascend(func(o blockcache.Handle) bool {
 				index.ReplaceOrInsert(o)
 				return true
 			})

@@ -20,6 +20,12 @@ type donePage struct {
 	n    int
 }
 
+// heapBytes is what the set takes on the Go heap, twice.
+func (d *doneSet) heapBytes() int64 {
+	const page, full = 2 * (donePageBits/8 + 64), 2 * 32 // with their places in maps
+	return int64(len(d.pages))*page + int64(len(d.full))*full
+}
+
 func (d *doneSet) has(id block.ID) bool {
 	at, bit := uint64(id)/donePageBits, uint64(id)%donePageBits
 	if d.all || at < d.run {
@@ -86,4 +92,5 @@ func (b *Backup) Passed(id block.ID) {
 		b.done.full = map[uint64]struct{}{}
 	}
 	b.done.below(id)
+	b.set.account()
 }

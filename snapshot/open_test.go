@@ -53,7 +53,7 @@ func (o *opening) mustSee(r *Reader, lsn block.LSN) {
 	if r.LSN() != lsn {
 		o.t.Fatalf("the reader is at %v, want %v", r.LSN(), lsn)
 	}
-	v := o.set.Find(7, lsn)
+	v := o.found(7, lsn)
 	if (v == o.v) != (lsn < 105) {
 		o.t.Fatalf("at %v the original is %v", lsn, v)
 	}

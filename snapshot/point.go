@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 )
 
 // Point is an LSN at which someone reads: the horizon, or reader snapshots.
@@ -178,9 +179,10 @@ func (s *Set) endPoint(p *Point) (free []*sublist) {
 		born := sub.born.find()
 		if born == p.born {
 			free = append(free, sub)
+			s.lists--
 			continue
 		}
-		s.points[at-1].adopt(sub, born) // born no later than the point before
+		s.adopt(s.points[at-1], sub, born) // born no later than the point before
 	}
 	p.dead = nil
 	after := s.points[at+1] // the horizon is the last, and never ends
@@ -190,10 +192,11 @@ func (s *Set) endPoint(p *Point) (free []*sublist) {
 }
 
 // adopt puts sub among the sublists of p.
-func (p *Point) adopt(sub *sublist, born *interval) {
+func (s *Set) adopt(p *Point, sub *sublist, born *interval) {
 	at, found := p.find(born)
 	if found {
-		p.dead[at].merge(sub)
+		s.merge(p.dead[at], sub)
+		s.lists--
 		return
 	}
 	sub.born = born
@@ -201,10 +204,11 @@ func (p *Point) adopt(sub *sublist, born *interval) {
 }
 
 // list is p's sublist for the births in an interval.
-func (p *Point) list(born *interval) *sublist {
+func (s *Set) list(p *Point, born *interval) *sublist {
 	at, found := p.find(born)
 	if !found {
 		p.dead = slices.Insert(p.dead, at, &sublist{born: born})
+		s.lists++
 	}
 	return p.dead[at]
 }
@@ -242,46 +246,68 @@ const releaseSlice = 128
 // slices, and at the cost of what it frees (R11).
 func (s *Set) release(free []*sublist) {
 	for _, sub := range free {
-		for o := sub.first; o != nil; {
-			o = s.releaseSome(o)
+		for h := sub.first; h != 0; {
+			h = s.releaseSome(h)
 		}
 	}
 }
 
-func (s *Set) releaseSome(o *Original) (rest *Original) {
-	var drop []*Original
+func (s *Set) releaseSome(h blockcache.Handle) (rest blockcache.Handle) {
+	var list [releaseSlice]blockcache.Handle
+	drop := list[:0]
 	s.mu.Lock()
-	for n := 0; o != nil && n < releaseSlice; n++ {
-		next := o.next
-		o.next = nil
-		o.change(func() { o.sub = nil })
-		if s.unindex(o) {
-			drop = append(drop, o)
+	for n := 0; h != 0 && n < releaseSlice; n++ {
+		o := s.at(h)
+		next := o.Next
+		o.Next = 0
+		s.change(o, func() { o.Flags &^= isInList })
+		if s.unindex(h) {
+			drop = append(drop, h)
 		}
-		o = next
+		h = next
 	}
+	s.account()
 	s.mu.Unlock()
 	s.drop(drop)
-	return o
+	return h
 }
 
 // unindex takes an original that nobody wants out of the index.
-func (s *Set) unindex(o *Original) bool {
-	if o.gone || o.sub != nil || o.wants != 0 {
+func (s *Set) unindex(h blockcache.Handle) bool {
+	o := s.at(h)
+	if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {
 		return false
 	}
-	o.gone = true
-	s.index.Delete(o)
+	o.Flags |= isGone
+	s.index.Delete(h)
 	return true
 }
 
-// drop ends versions that are out of the index. The caller holds no latch.
-func (s *Set) drop(list []*Original) {
-	for _, o := range list {
-		l := s.cache.Latch(o.v.ID)
-		o.v.Holder = nil
-		s.cache.Kill(o.v)
+// drop ends originals that are out of the index. The caller holds no latch.
+func (s *Set) drop(list []blockcache.Handle) {
+	for _, h := range list {
+		l := s.cache.Latch(s.at(h).ID) // which never changes
+		s.end(h)
 		l.Unlock()
+	}
+}
+
+// end gives an original back: its entry, and whatever places it has. Under the
+// latch.
+func (s *Set) end(h blockcache.Handle) {
+	s.mu.Lock()
+	o := s.at(h)
+	var v *blockcache.Version
+	slot := o.Slot
+	if o.Flags&isAttached != 0 {
+		v = s.detach(o)
+	}
+	s.cache.FreeEntry(h)
+	s.mu.Unlock()
+	if v != nil {
+		s.cache.Kill(v)
+	} else {
+		s.cache.FreeSlot(slot)
 	}
 }
 

@@ -26,18 +26,31 @@ type Set struct {
 	mu      sync.Mutex
 	points  []*Point // by LSN; the last one is the horizon
 	horizon *Point
-	index   *btree.BTreeG[*Original]
+	index   *tree
 	backups [BackupsMax]*Backup
-	lastID  uint64
-	made    uint64
-	shared  uint64
-	broken  uint64
+	lists   int      // sublists
+	key     original // what trees are searched for: see probe
+	charged int64    // heap bytes asked of the budget
+
+	attached []*blockcache.Version // of originals that have a frame
+	detached []uint32              // free places in attached
+	lastID   uint64
+	made     uint64
+	shared   uint64
+	broken   uint64
 }
+
+// tree is an ordered set of originals.
+type tree = btree.BTreeG[blockcache.Handle]
+
+func (s *Set) newTree() *tree { return btree.NewG(32, s.less) }
 
 // New makes a set whose horizon is at lsn. onBreak, if not nil, is called
 // without locks for every snapshot that is broken.
 func New(cache *blockcache.Cache, lsn block.LSN, onBreak func(*BrokenError)) *Set {
-	s := &Set{cache: cache, onBreak: onBreak, index: btree.NewG(32, lessOriginal)}
+	s := &Set{cache: cache, onBreak: onBreak}
+	s.index = s.newTree()
+	cache.SetOwner(s)
 	s.Tick(time.Now())
 	p := &Point{lsn: lsn, opened: s.clock.Load(), horizon: true}
 	p.born = &interval{point: p}
@@ -71,37 +84,40 @@ func (s *Set) Replaced(v *blockcache.Version) bool {
 	if !byReader && wants == 0 {
 		return false
 	}
-	o := &Original{v: v, set: s}
+	h := s.cache.NewEntry()
+	o := s.at(h)
+	o.ID, o.LSN, o.Until, o.Wants = v.ID, v.LSN, v.Until, wants
 	if v.Data() != nil {
-		o.bytes += int64(len(v.Data()))
+		o.Images++
 	}
 	if v.Slot() != 0 {
-		o.bytes += s.cache.BlockBytes()
+		o.Images++
 	}
-	s.count(o, wants, byReader)
-	o.change(func() {
-		o.wants = wants
-		if byReader {
-			o.sub = s.points[at].list(s.points[s.search(v.LSN)].born)
-			o.sub.add(o)
-		}
-	})
+	if byReader {
+		o.Flags |= isInList
+		s.addTo(s.list(s.points[at], s.points[s.search(v.LSN)].born), h)
+	}
+	s.addExclusive(o, s.bytes(o))
+	s.count(h, byReader)
+	s.attach(h, v)
+	s.cache.Settle(v)
 	v.Role = blockcache.RoleOriginal
-	v.Holder = o
-	s.index.ReplaceOrInsert(o)
+	s.index.ReplaceOrInsert(h)
+	s.account()
 	return true
 }
 
-func (s *Set) count(o *Original, wants uint8, byReader bool) {
+func (s *Set) count(h blockcache.Handle, byReader bool) {
+	o := s.at(h)
 	s.made++
 	sharers := 0
 	for i, b := range s.backups {
-		if b != nil && wants&(1<<i) != 0 {
+		if b != nil && o.Wants&(1<<i) != 0 {
 			sharers++
 			b.made++
-			b.held += o.bytes
+			b.held += s.bytes(o)
 			b.heldPeak = max(b.heldPeak, b.held)
-			b.queue.ReplaceOrInsert(o)
+			b.queue.ReplaceOrInsert(h)
 		}
 	}
 	if byReader {
@@ -110,7 +126,7 @@ func (s *Set) count(o *Original, wants uint8, byReader bool) {
 	if sharers > 1 {
 		s.shared++
 		for i, b := range s.backups {
-			if b != nil && wants&(1<<i) != 0 {
+			if b != nil && o.Wants&(1<<i) != 0 {
 				b.shared++
 			}
 		}
@@ -118,14 +134,15 @@ func (s *Set) count(o *Original, wants uint8, byReader bool) {
 }
 
 // Find returns the original of a block that a snapshot at lsn sees, or nil.
-// Under the latch of the block.
+// Under the latch of the block. One without a frame is good only until the latch
+// is let go, unless it is Loading then.
 func (s *Set) Find(id block.ID, lsn block.LSN) *blockcache.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found *blockcache.Version
-	s.index.DescendLessOrEqual(probe(id, lsn), func(o *Original) bool {
-		if o.v.ID == id && o.v.Until > lsn {
-			found = o.v
+	s.index.DescendLessOrEqual(s.probe(id, lsn), func(h blockcache.Handle) bool {
+		if o := s.at(h); o.ID == id && o.Until > lsn {
+			found = s.version(h)
 		}
 		return false
 	})
@@ -133,32 +150,65 @@ func (s *Set) Find(id block.ID, lsn block.LSN) *blockcache.Version {
 }
 
 // InPlace returns the original of a block that the data file still holds, or
-// nil. Under the latch of the block.
+// nil, as Find does. Under the latch of the block.
 func (s *Set) InPlace(id block.ID) *blockcache.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found *blockcache.Version
-	s.index.DescendLessOrEqual(probe(id, ^block.LSN(0)), func(o *Original) bool {
-		if o.v.ID == id && o.v.InPlace {
-			found = o.v
+	s.index.DescendLessOrEqual(s.probe(id, ^block.LSN(0)), func(h blockcache.Handle) bool {
+		o := s.at(h)
+		if o.ID == id && s.isInPlace(o) {
+			found = s.version(h)
 		}
-		return o.v.ID == id && found == nil
+		return o.ID == id && found == nil
 	})
 	return found
 }
 
-// InPlaceFrom calls f for the originals of blocks from first on that were in
-// place when it looked: what a truncation would destroy (R9).
+// InPlaceFrom calls f for the blocks from first on that had originals when it
+// looked: what a truncation may destroy (R9). It looks at a slice at a time.
 func (s *Set) InPlaceFrom(first block.ID, f func(block.ID)) {
+	var ids [releaseSlice]block.ID
+	for {
+		n := s.blocksFrom(first, ids[:])
+		for _, id := range ids[:n] {
+			f(id)
+		}
+		if n == 0 {
+			return
+		}
+		first = ids[n-1] + 1
+	}
+}
+
+// blocksFrom fills ids with blocks from first on that have originals.
+func (s *Set) blocksFrom(first block.ID, ids []block.ID) (n int) {
 	s.mu.Lock()
-	var ids []block.ID
-	s.index.AscendGreaterOrEqual(probe(first, 0), func(o *Original) bool {
-		ids = append(ids, o.v.ID)
+	defer s.mu.Unlock()
+	s.index.AscendGreaterOrEqual(s.probe(first, 0), func(h blockcache.Handle) bool {
+		if id := s.at(h).ID; n == 0 || ids[n-1] != id {
+			if n == len(ids) {
+				return false
+			}
+			ids[n] = id
+			n++
+		}
 		return true
 	})
-	s.mu.Unlock()
-	for _, id := range ids {
-		f(id)
+	return n
+}
+
+// account asks the budget for what the Go heap has, in steps of a block (L9).
+func (s *Set) account() {
+	bytes := int64(s.index.Len())*treeItemBytes + int64(s.lists)*sublistBytes
+	for _, b := range s.backups {
+		if b != nil {
+			bytes += int64(b.queue.Len())*treeItemBytes + b.done.heapBytes()
+		}
+	}
+	if d := bytes - s.charged; max(d, -d) >= s.cache.BlockBytes() || bytes == 0 {
+		s.charged = bytes
+		s.cache.ChargeHeap(d)
 	}
 }
 
