@@ -188,6 +188,14 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 	if err := repo.enter(ctx, src, heads, info); err != nil {
 		return err
 	}
+	lease, err := repo.leaseMembers(ctx, "incremental backup", base)
+	if errors.Is(err, ErrBackupNotFound) {
+		err = fmt.Errorf("%w: the base was removed: %w", ErrNoBase, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer lease.Close()
 	r, err := repo.startRun(ctx, o, info, started)
 	if err != nil {
 		return err

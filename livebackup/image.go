@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"sync"
@@ -40,6 +41,7 @@ type Image struct {
 	cache   *imageCache
 	objects imageObjects
 	decoder chan *decoder
+	lease   io.Closer // nil: whoever opened it has one
 
 	mu     sync.RWMutex // held for reading by those who read
 	closed bool         // guarded by mu
@@ -67,19 +69,22 @@ const sectionsMax = 1 << 20
 // chainMax is how many backups a chain may have that is opened in place.
 const chainMax = 1 << 12
 
-// OpenBackup opens backup id (the newest if id is zero) in place. Close the image.
+// OpenBackup opens backup id (the newest if id is zero) in place. Until the image is
+// closed, a prune leaves the backup alone. Close the image.
 func OpenBackup(ctx context.Context, repo *Repository, id BackupID, o ImageOptions) (*Image, error) {
 	if o.CacheBytes < 0 {
 		return nil, fmt.Errorf("open backup %v in place: %w", id, optionError("cache bytes must not be negative"))
 	}
-	members, err := repo.chain(ctx, id)
+	members, lease, err := repo.leaseChain(ctx, "open in place", id)
 	if err != nil {
 		return nil, fmt.Errorf("open backup in place: %w", err)
 	}
 	img, err := openImage(ctx, repo, members, o)
 	if err != nil {
+		lease.Close()
 		return nil, fmt.Errorf("open backup %v in place: %w", members[0].ID, err)
 	}
+	img.lease = lease
 	return img, nil
 }
 
@@ -134,6 +139,9 @@ func (img *Image) Close() error {
 	img.cache.close()
 	for range len(img.decoder) {
 		(<-img.decoder).close()
+	}
+	if img.lease != nil {
+		return img.lease.Close()
 	}
 	return nil
 }

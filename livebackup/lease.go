@@ -178,8 +178,11 @@ func (r *Repository) leaseChain(ctx context.Context, by string, id BackupID) (me
 	return members, lease, err
 }
 
-// leaseMembers leases a whole chain.
+// leaseMembers leases a whole chain, which may be none.
 func (r *Repository) leaseMembers(ctx context.Context, by string, members []Entry) (io.Closer, error) {
+	if len(members) == 0 {
+		return noLease{}, nil
+	}
 	var ids []BackupID
 	for i := range members {
 		ids = append(ids, members[i].ID)
