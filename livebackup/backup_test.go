@@ -140,7 +140,7 @@ func TestBackupRefusesWrongBlocks(t *testing.T) {
 			if name != "missing" && !errors.Is(err, block.ErrCorrupt) {
 				t.Fatal(err)
 			}
-			wantOnly(t, repo, headerName, bindingName, timelineName(1))
+			wantOnly(t, repo, headerName, bindingName, timelineName(1), pruneName)
 		})
 	}
 }
@@ -159,7 +159,7 @@ func TestCancelledBackupLeavesNothing(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	wantOnly(t, repo, headerName, bindingName, timelineName(1))
+	wantOnly(t, repo, headerName, bindingName, timelineName(1), pruneName)
 	if src.openSessions() != 0 {
 		t.Fatal("session left open")
 	}
@@ -259,7 +259,7 @@ func TestSweepTakesTheDead(t *testing.T) {
 	if n, err := Sweep(t.Context(), repo); err != nil || n != 5 {
 		t.Fatalf("%d, %v", n, err)
 	}
-	kept := []string{headerName, bindingName, timelineName(1), objectName(id, kindManifest, 0), objectName(id, kindBlocks, 1), objectName(id, kindIndex, 1)}
+	kept := []string{headerName, bindingName, timelineName(1), pruneName, objectName(id, kindManifest, 0), objectName(id, kindBlocks, 1), objectName(id, kindIndex, 1)}
 	wantOnly(t, repo, append(kept, objectName(living, kindRun, 0), objectName(living, kindBlocks, 1))...)
 	claim.Close()
 	if _, err := Sweep(t.Context(), repo); err != nil {

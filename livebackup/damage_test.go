@@ -26,8 +26,8 @@ func verifyAgain(t *testing.T, repo *Repository, id BackupID) error {
 	return err
 }
 
-// objectsOf reads all files of a repository but the registry of timelines, which no
-// backup needs.
+// objectsOf reads all files of a repository but the registry of timelines and the
+// intent of a prune, which no backup needs.
 func objectsOf(t *testing.T, repo *Repository) map[string][]byte {
 	t.Helper()
 	list, err := repo.objects.List(t.Context())
@@ -36,7 +36,7 @@ func objectsOf(t *testing.T, repo *Repository) map[string][]byte {
 	}
 	objects := make(map[string][]byte)
 	for _, o := range list {
-		if _, ok := parseTimelineName(o.Name); ok {
+		if _, ok := parseTimelineName(o.Name); ok || o.Name == pruneName {
 			continue
 		}
 		data, err := readSmall(t.Context(), repo.objects, o.Name, 1<<30)

@@ -51,6 +51,10 @@ import (
 // P dies, at any place: its claim is void. A manifest that is there has all its
 // objects, since P4 removes objects only when the removal of the manifest is
 // durable; objects without a manifest are swept by the next run.
+//
+// The intent's file stays, void, so that a disk that is full can be pruned: what is
+// said there the next time goes where the last words stood. Readers of a full disk
+// have no such place, and go without a lease.
 
 // Errors of leases.
 var (
@@ -65,6 +69,7 @@ var (
 type hold struct {
 	Backups []BackupID `json:"backups"`
 	Logs    []string   `json:"logs,omitempty"` // of an intent: names of log objects
+	All     bool       `json:"all,omitempty"`  // of an intent that has no room for names
 	By      string     `json:"by"`             // for people
 }
 
@@ -117,7 +122,7 @@ func (r *Repository) claimHold(ctx context.Context, name string, m magic, h hold
 	return &held{r, name, claim}, nil
 }
 
-// held is a claim that is removed when it is let go.
+// held is a claim whose name is removed when it is let go, but for the intent's.
 type held struct {
 	repo  *Repository
 	name  string
@@ -131,7 +136,9 @@ func (h *held) Close() error {
 	}
 	err := h.claim.Close()
 	h.claim = nil
-	h.repo.objects.Delete(context.Background(), h.name)
+	if h.name != pruneName {
+		h.repo.objects.Delete(context.Background(), h.name)
+	}
 	return err
 }
 
@@ -238,7 +245,7 @@ func (r *Repository) awaitPrune(ctx context.Context, ids []BackupID) error {
 			return nil
 		case err != nil && !errors.Is(err, block.ErrCorrupt):
 			return fmt.Errorf("look for a prune: %w", err)
-		case err == nil && !slices.ContainsFunc(ids, func(id BackupID) bool { return slices.Contains(h.Backups, id) }):
+		case err == nil && !h.names(ids):
 			return nil
 		}
 		alive, err := r.alive(ctx, pruneName)
@@ -249,6 +256,11 @@ func (r *Repository) awaitPrune(ctx context.Context, ids []BackupID) error {
 			return err
 		}
 	}
+}
+
+// names reports whether h is about one of ids.
+func (h *hold) names(ids []BackupID) bool {
+	return h.All || slices.ContainsFunc(ids, func(id BackupID) bool { return slices.Contains(h.Backups, id) })
 }
 
 // pause waits a moment for somebody else's claim.
@@ -264,7 +276,7 @@ func pause(ctx context.Context) error {
 }
 
 // alive reports whether somebody who lives has hold of name. What the dead left is
-// removed. Where that cannot be told, because nothing can be written, he lives.
+// removed, but for the intent. Where that cannot be told, because nothing can be written, he lives.
 func (r *Repository) alive(ctx context.Context, name string) (bool, error) {
 	claim, err := r.objects.Claim(ctx, name, nil)
 	if errors.Is(err, ErrClaimed) || readOnly(err) {

@@ -116,7 +116,6 @@ type catalog struct {
 	temps     []string              // temporary names of no backup
 	timelines []uint32              // records of the registry, by number
 	leases    []string              // names, of the living and of the dead
-	claims    []string              // leases and the intent of a prune
 	logs      []LogObject           // by timeline, then by LSN
 	sequence  uint64                // highest seen
 }
@@ -165,9 +164,7 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 	} else if number, ok := parseTimelineName(o.Name); ok {
 		c.timelines = append(c.timelines, number)
 	} else if _, ok := parseLeaseName(o.Name); ok {
-		c.leases, c.claims = append(c.leases, o.Name), append(c.claims, o.Name)
-	} else if o.Name == pruneName {
-		c.claims = append(c.claims, o.Name)
+		c.leases = append(c.leases, o.Name)
 	} else if l, ok := parseLogName(o); ok {
 		c.logs = append(c.logs, l)
 	}

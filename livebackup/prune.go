@@ -59,14 +59,15 @@ func (r *Repository) prune(ctx context.Context, plan PrunePlan) (res PruneResult
 	if err != nil {
 		return res, err
 	}
-	now := v.plan(policy, earlier(plan.Made, time.Now().UTC()))
+	// What was published since is not to go, and may need what was.
+	now := v.plan(policy, earlier(plan.Made, time.Now().UTC()), backups)
 	remove := removal{repo: r, view: v}
 	for _, b := range now.Backups {
-		planned := slices.Contains(backups, b.ID)
 		switch {
-		case planned && b.Remove:
+		case !slices.Contains(backups, b.ID):
+		case b.Remove:
 			remove.backups = append(remove.backups, b.ID)
-		case planned:
+		default:
 			res.Spared = append(res.Spared, b)
 		}
 	}
@@ -88,6 +89,7 @@ func earlier(a, b time.Time) time.Time {
 
 // removals are the ids and names that go, in the order of the plan.
 func (p *PrunePlan) removals() (backups []BackupID, logs []string) {
+	backups = []BackupID{} // none is not any: see view.plan
 	for _, b := range p.Backups {
 		if b.Remove {
 			backups = append(backups, b.ID)
@@ -111,6 +113,9 @@ func (r *Repository) declare(ctx context.Context, by string, backups []BackupID,
 		switch {
 		case err == nil:
 			return intent, nil
+		case noSpace(err) && !h.All:
+			h = hold{By: by, All: true}
+			continue
 		case !errors.Is(err, ErrClaimed):
 			return nil, writeError("declare what is to go", err)
 		case n == claimTries:
@@ -120,6 +125,19 @@ func (r *Repository) declare(ctx context.Context, by string, backups []BackupID,
 			return nil, err
 		}
 	}
+}
+
+// makeIntent makes the place for intents, while there is room: see lease.go. Somebody
+// who prunes has made it already.
+func (r *Repository) makeIntent(ctx context.Context) error {
+	intent, err := r.claimHold(ctx, pruneName, magicPrune, hold{})
+	if errors.Is(err, ErrClaimed) {
+		return nil
+	}
+	if err != nil {
+		return writeError("make "+pruneName, err)
+	}
+	return intent.Close()
 }
 
 // removal is what is removed once an intent is declared and all have been looked at.
@@ -249,7 +267,7 @@ func (v view) guard(id BackupID, ids []BackupID, policy RetentionPolicy, o Delet
 	if len(ids) > 1 && !o.Dependants {
 		return fmt.Errorf("%w: %s", ErrBackupNeeded, joined(ids[1:]))
 	}
-	for _, b := range v.plan(policy, time.Now().UTC()).Backups {
+	for _, b := range v.plan(policy, time.Now().UTC(), nil).Backups {
 		if !slices.Contains(ids, b.ID) {
 			if b.State == StateUnreadable && b.ID.Sequence > id.Sequence {
 				return fmt.Errorf("%w, perhaps: %v cannot be read", ErrBackupNeeded, b.ID)

@@ -185,6 +185,9 @@ func (r *Repository) bind(ctx context.Context, db block.DatabaseID) error {
 		if err = r.writeBinding(ctx, db); err != nil && !errors.Is(err, ErrObjectExists) {
 			return err
 		}
+		if err := r.makeIntent(ctx); err != nil {
+			return err
+		}
 		owner, _, err = r.Database(ctx) // ours, or that of one who was faster
 	}
 	if err != nil {

@@ -94,7 +94,7 @@ func PlanPrune(ctx context.Context, repo *Repository, policy RetentionPolicy) (P
 	if err != nil {
 		return PrunePlan{}, fmt.Errorf("plan a prune: %w", err)
 	}
-	return v.plan(policy, time.Now().UTC()), nil
+	return v.plan(policy, time.Now().UTC(), nil), nil
 }
 
 // view is what a plan is made of: what the repository holds and who reads it.
@@ -147,6 +147,7 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 //	unsure      it is damaged: nobody knows what becomes of it, and only who says so removes it
 //	unread      a younger backup cannot be read now, and may need it
 //	in use      somebody who lives has a lease of it
+//	unseen      it is not among those that a plan made before would remove
 //	base        one that is kept for one of these reasons needs it
 //
 // Sound is what is neither damaged nor unreadable, nor is anything that it needs.
@@ -163,7 +164,8 @@ type planner struct {
 	keep       []string // reasons
 }
 
-func (v view) plan(policy RetentionPolicy, now time.Time) PrunePlan {
+// plan removes none but those of only; nil: any.
+func (v view) plan(policy RetentionPolicy, now time.Time, only []BackupID) PrunePlan {
 	p := planner{view: v, policy: policy, now: now, at: make(map[BackupID]int, len(v.entries))}
 	n := len(v.entries)
 	p.sound, p.generation, p.keep = make([]bool, n), make([]int, n), make([]string, n)
@@ -179,6 +181,11 @@ func (v view) plan(policy RetentionPolicy, now time.Time) PrunePlan {
 	p.keepWindow()
 	p.keepUnsure()
 	p.keepLeased()
+	for i := range v.entries {
+		if only != nil && !slices.Contains(only, v.entries[i].ID) {
+			p.mark(i, "it was not to go when the prune began")
+		}
+	}
 	for kept := -1; kept < p.kept(); { // each may give the other more to keep
 		kept = p.kept()
 		p.keepBases()

@@ -92,7 +92,7 @@ func (h *stock) plan(p RetentionPolicy) PrunePlan {
 		h.records.known = append(h.records.known, &h.entries[i].Manifest)
 	}
 	h.records.disable(h.entries)
-	return h.view.plan(p, day(h.day+1))
+	return h.view.plan(p, day(h.day+1), nil)
 }
 
 // removed are the sequences of what goes, and how many logs do.
@@ -224,14 +224,14 @@ func TestL13_WindowBeginsWithABackup(t *testing.T) {
 		return RetentionPolicy{Generations: 1, Window: time.Duration(n) * time.Hour}
 	}
 	wantRemoved(t, h.plan(RetentionPolicy{Generations: 1}), 1, 2, 3, 4, 5, 6, 7, 8, 9)
-	wantRemoved(t, h.plan(hours(24*3)), 1, 2, 3, 4, 5, 6)                             // begins on day 9, with 9, 8 and 7
-	wantRemoved(t, h.plan(hours(24*3+1)), 1, 2, 3, 4, 5, 6)                           // just before day 9: with 8
-	wantRemoved(t, h.plan(hours(24*4+1)), 1, 2, 3, 4, 5, 6)                           // with 7
-	wantRemoved(t, h.plan(hours(24*5+1)), 1, 2, 3)                                    // with 6, and so 5 and 4
-	wantRemoved(t, h.plan(hours(24*30)))                                              // further back than there is
-	p := h.view.plan(RetentionPolicy{Generations: 1, Window: time.Hour}, day(10_000)) // a clock far ahead
+	wantRemoved(t, h.plan(hours(24*3)), 1, 2, 3, 4, 5, 6)                                  // begins on day 9, with 9, 8 and 7
+	wantRemoved(t, h.plan(hours(24*3+1)), 1, 2, 3, 4, 5, 6)                                // just before day 9: with 8
+	wantRemoved(t, h.plan(hours(24*4+1)), 1, 2, 3, 4, 5, 6)                                // with 7
+	wantRemoved(t, h.plan(hours(24*5+1)), 1, 2, 3)                                         // with 6, and so 5 and 4
+	wantRemoved(t, h.plan(hours(24*30)))                                                   // further back than there is
+	p := h.view.plan(RetentionPolicy{Generations: 1, Window: time.Hour}, day(10_000), nil) // a clock far ahead
 	wantRemoved(t, p, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-	p = h.view.plan(RetentionPolicy{Generations: 1, Window: 24 * time.Hour}, day(6)) // one that stepped back
+	p = h.view.plan(RetentionPolicy{Generations: 1, Window: 24 * time.Hour}, day(6), nil) // one that stepped back
 	wantRemoved(t, p, 1, 2, 3)
 }
 

@@ -174,7 +174,7 @@ func TestSourceNextEndsWithItsContext(t *testing.T) {
 		if _, err := Backup(ctx, src, repo, BackupOptions{GroupBytes: 1}); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
-		wantOnly(t, repo, headerName, bindingName, timelineName(1))
+		wantOnly(t, repo, headerName, bindingName, timelineName(1), pruneName)
 	})
 }
 

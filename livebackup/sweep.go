@@ -23,7 +23,7 @@ func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
 		}
 	}
 	removed = len(c.temps)
-	for _, name := range c.claims {
+	for _, name := range c.leases {
 		alive, err := repo.alive(ctx, name)
 		if err != nil {
 			return removed, err
