@@ -20,8 +20,8 @@ var ErrImageClosed = errors.New("image of a backup is closed")
 
 // ImageOptions of OpenBackup. The zero value is good.
 type ImageOptions struct {
-	// CacheBytes is how much is kept decoded at most; 0: 64 MiB. Each goroutine that
-	// reads takes two groups more while it decodes one.
+	// CacheBytes is how much is kept decoded at most; 0: 64 MiB, and never less than
+	// 16 MiB. Each goroutine that reads takes two groups more while it decodes one.
 	CacheBytes int64
 }
 
@@ -92,6 +92,7 @@ func openImage(ctx context.Context, repo *Repository, members []Entry, o ImageOp
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}
+	o.CacheBytes = max(o.CacheBytes, imageCacheMin)
 	if len(members) > chainMax {
 		return nil, optionError("chain of %d backups, %d can be read in place", len(members), chainMax)
 	}

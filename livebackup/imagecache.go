@@ -26,10 +26,14 @@ func (k imageKey) word() uint64 {
 	return uint64(k.kind)<<56 | uint64(k.member)<<40 | k.number&(1<<40-1)
 }
 
+// imageCacheMin is the least that keeps one who walks through a backup from decoding
+// a group twice: half of it is the largest group, and as much of sections and bitmaps.
+const imageCacheMin = 4 * groupBytesMax
+
 // imageCache keeps what was decoded, up to a number of bytes. Most of it is
 // ristretto's, which keeps what is asked for often, and may refuse what is new: to
 // one who walks through a backup it would give each group to decode again for
-// every block. So a quarter belongs to what was used last, whatever it is. Safe for
+// every block. So a part belongs to what was used last, whatever it is. Safe for
 // concurrent use.
 type imageCache struct {
 	often *ristretto.Cache[uint64, imageItem]
@@ -56,7 +60,8 @@ type imageLoad struct {
 }
 
 func newImageCache(bytesMax int64) (*imageCache, error) {
-	most := max(bytesMax/4*3, 1)
+	last := max(bytesMax/4, min(bytesMax, imageCacheMin)/2)
+	most := max(bytesMax-last, 1)
 	often, err := ristretto.NewCache(&ristretto.Config[uint64, imageItem]{
 		NumCounters: max(most/(4<<10), 100), // groups and sections are much larger than 4 KiB: ten for each, and more
 		MaxCost:     most, BufferItems: 64,
@@ -66,7 +71,7 @@ func newImageCache(bytesMax int64) (*imageCache, error) {
 	}
 	return &imageCache{
 		often: often, last: list.New(), at: map[imageKey]*list.Element{},
-		bytesMax: bytesMax / 4, loading: map[imageKey]*imageLoad{},
+		bytesMax: last, loading: map[imageKey]*imageLoad{},
 	}, nil
 }
 
