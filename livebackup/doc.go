@@ -1,23 +1,28 @@
-// Package livebackup makes full backups of a database while it is written,
-// proves them, and restores them. It works on blocks, never on keys.
+// Package livebackup makes full and incremental backups of a database while it is
+// written, proves them, reads them in place, and restores them. It works on blocks,
+// never on keys.
 //
 // # The types
 //
 // A [Source] is a live database: a store that this process has open
 // ([NewSource]), or one that another process holds open and serves ([Serve],
 // [Dial]). A [Repository] keeps the backups of one database in a directory.
-// [Backup], [Verify], [Restore], [List] and [Sweep] work on these.
+// [Backup], [Verify], [Restore], [List] and [Sweep] work on these. An [Image] is a
+// backup that is open to be read block by block.
 //
 // # How a backup is made, and what is durable when
 //
 //	sweep      what dead runs left
-//	open       a snapshot at LSN S; then the id is claimed (a locked file)
+//	open       a snapshot at LSN S, for an incremental with its base; then the id
+//	           is claimed (a locked file)
 //	pull       blocks in the order that the store chooses; each is proven as it
 //	           comes: trailer, LSN <= S, not twice. From here on its original
 //	           is gone, so a loss later ends the backup (R10)
 //	pack       groups of blocks are compressed, by one or two goroutines
 //	write      into bounded objects; each is synced, then linked to its name,
 //	           then the directory is synced
+//	audit      an incremental only: a sample of what it leaves out is compared
+//	           with the base
 //	publish    the manifest, last, in the same way: now the backup is one (L12)
 //	unclaim
 //
@@ -26,6 +31,16 @@
 // held but the snapshot. A run that fails removes the manifest first, and its
 // objects only when that is durable; what a killed run leaves is claimed by
 // nobody who lives, and no list shows it.
+//
+// # Chains
+//
+// An incremental holds the blocks whose LSN is above its base's. Its base may be any
+// sound backup of the same history, full or incremental: so backups form trees, and
+// the path from one to its full backup is its chain. The manifest names the base by id
+// and by digest, which stands for the whole chain. There are no marks for blocks that
+// were freed: the newest bitmaps say what there is, and what they do not name is not
+// there, whoever holds an image of it. A list shows an incremental as damaged when one
+// of those that it needs is.
 //
 // # How it is read
 //
@@ -36,8 +51,14 @@
 // [Verify] gives it to a prover and records what it found: a backup is "proven"
 // when the newest such record says so. Builder and prover ask the same at the
 // end, on every system: are the meta block and the bitmaps there, and is each
-// block that these name as in use, once, and no other. Nothing a repository says is trusted: sizes
+// block that these name as in use, once, and no other. A chain is replayed from the
+// newest member on, so that each block is written once, and what nobody wants is
+// read and hashed, not expanded. Nothing a repository says is trusted: sizes
 // are capped before memory is taken, names are made from numbers.
+//
+// A restore that is killed or cancelled goes on when it is started again: resume.go
+// says how. An image in place proves what it reads, section by section, group by
+// group, and block by block, but no whole object.
 //
 // # The admin socket
 //

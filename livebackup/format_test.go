@@ -6,9 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,12 +73,21 @@ func TestGoldenFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	inc := m
+	inc.ID, inc.Kind, inc.Base, inc.BaseManifest, inc.BaseLSN = BackupID{13, 0x8f3a9c22}, KindIncremental, id, sha(manifest), 100
+	inc.LSN, inc.EndLSN, inc.RecordSum, inc.BlocksInUse, inc.Audit = 120, 120, 0xcafe, 20, Audit{16, 15}
+	inc.History = []block.Fork{{Timeline: block.TimelineID{9}, LSN: 50}, {Timeline: block.TimelineID{10}, LSN: 40}}
+	increment, err := inc.encode(who.repository)
+	if err != nil {
+		t.Fatal(err)
+	}
 	g := groupEntry{object: 1, blocks: 2, offset: 64, stored: 8192, codec: codecZstd, crc: 0xcafe}
 	entries := runEntry{first: 4, blocks: 2, group: 0, slot: 0}.append(g.append(nil))
 	section := sectionHeader{first: 0, groups: 1, runs: 1, lowest: 4, highest: 5, crc: checksum(entries)}.encode()
 	group := encodeGroupHeader(0, g)
 	envelope := []field{{8, "magic"}, {4, "version"}, {4, "zero"}, {16, "repository"}, {16, "database"}, {8, "length"}, {32, "SHA-256"}, {4, "zero"}, {4, "CRC"}}
 	got := dump("manifest", manifest, append(envelope, field{len(manifest) - envelopeSize, "text"})) +
+		dump("manifest of an incremental", increment, append(envelope, field{len(increment) - envelopeSize, "text"})) +
 		dump("blocks object", encodeObjectHeader(magicBlocks, who.database, id, 1), []field{
 			{8, "magic"}, {4, "version"}, {4, "zero"}, {16, "database"}, {8, "sequence"}, {4, "random"}, {4, "number"}, {12, "zero"}, {4, "CRC"}}) +
 		dump("group", group[:], []field{{4, "group"}, {4, "blocks"}, {4, "stored"}, {4, "codec"}, {4, "CRC"}, {8, "zero"}, {4, "CRC of the header"}}) +
@@ -97,6 +110,9 @@ func TestGoldenFormat(t *testing.T) {
 		t.Fatalf("got:\n%swant:\n%s", got, want)
 	}
 	if back, err := decodeManifest(manifest, id, who.repository); err != nil || back.Cost != m.Cost || back.Timeline != m.Timeline {
+		t.Fatalf("%+v, %v", back, err)
+	}
+	if back, err := decodeManifest(increment, inc.ID, who.repository); err != nil || !reflect.DeepEqual(back, inc) {
 		t.Fatalf("%+v, %v", back, err)
 	}
 }
@@ -149,6 +165,69 @@ func writeGoldenRepository(t *testing.T, src *fakeSource, dir string) {
 		t.Fatal(err)
 	}
 	if _, err := Verify(t.Context(), repo, goldenID, VerifyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A repository of format version 1 with incrementals is read, restored and opened in
+// place by every later program. What it holds stands beside it, as text.
+func TestGoldenChain(t *testing.T) {
+	golden := filepath.Join("testdata", "repository-v1-chain")
+	if *rewriteGolden {
+		writeGoldenChain(t, golden)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "repo"), os.DirFS(golden)); err != nil {
+		t.Fatal(err)
+	}
+	repo, err := OpenRepository(t.Context(), filepath.Join(dir, "repo"), RepositoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile(golden + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := mustList(t, repo)
+	if len(list) != 3 || list[0].Manifest.Kind != KindFull || list[2].Manifest.Base != list[1].ID || list[2].State() != StateProven {
+		t.Fatalf("%+v", list)
+	}
+	found := ""
+	h := &history{t: t, fs: vfs.OS, kept: map[block.LSN]map[block.ID]string{}}
+	for i := range list {
+		m := list[i].Manifest
+		h.kept[m.LSN] = texts(contents(t, repo, m.ID))
+		for _, id := range slices.Sorted(maps.Keys(h.kept[m.LSN])) {
+			found += fmt.Sprintf("LSN %v: %s\n", m.LSN, h.kept[m.LSN][id])
+		}
+		h.wantState(repo, m, filepath.Join(dir, fmt.Sprint("restored", i)))
+	}
+	if found != string(said) {
+		t.Fatalf("it holds\n%swhich should be\n%s", found, said)
+	}
+	if _, err := Verify(t.Context(), repo, BackupID{}, VerifyOptions{NoRecord: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeGoldenChain(t *testing.T, dir string) {
+	t.Helper()
+	os.RemoveAll(dir)
+	h := newHistory(t, rand.New(rand.NewPCG(0x600d, 1)), simfs.New(), "/db")
+	repo := openRepo(t, vfs.OS, dir)
+	h.commit(30, 0, 0)
+	said := ""
+	for range 3 {
+		h.commit(3, 5, 3)
+		m := h.backup(repo, BackupOptions{Owner: "golden", GroupBytes: 16 << 10})
+		for _, id := range slices.Sorted(maps.Keys(h.model)) {
+			said += fmt.Sprintf("LSN %v: %s\n", m.LSN, h.model[id])
+		}
+	}
+	if _, err := Verify(t.Context(), repo, BackupID{}, VerifyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+".txt", []byte(said), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -31,9 +31,11 @@ func FuzzManifest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	res, err := Backup(f.Context(), newFake(1, 20, 4<<10), repo, sweepOptions)
-	if err != nil {
-		f.Fatal(err)
+	var res Result
+	for range 2 {
+		if res, err = Backup(f.Context(), newFake(1, 20, 4<<10), repo, sweepOptions); err != nil {
+			f.Fatal(err)
+		}
 	}
 	id := res.Manifest.ID
 	data, err := readSmall(f.Context(), repo.objects, objectName(id, kindManifest, 0), manifestBytesMax)
@@ -44,6 +46,14 @@ func FuzzManifest(f *testing.F) {
 	f.Add(bytes.Replace(data, []byte(`"full"`), []byte(`"part"`), 1), true)
 	f.Add(bytes.Replace(data, []byte(`"blocks":20`), []byte(`"blocks":99`), 1), true)
 	f.Add(append(bytes.Clone(data), ' '), true)
+	m := res.Manifest
+	m.Kind, m.Base, m.BaseLSN, m.BaseManifest, m.BlocksInUse, m.Audit = KindIncremental, BackupID{1, 2}, 50, Digest{1}, m.Blocks, Audit{16, 3}
+	m.History, m.RecordSum = []block.Fork{{Timeline: block.TimelineID{1}, LSN: 7}}, 1
+	if data, err = m.encode(repo.id); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, false)
+	f.Add(bytes.Replace(data, []byte(`"base":"0000000001`), []byte(`"base":"0000000002`), 1), true)
 	f.Fuzz(func(t *testing.T, data []byte, reseal bool) {
 		if reseal {
 			data = resealed(data)
@@ -83,6 +93,53 @@ func FuzzIndex(f *testing.F) {
 		}
 		if blocks != 0 || s.untiled() != "" {
 			t.Fatalf("accepted %+v", s)
+		}
+		s.byBlock()
+		for _, r := range s.runs {
+			if found, ok := s.find(r.end() - 1); !ok || found != r {
+				t.Fatalf("block %v is in %+v, found %+v", r.end()-1, r, found)
+			}
+		}
+	})
+}
+
+// FuzzJournal: whatever the file says, what is read is what was written by this plan
+// or nothing, and it is gone on with.
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte{}, []byte("SPWYJRNL"))
+	f.Add([]byte{1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}, []byte{})
+	f.Fuzz(func(t *testing.T, entries, raw []byte) {
+		fs := simfs.New()
+		if err := fs.Mkdir("/b", dirMode); err != nil {
+			t.Fatal(err)
+		}
+		b := building{fs, "/b", Digest{1}}
+		j, err := b.openJournal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for e := entries; len(e) >= 12; e = e[12:] {
+			if err := j.write(journalEntry{le.Uint32(e), le.Uint32(e[4:]), le.Uint32(e[8:])}); err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		j.f.WriteAt(raw, j.end)
+		written := j.entries
+		j.close()
+		if j, err = b.openJournal(); err != nil {
+			t.Fatal(err)
+		}
+		if len(raw) < journalEntrySize && len(j.entries) != len(written) || j.end < int64(journalHeaderSize+n*journalEntrySize) {
+			t.Fatalf("%d entries, wrote %d", len(j.entries), len(written))
+		}
+		if err := j.add(77, 78); err != nil {
+			t.Fatal(err)
+		}
+		j.close()
+		if j, err = b.openJournal(); err != nil || !j.has(77, 78) {
+			t.Fatal(err)
 		}
 	})
 }

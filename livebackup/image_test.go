@@ -3,6 +3,7 @@ package livebackup
 import (
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,9 +102,16 @@ func TestImageCache(t *testing.T) {
 		t.Errorf("%d and %d bytes, %d loads", c.bytesMax, c.often.MaxCost(), loads.Load())
 	}
 	loads.Store(0)
+	asked := make(chan struct{}, 8)
 	for range 8 {
 		askers.Go(func() {
-			c.get(imageKey{8, 8, 8}, func() (any, int64, error) { return loads.Add(1), 1, nil })
+			asked <- struct{}{}
+			c.get(imageKey{8, 8, 8}, func() (any, int64, error) {
+				for len(asked) < 8 {
+					runtime.Gosched() // the others come: this ends
+				}
+				return loads.Add(1), 1, nil
+			})
 		})
 	}
 	askers.Wait()

@@ -184,6 +184,59 @@ func TestResumeReadsOnlyWhatIsMissing(t *testing.T) {
 	}
 }
 
+// What is built is built: nothing of the repository's blocks is read again, and
+// nothing written, if only the name was missing.
+func TestResumeOfWhatIsBuilt(t *testing.T) {
+	base, _, ids := durableChain(t, 8)
+	whole := base.Crash(nil, simfs.KeepAll)
+	if _, err := Restore(t.Context(), openAt(t, whole, "/d/repo"), RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: whole}); err != nil {
+		t.Fatal(err)
+	}
+	built := 0
+	for back := range 30 {
+		fs := base.Crash(nil, simfs.KeepAll)
+		repo := openAt(t, fs, "/d/repo")
+		fs.CutAfter(whole.Events() - back)
+		Restore(t.Context(), repo, RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs})
+		fs = fs.Kill()
+		if _, err := fs.Lstat("/d/new"); err == nil {
+			continue
+		}
+		b := building{fs, buildingIn(t, fs, "/d"), digestOf(t, fs, ids[2])}
+		j, err := b.openJournal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.close()
+		if !j.built() {
+			continue
+		}
+		built++
+		read, written := blocksRead(fs)
+		if _, err := Restore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{Backup: ids[2]}, "/d/new", RestoreOptions{FS: fs}); err != nil {
+			t.Fatal(err)
+		}
+		if *read > 0 || *written > 0 {
+			t.Fatalf("read %d bytes of blocks, wrote %d", *read, *written)
+		}
+		if !bytes.Equal(dataOf(t, fs, "/d/new"), dataOf(t, whole, "/d/new")) {
+			t.Fatal("other bytes")
+		}
+	}
+	if built == 0 {
+		t.Fatal("no cut between building and renaming")
+	}
+}
+
+func mustChain(t *testing.T, fs vfs.FS, id BackupID) []Entry {
+	t.Helper()
+	members, err := openAt(t, fs, "/d/repo").chain(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return members
+}
+
 // buildingIn finds what a restore has left beside its target.
 func buildingIn(t *testing.T, fs vfs.FS, dir string) string {
 	t.Helper()
@@ -348,4 +401,14 @@ func TestBuildingNames(t *testing.T) {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}
+}
+
+// digestOf names what a restore of exactly one backup does.
+func digestOf(t *testing.T, fs *simfs.FS, id BackupID) Digest {
+	t.Helper()
+	p, err := PlanRestore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{Backup: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&restore{plan: p}).digest()
 }

@@ -42,13 +42,13 @@ func copyFiles(t testing.TB, from *simfs.FS, dir string) *simfs.FS {
 	return to
 }
 
-// touched collects what changes files that have a name.
-type touched struct {
+// writesSeen collects what changes files that have a name.
+type writesSeen struct {
 	mu  sync.Mutex
 	ops []string
 }
 
-func (w *touched) watch(fsys *simfs.FS) {
+func (w *writesSeen) watch(fsys *simfs.FS) {
 	fsys.Trace(func(ev simfs.Event) {
 		if ev.Op&(simfs.Events&^simfs.OpTemp) == 0 || path.Base(ev.File) == "(temporary)" {
 			return
@@ -89,7 +89,7 @@ func quietCopy(t *testing.T, d Durability) {
 	if q.LSN != c.m.newest() {
 		t.Fatalf("quiet at LSN %v, the newest commit is %v", q.LSN, c.m.newest())
 	}
-	var w touched
+	var w writesSeen
 	w.watch(fsys)
 	time.Sleep(50 * time.Second) // of a clock that nobody waits for
 	for _, r := range old {

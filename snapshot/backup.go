@@ -65,7 +65,7 @@ func (b *Backup) Err() error {
 // wantedByBackups is the bits of the backups that will still read v.
 func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
-		if b != nil && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v) && !b.done.has(v.ID) {
+		if b != nil && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
 			wants |= 1 << i
 		}
 	}
@@ -73,8 +73,8 @@ func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 }
 
 // carries reports whether the backup hands out, or must read, a version that it sees.
-func (b *Backup) carries(v *blockcache.Version) bool {
-	return b.also == nil || v.LSN > b.base || b.also(v.ID)
+func (b *Backup) carries(id block.ID, lsn block.LSN) bool {
+	return b.also == nil || lsn > b.base || b.also(id)
 }
 
 // Narrow makes the backup an incremental: of the versions at or below base it wants
@@ -85,36 +85,40 @@ func (b *Backup) Narrow(base block.LSN, also func(block.ID) bool) {
 	s.mu.Lock()
 	b.base, b.also = base, also
 	s.mu.Unlock()
-	for from := probe(0, 0); from != nil; {
-		from = b.narrowSome(from)
+	for from, more := block.ID(0), true; more; {
+		from, more = b.narrowSome(from)
 	}
 }
 
-// narrowSome lets go of originals from one on that are not carried, and returns
-// the first that it has not come to.
-func (b *Backup) narrowSome(from *Original) (next *Original) {
+// narrowSome lets go of originals that are not carried, of blocks from one on; more
+// says that there are some from next on that it has not come to. A backup wants one
+// version of a block.
+func (b *Backup) narrowSome(from block.ID) (next block.ID, more bool) {
 	s := b.set
-	var drop, not []*Original
+	var list [releaseSlice]blockcache.Handle
+	not, drop := list[:0], []blockcache.Handle(nil)
 	s.mu.Lock()
 	n := 0
-	b.queue.AscendGreaterOrEqual(from, func(o *Original) bool {
+	b.queue.AscendGreaterOrEqual(s.probe(from, 0), func(h blockcache.Handle) bool {
+		o := s.at(h)
 		if n++; n > releaseSlice {
-			next = probe(o.v.ID, o.v.LSN)
+			next, more = o.ID, true
 			return false
 		}
-		if !b.carries(o.v) {
-			not = append(not, o)
+		if !b.carries(o.ID, o.LSN) {
+			not = append(not, h)
 		}
 		return true
 	})
-	for _, o := range not {
-		if b.unwant(o) {
-			drop = append(drop, o)
+	for _, h := range not {
+		if b.unwant(h) {
+			drop = append(drop, h)
 		}
 	}
+	s.account()
 	s.mu.Unlock()
 	s.drop(drop)
-	return next
+	return next, more
 }
 
 // Queued returns up to n blocks whose originals are in hand for the backup, in
