@@ -236,6 +236,7 @@ type fakeLog struct {
 	oldest  block.LSN     // first commit that is still there
 	moved   chan struct{} // closed when durable moves
 	tails   map[*fakeTail]bool
+	let     block.LSN   // highest commit that a follower said it is done with
 	heads   []mvcc.Head // remembered, in order
 	marks   []string
 	quiets  int // at the moment
@@ -313,6 +314,9 @@ func (s *fakeSource) OpenLog(_ context.Context, o LogOptions) (LogSession, error
 	}
 	t := &fakeTail{l, o.After, o.After}
 	l.tails[t] = true
+	if o.After < l.durable {
+		l.let = max(l.let, o.After) // what is before it may go
+	}
 	return t, nil
 }
 
@@ -388,6 +392,7 @@ func (t *fakeTail) Done(_ context.Context, lsn block.LSN) error {
 	t.l.mu.Lock()
 	defer t.l.mu.Unlock()
 	t.done = max(t.done, lsn)
+	t.l.let = max(t.l.let, lsn)
 	return nil
 }
 

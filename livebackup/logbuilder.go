@@ -143,6 +143,14 @@ type logBatch struct {
 	chunks []logChunk
 }
 
+// whole takes the whole commits out of the builder; there is at least one.
+func (b *logBuilder) whole() logBatch {
+	if b.open {
+		return b.split()
+	}
+	return b.cut()
+}
+
 // cut takes the whole commits out of the builder, which goes on behind them; there
 // is at least one, and none is open.
 func (b *logBuilder) cut() logBatch {

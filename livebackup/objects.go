@@ -18,9 +18,9 @@ type Objects interface {
 	// List returns every object that is there, and what dead
 	// writers left (names that end in .tmp), in no order.
 	List(ctx context.Context) ([]ObjectInfo, error)
-	// Delete removes objects and returns when that is durable. A name that is
-	// not there is no error. Objects that a living writer has not committed
-	// are left alone.
+	// Delete removes objects, none perhaps, and returns when that is durable, and
+	// that all others are there that List would show. A name that is not there is
+	// no error. Objects that a living writer has not committed are left alone.
 	Delete(ctx context.Context, names ...string) error
 	// Claim takes hold of name until Close, or until the process dies, and
 	// makes it if need be; ErrClaimed if somebody has hold of it. note is for
