@@ -96,7 +96,7 @@ func TestArchive_LossIsBounded(t *testing.T) {
 				every = 10 * time.Second
 			}
 			rng := rand.New(rand.NewPCG(1, 1))
-			fake, repo := newLogSource(newHistory(1)), boundRepo(t, simfs.New(), "/repo")
+			fake, repo := newLogSource(newFakeHistory(1)), boundRepo(t, simfs.New(), "/repo")
 			run := startArchive(t, fake, repo, o)
 			var durable []time.Time // of each commit
 			for range 400 {
@@ -137,7 +137,7 @@ func TestArchive_LossIsBounded(t *testing.T) {
 // The gauge: how long what is not archived has been durable.
 func TestArchive_AgeIsMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHistory(1).grow(3)
+		h := newFakeHistory(1).grow(3)
 		fake, fs := newLogSource(h), simfs.New()
 		repo := boundRepo(t, fs, "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
@@ -168,7 +168,7 @@ func TestArchive_AgeIsMeasured(t *testing.T) {
 // When it is told to end, the archive takes what is durable with it.
 func TestArchive_EndsWithWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(2)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(2)), boundRepo(t, simfs.New(), "/repo")
 		for range 10 {
 			run := startArchive(t, fake, repo, ArchiveOptions{})
 			synctest.Wait()
@@ -207,7 +207,7 @@ func TestR15_PowerCutAtEveryEvent(t *testing.T) {
 		for _, mode := range []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random} {
 			synctest.Test(t, func(t *testing.T) {
 				fs := base.Crash(nil, simfs.KeepAll)
-				fake := newLogSource(newHistory(3))
+				fake := newLogSource(newFakeHistory(3))
 				repo := boundRepo(t, fs, "/repo")
 				fs.CutAfter(k)
 				archiveSteps(t, fake, repo, ArchiveOptions{ObjectBytes: 3000}, small)
@@ -263,7 +263,7 @@ func TestL12_ArchiveSyncsWhatItFinds(t *testing.T) {
 		fs := simfs.New()
 		boundRepo(t, fs, "/repo")
 		fs = fs.Crash(nil, simfs.DropAll)
-		fake, repo := newLogSource(newHistory(3).grow(1)), boundRepo(t, fs, "/repo")
+		fake, repo := newLogSource(newFakeHistory(3).grow(1)), boundRepo(t, fs, "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		armed := fs.Fail(simfs.Fault{Ops: simfs.OpSyncDir, Sticky: true})
@@ -298,7 +298,7 @@ func TestArchive_FailureOfEveryOperation(t *testing.T) {
 				over := false
 				synctest.Test(t, func(t *testing.T) {
 					fs := simfs.New()
-					fake := newLogSource(newHistory(4))
+					fake := newLogSource(newFakeHistory(4))
 					repo := boundRepo(t, fs, "/repo")
 					fault.Skip = k
 					armed := fs.Fail(fault)
@@ -326,7 +326,7 @@ func TestArchive_FailureOfEveryOperation(t *testing.T) {
 func TestArchive_OutlivesItsRepository(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := simfs.New()
-		fake, repo := newLogSource(newHistory(5).grow(1)), boundRepo(t, fs, "/repo")
+		fake, repo := newLogSource(newFakeHistory(5).grow(1)), boundRepo(t, fs, "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		for i := range 3 {
@@ -355,7 +355,7 @@ func TestArchive_OutlivesItsRepository(t *testing.T) {
 func TestArchive_EndsWithAnErrorIfItCannotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := simfs.New()
-		fake, repo := newLogSource(newHistory(5)), boundRepo(t, fs, "/repo")
+		fake, repo := newLogSource(newFakeHistory(5)), boundRepo(t, fs, "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		fake.log.commit(small)
@@ -372,7 +372,7 @@ func TestArchive_EndsWithAnErrorIfItCannotWrite(t *testing.T) {
 // hole stays of use.
 func TestR14_HoleIsToldAndTheArchiveGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(6)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(6)), boundRepo(t, simfs.New(), "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		fake.log.commit(func(h *fakeHistory) { h.grow(10) })
@@ -418,7 +418,7 @@ func putBackup(t *testing.T, fake *fakeSource, repo *Repository, lsn block.LSN) 
 func TestR14_ArchiveResumesAtABackup(t *testing.T) {
 	for _, oldest := range []block.LSN{1, 6, 7, 12, 13, 19, 20} {
 		synctest.Test(t, func(t *testing.T) {
-			fake, repo := newLogSource(newHistory(7).grow(20)), boundRepo(t, simfs.New(), "/repo")
+			fake, repo := newLogSource(newFakeHistory(7).grow(20)), boundRepo(t, simfs.New(), "/repo")
 			for id := range fake.images { // seal them with this database's id
 				fake.put(rand.New(rand.NewPCG(uint64(id), 1)), id)
 			}
@@ -453,7 +453,7 @@ func TestR14_ArchiveResumesAtABackup(t *testing.T) {
 // Two archives of one timeline exclude each other.
 func TestArchive_OnlyOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(8).grow(2)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(8).grow(2)), boundRepo(t, simfs.New(), "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		if err := Archive(t.Context(), fake, repo, ArchiveOptions{}); !errors.Is(err, ErrArchiving) {
@@ -475,7 +475,7 @@ func TestArchive_OnlyOne(t *testing.T) {
 func TestR18_ArchiveOfACopyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := simfs.New()
-		fake, repo := newLogSource(newHistory(9)), boundRepo(t, fs, "/repo")
+		fake, repo := newLogSource(newFakeHistory(9)), boundRepo(t, fs, "/repo")
 		fs.Trace(func(ev simfs.Event) {
 			if o, ok := parseLogName(ObjectInfo{Name: path.Base(ev.To)}); ok && ev.Op == simfs.OpLink {
 				if !slices.Contains(fake.log.heads, mvcc.Head{LSN: o.To, Sum: fake.log.h.sum(o.To)}) {
@@ -512,7 +512,7 @@ func TestR18_ArchiveOfACopyIsRefused(t *testing.T) {
 // overlaps, one of another timeline under a name of ours.
 func TestArchive_ForeignObjectsAreNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(10)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(10)), boundRepo(t, simfs.New(), "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		fake.log.commit(func(h *fakeHistory) { h.grow(3) })
@@ -523,7 +523,7 @@ func TestArchive_ForeignObjectsAreNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		fake, repo = newLogSource(newHistory(10).grow(9)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo = newLogSource(newFakeHistory(10).grow(9)), boundRepo(t, simfs.New(), "/repo")
 		twin := fakeTimeline
 		twin[15]++
 		putLog(t, repo, fake.log.h, twin, LogRange{0, 5})
@@ -536,7 +536,7 @@ func TestArchive_ForeignObjectsAreNoticed(t *testing.T) {
 // An object that vanishes is missed when the next one is written.
 func TestArchive_MissingObjectIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(11)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(11)), boundRepo(t, simfs.New(), "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		for range 3 {
 			synctest.Wait()
@@ -591,7 +591,7 @@ func (w *spoilingWriter) Commit() error {
 func TestArchive_DamageIsNoticedWhenItIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := simfs.New()
-		fake, repo := newLogSource(newHistory(12)), boundRepo(t, fs, "/repo")
+		fake, repo := newLogSource(newFakeHistory(12)), boundRepo(t, fs, "/repo")
 		repo.objects = &spoilingObjects{repo.objects, fs, 3}
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
@@ -619,7 +619,7 @@ func TestR15_ArchiveStreamsALargeCommit(t *testing.T) {
 	for k := range 12 {
 		synctest.Test(t, func(t *testing.T) {
 			fs := simfs.New()
-			fake, repo := newLogSource(newHistory(13)), boundRepo(t, fs, "/repo")
+			fake, repo := newLogSource(newFakeHistory(13)), boundRepo(t, fs, "/repo")
 			run := startArchive(t, fake, repo, ArchiveOptions{ObjectBytes: 1 << 20, Compression: CompressionNone})
 			synctest.Wait()
 			if k > 0 {
@@ -641,7 +641,7 @@ func TestR15_ArchiveStreamsALargeCommit(t *testing.T) {
 func TestL14_ArchiveGoesOnBehindAFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		repo := boundRepo(t, simfs.New(), "/repo")
-		parent := newLogSource(newHistory(14))
+		parent := newLogSource(newFakeHistory(14))
 		if err := archiveSteps(t, parent, repo, ArchiveOptions{}, func(h *fakeHistory) { h.grow(5) }); err != nil {
 			t.Fatal(err)
 		}
@@ -663,7 +663,7 @@ func TestL14_ArchiveGoesOnBehindAFork(t *testing.T) {
 // A source that fails ends the archive, and says why.
 func TestArchive_SourceFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake, repo := newLogSource(newHistory(16)), boundRepo(t, simfs.New(), "/repo")
+		fake, repo := newLogSource(newFakeHistory(16)), boundRepo(t, simfs.New(), "/repo")
 		run := startArchive(t, fake, repo, ArchiveOptions{})
 		synctest.Wait()
 		fake.log.onRead = func() error { return mvcc.ErrPoisoned }

@@ -87,4 +87,3 @@ func (e *VersionError) Error() string {
 
 // Is matches ErrVersion.
 func (e *VersionError) Is(target error) bool { return target == ErrVersion }
-
