@@ -214,7 +214,7 @@ func unfinished(t *testing.T, dir string, list []livebackup.BackupID) (names []s
 	for _, name := range namesIn(t, killRepo(dir)) {
 		id, kind, _ := strings.Cut(name, ".")
 		listed := slices.ContainsFunc(list, func(l livebackup.BackupID) bool { return l.String() == id })
-		ofRepository := name == "repository" || name == "database" || strings.HasPrefix(name, "timeline-")
+		ofRepository := name == "repository" || name == "database" || strings.HasPrefix(name, "timeline-") || strings.HasPrefix(name, "prune-")
 		if !ofRepository && !listed || kind == "run" || strings.HasSuffix(name, ".tmp") {
 			names = append(names, name)
 		}
