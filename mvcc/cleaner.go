@@ -33,7 +33,7 @@ type cleaner struct {
 	quit   chan struct{}
 	done   sync.WaitGroup
 
-	turn sync.Mutex // held by who makes a round: one at a time, none while the store is quiet
+	turn turn // held by who makes a round: one at a time, none while the store is quiet
 
 	// The standing reserve: nothing is allocated while cleaning (R7).
 	buf      []byte   // images of a batch
@@ -56,8 +56,20 @@ type picked struct {
 	second bool      // needs a second copy
 }
 
+// turn is a mutual exclusion that may be held for as long as a person likes. Waiting
+// for it is idle, also to a test's clock.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// Lock takes the turn.
+func (t turn) Lock() { t <- struct{}{} }
+
+// Unlock gives it back.
+func (t turn) Unlock() { <-t }
+
 func newCleaner(s *Store) *cleaner {
-	c := &cleaner{s: s, kicked: make(chan struct{}, 1), quit: make(chan struct{})}
+	c := &cleaner{s: s, kicked: make(chan struct{}, 1), quit: make(chan struct{}), turn: newTurn()}
 	c.moved.L = &c.mu
 	if s.opts.ReadOnly {
 		return c // which never runs

@@ -8,8 +8,10 @@
 // A [Store] is an open database directory. A [WriteTx] edits private copies of
 // blocks; there is one at a time. A [ReadTx] sees one commit for as long as it
 // is open. A [Backup] hands out every block in use as of one commit, once. A
-// [Builder] makes a database directory from what a backup handed out. The word
-// LSN means the number of a commit.
+// [Builder] makes a database directory from what a backup handed out. A [LogTail]
+// hands out the log of durable commits, which [Store.Apply] rolls a standby
+// forward by. An [Image] is a state that can be opened without being a directory.
+// The word LSN means the number of a commit.
 //
 // # A version's life
 //
@@ -62,11 +64,19 @@
 // refuses if a block has no sound copy. It writes in place only as the cleaner
 // does, and can be cut at any point.
 //
+// # Modes
+//
+// A store is opened for writing, read-only (readonly.go), from an image
+// (image.go), or, if its superblock says so, as a standby (apply.go), which
+// Promote ends (promote.go). While it is quiet (quiesce.go) it changes no file.
+// heads.go says how a copy of a database is told from the database.
+//
 // # Locks
 //
-// In this order: writer (held by the open write transaction), publishing,
-// sweeping, a block's latch, the lists of package blockcache, the set of package
-// snapshot. Nothing waits for I/O with a latch held; the cleaner waits for no
+// In this order: the applier's, writer (held by the open write transaction, and
+// by a standby from the first record of a commit to the last), the cleaner's
+// turn, resting, anchor.writing, publishing, sweeping, a block's latch, the lists
+// of package blockcache, the set of package snapshot. Nothing waits for I/O with a latch held; the cleaner waits for no
 // frame but of the standing reserve, and for the writer only while a commit is
 // on its way into the log.
 //

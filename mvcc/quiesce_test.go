@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path"
 	"sync"
@@ -233,5 +234,34 @@ func TestQuiesce_Standby(t *testing.T) {
 	tail.Close()
 	mustClose(t, s)
 	mustClose(t, standby)
+	mustClose(t, c.s)
+}
+
+// A segment that the log prepares in the background is waited for.
+func TestQuiesce_WaitsForTheLog(t *testing.T) {
+	fsys := simfs.New()
+	ok(t, fsys.Mkdir(testDir, 0o700))
+	g := newGates(fsys)
+	c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(seeded(t), 1))}
+	c.s = mustOpen(t, c.o)
+	made := 0 // the first commit waits for a segment; another one is made ahead
+	prepared := g.next(simfs.OpRename, testDir+"/log/*.new", func(ev simfs.Event) bool {
+		if ev.Op == simfs.OpRename {
+			made++
+		}
+		return made == 2
+	})
+	ok(t, c.commits(2, 3, 10))
+	<-prepared.reached
+	var q *Quiet
+	quiet := async(func() {
+		var err error
+		q, err = c.s.Quiesce()
+		ok(t, err)
+	})
+	mustWait(t, quiet, "Quiesce")
+	prepared.open()
+	<-quiet
+	q.Release()
 	mustClose(t, c.s)
 }
