@@ -295,6 +295,9 @@ func (c *crashRun) checkAfter(fsys *simfs.FS, what string, then func(*Store, *mo
 	m := &model{at: c.m.at[: lsn+1 : lsn+1], acked: lsn, spread: c.m.spread}
 	checkAll(t, s, m)
 	checkMarks(t, s, m)
+	if lsn > 1 {
+		checkIncremental(t, s, m, lsn/2)
+	}
 	if t.Failed() {
 		t.Log(what)
 	}
