@@ -267,12 +267,15 @@ func (s *Store) loadMap(l *blockcache.Latch, id block.ID, frame []byte) {
 	l.Lock()
 	v.Loading = false
 	l.Wake()
-	if replaced && s.state.failure() == nil && s.cache.Frames(blockcache.ClassDirty) < s.dirtyMax/2 {
+	if replaced && s.writesMap() && s.cache.Frames(blockcache.ClassDirty) < s.dirtyMax/2 {
 		v.Dirty, v.Rec = true, recNone
 	}
 	s.cache.Adopt(v, frame)
 	s.cache.Keep(v)
 }
+
+// writesMap reports whether there is a cleaner that writes map blocks.
+func (s *Store) writesMap() bool { return !s.opts.ReadOnly && s.state.failure() == nil }
 
 // readMap fills a frame with a map block; false if it had to be replaced. Its head
 // is Loading.
@@ -358,7 +361,7 @@ func (s *Store) repairMap(id block.ID, b []byte) error {
 	l.Lock()
 	v.Loading = false
 	l.Wake()
-	if err != nil && s.state.failure() == nil {
+	if err != nil && s.writesMap() {
 		s.log2.Warn("block of the changed-block map is damaged on disk and is written again", "block", id.String(), "error", err)
 		s.dirtyMap(v, recNone)
 	}

@@ -69,6 +69,10 @@ func (c *crashRun) readOnly(disk *simfs.FS, what string) block.LSN {
 	ok(t, p.rest(t))
 	p.restore(t, c.m)
 	ok(t, p.b.Close())
+	checkMarks(t, s, c.m)
+	if lsn := s.newestLSN(); lsn > 1 {
+		checkIncremental(t, s, c.m, lsn/2)
+	}
 	q, err := s.Quiesce()
 	ok(t, err)
 	q.Release()

@@ -229,10 +229,8 @@ func (r *recovery) raiseMarks() error {
 	s := r.s
 	const most = 32 // each may be in two map blocks of its own
 	for ids := range slices.Chunk(r.marking, most) {
-		if s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
-			if err := s.cleaner.clean(r.lsn); err != nil {
-				return err
-			}
+		if err := r.roomForRedo(); err != nil {
+			return err
 		}
 		if err := s.raise(ids, r.lsn); err != nil {
 			return err

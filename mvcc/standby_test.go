@@ -106,6 +106,7 @@ func TestR20_StandbyFollowsItsPrimary(t *testing.T) {
 					ok(t, standby.Apply(r))
 					if r.Last && c.rng.IntN(4) == 0 {
 						checkAll(t, standby, c.m)
+						checkIncremental(t, standby, c.m, 1+block.LSN(c.rng.Uint64N(uint64(r.LSN))))
 					}
 				}
 				tail.Done(c.s.newestLSN())
