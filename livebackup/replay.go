@@ -40,9 +40,14 @@ func replayChain(ctx context.Context, repo *Repository, members []Entry, out blo
 		return err
 	}
 	p.now.BlocksTotal = members[0].Manifest.inUse()
+	crew, err := newCrew()
+	if err != nil {
+		return err
+	}
+	defer crew.dismiss()
 	for i := range members {
 		r := newReplay(repo, &members[i].Manifest, out, p)
-		r.wanted = w
+		r.wanted, r.crew = w, crew
 		r.follow(done, uint32(i))
 		if err := r.run(ctx); err != nil {
 			return err
@@ -91,6 +96,7 @@ type replay struct {
 	meter    *meter
 	bounds   bounds
 	wanted   *wanted // nil: everything
+	crew     *crew
 
 	index   indexReader
 	blocks  *seriesReader
@@ -130,6 +136,31 @@ type job struct {
 	raw    []byte
 }
 
+// crew is who decodes, and the buffers that go round: one for all backups of a chain.
+type crew struct {
+	decoders []*decoder
+	jobs     []*job
+}
+
+func newCrew() (*crew, error) {
+	c := &crew{jobs: []*job{{}}}
+	for range min(2, runtime.GOMAXPROCS(0)) {
+		d, err := newDecoder()
+		if err != nil {
+			c.dismiss()
+			return nil, err
+		}
+		c.decoders, c.jobs = append(c.decoders, d), append(c.jobs, &job{})
+	}
+	return c, nil
+}
+
+func (c *crew) dismiss() {
+	for _, d := range c.decoders {
+		d.close()
+	}
+}
+
 // run replays the backup.
 func (r *replay) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -139,19 +170,12 @@ func (r *replay) run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel(errStopped)
 
-	workers := min(2, runtime.GOMAXPROCS(0))
-	free, filled := make(chan *job, workers+1), make(chan *job, workers+1)
-	for range workers + 1 {
-		free <- new(job)
+	free, filled := make(chan *job, len(r.crew.jobs)), make(chan *job, len(r.crew.jobs))
+	for _, j := range r.crew.jobs {
+		free <- j
 	}
-	for range workers {
-		d, err := newDecoder()
-		if err != nil {
-			close(filled)
-			return err
-		}
+	for _, d := range r.crew.decoders {
 		wg.Go(func() {
-			defer d.close()
 			for j := range filled {
 				if err := r.apply(ctx, d, j); err != nil {
 					cancel(err)
