@@ -189,7 +189,7 @@ func TestGoldenChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := mustList(t, repo)
-	if len(list) != 3 || list[0].Manifest.Kind != KindFull || list[2].Manifest.Base != list[1].ID || list[2].State() != StateProven {
+	if len(list) != 3 || list[0].Manifest.Kind != KindFull || list[2].Manifest.Base != list[1].ID || len(list[2].Manifest.History) != 1 || list[2].State() != StateProven {
 		t.Fatalf("%+v", list)
 	}
 	found := ""
@@ -213,11 +213,19 @@ func TestGoldenChain(t *testing.T) {
 func writeGoldenChain(t *testing.T, dir string) {
 	t.Helper()
 	os.RemoveAll(dir)
-	h := newHistory(t, rand.New(rand.NewPCG(0x600d, 1)), simfs.New(), "/db")
+	h := newHistory(t, rand.New(rand.NewPCG(0x600d, 1)), vfs.OS, filepath.Join(t.TempDir(), "db"))
 	repo := openRepo(t, vfs.OS, dir)
 	h.commit(30, 0, 0)
 	said := ""
-	for range 3 {
+	for n := range 3 {
+		if n == 2 { // the last one on a timeline of its own
+			target := filepath.Join(t.TempDir(), "restored")
+			if _, err := Restore(t.Context(), repo, BackupID{}, target, RestoreOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			h.dir = target
+			h.reopen()
+		}
 		h.commit(3, 5, 3)
 		m := h.backup(repo, BackupOptions{Owner: "golden", GroupBytes: 16 << 10})
 		for _, id := range slices.Sorted(maps.Keys(h.model)) {

@@ -26,6 +26,23 @@ func openedImage(t *testing.T, repo *Repository, id BackupID, o ImageOptions) *I
 	return img
 }
 
+// Each member of a chain opens as a database that can be read, and is the state that
+// it was taken of.
+func TestImage_OpensAsAStore(t *testing.T) {
+	h, repo, ids := chainOfThree(t, 21)
+	for _, id := range ids {
+		img := openedImage(t, repo, id, ImageOptions{})
+		store, err := mvcc.OpenImage(img, mvcc.Options{FS: simfs.New(), MaxRAM: 16 << 20, Temp: []mvcc.TempDir{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantStore(t, store, h.kept[img.Info().LSN])
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Who walks through a backup gets each group decoded once, however small the cache
 // is, and though all the members of a chain are asked for each block.
 func TestImage_ScanDecodesEachGroupOnce(t *testing.T) {

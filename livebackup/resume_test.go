@@ -202,7 +202,14 @@ func TestResumeOfWhatIsBuilt(t *testing.T) {
 		if _, err := fs.Lstat("/d/new"); err == nil {
 			continue
 		}
+<<<<<<< HEAD
 		b := building{fs, buildingIn(t, fs, "/d"), digestOf(t, fs, ids[2])}
+=======
+		b := buildingOf(t, fs, buildingIn(t, fs, "/d"))
+		if b.dir == "" {
+			continue // the journal goes just before the name comes
+		}
+>>>>>>> 2e4c5c1 (livebackup: the golden chain crosses a fork; images open as stores)
 		j, err := b.openJournal()
 		if err != nil {
 			t.Fatal(err)
@@ -228,13 +235,23 @@ func TestResumeOfWhatIsBuilt(t *testing.T) {
 	}
 }
 
-func mustChain(t *testing.T, fs vfs.FS, id BackupID) []Entry {
+// buildingOf is what is being built in dir, by the plan that its journal names; zero if
+// it has none.
+func buildingOf(t *testing.T, fs vfs.FS, dir string) building {
 	t.Helper()
-	members, err := openAt(t, fs, "/d/repo").chain(t.Context(), id)
+	b := building{fs: fs, dir: dir}
+	f, err := fs.OpenFile(b.journalName(), os.O_RDONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return building{}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return members
+	defer f.Close()
+	if err := readFull(f, b.plan[:], 16); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // buildingIn finds what a restore has left beside its target.

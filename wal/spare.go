@@ -96,7 +96,7 @@ func (l *Log) prepare() error {
 	}
 	if l.preparing {
 		l.changed.Wait()
-		return nil
+		return l.usable() // Close may have let the spares go meanwhile
 	}
 	l.preparing = true
 	return l.makeReady()
