@@ -5,8 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -152,7 +155,7 @@ func checkCrash(t *testing.T, r *rig, k, i int) {
 	}
 	n.commit(1200)
 	n.append(40)
-	n.must()
+	n.must().checkRead(n.redo, n.l.Durable()) // across the cut, too
 	z := crashState(n, k, i)
 	if z.recover(); z.err != nil {
 		t.Fatalf("cut after event %d, state %d, recovered, cut again: %v", k, i, z.err)
@@ -282,4 +285,103 @@ func TestB6_HeaderInTheCacheOnly(t *testing.T) {
 			n.crash(simfs.DropAll).recovered()
 		}
 	}
+}
+
+// L7, R5, R7: the power is cut while clients commit, a checkpoint releases, an
+// idler marks and spares are made in the background: whatever was acknowledged
+// to anyone, or told to OnDurable, is there.
+func TestL7_CutUnderConcurrentClients(t *testing.T) {
+	cuts := 40
+	if raceDetector {
+		cuts = 15
+	} else if *soak {
+		cuts = 5000
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for run := range cuts {
+		rng := rand.New(rand.NewPCG(seed, uint64(run)))
+		r := newRig(t, newTestFS(t))
+		r.fs.Before(nil)
+		r.o.foreground = false
+		r.o.BufferBytes = 1 << (12 + rng.IntN(8))
+		r.o.LimitBytes = int64(3+rng.IntN(5)) * SegmentBytesMin
+		var told atomic.Uint64
+		r.o.OnDurable = func(v block.LSN) { told.Store(uint64(v)) }
+		if r.create(); r.err != nil {
+			t.Fatal(r.err)
+		}
+		r.fs.CutAfter(1 + rng.IntN(150))
+		concurrentClients(r, rng.Uint64())
+		r.acked = max(r.acked, block.LSN(told.Load()))
+		r.o.OnDurable, r.o.foreground = nil, true
+		n := r.after(r.fs.Crash(rng, simfs.Random))
+		if n.recover(); n.err != nil {
+			t.Fatalf("seed %d run %d: %v", seed, run, n.err)
+		}
+		n.commit(2000)
+		n.must().checkRead(n.redo, n.acked)
+	}
+}
+
+// concurrentClients commits from several goroutines until the power is cut, and
+// notes in r what was acknowledged.
+func concurrentClients(r *rig, seed uint64) {
+	var writer, note sync.Mutex // writer guards the model, note what was acknowledged
+	var clients sync.WaitGroup
+	for c := range 4 {
+		clients.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(c)))
+			for {
+				writer.Lock()
+				lsn, err := appendRandom(r, rng)
+				writer.Unlock()
+				if err == nil && rng.IntN(4) > 0 {
+					err = r.l.Sync(lsn)
+				} else {
+					lsn = 0
+				}
+				if err != nil && !errors.Is(err, ErrFull) {
+					return
+				}
+				note.Lock()
+				r.acked = max(r.acked, lsn)
+				note.Unlock()
+			}
+		})
+	}
+	clients.Go(func() {
+		for !r.fs.IsCut() {
+			below := r.l.Durable() + 1
+			note.Lock()
+			r.redo = below // as by a checkpoint that is durable
+			note.Unlock()
+			if r.l.Release(below) != nil || r.l.MarkIdle() != nil {
+				return
+			}
+		}
+	})
+	clients.Wait()
+	r.l.Close()
+}
+
+// appendRandom appends a commit to r's log and model, under the writer's lock.
+func appendRandom(r *rig, rng *rand.Rand) (block.LSN, error) {
+	c := commit{nonce: rng.Uint64(), sizes: make([]int, 1+rng.IntN(3))}
+	total := 0
+	for i := range c.sizes {
+		c.sizes[i] = rng.IntN(1 << rng.IntN(16))
+		total += c.sizes[i]
+	}
+	if err := r.l.Reserve(int64(total)); err != nil {
+		return 0, err
+	}
+	lsn := r.l.End() + 1
+	r.model[lsn], r.appended = c, lsn
+	for i := range c.sizes {
+		if err := r.l.Append(lsn, c.body(lsn, i), i == len(c.sizes)-1); err != nil {
+			return 0, err
+		}
+	}
+	return lsn, nil
 }

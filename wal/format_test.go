@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -114,6 +115,38 @@ func TestRecordIsBoundToItsPlace(t *testing.T) {
 		c[bit/8] ^= 1 << (bit % 8)
 		if _, ok := h.seal().decodeRecord(c, recordsOffset); ok {
 			t.Errorf("sound with bit %d changed", bit)
+		}
+	}
+}
+
+// A good checksum is not enough: fields without a meaning, bytes that are to be
+// zero and lengths that are never written make a record unsound.
+func TestRecordFieldsAreChecked(t *testing.T) {
+	h := goldenHeader()
+	s := h.seal()
+	for name, c := range map[string]struct {
+		body  int
+		flags recordFlags
+		off   int // of a byte that is set, 0: none
+	}{
+		"last and part":      {20, flagLast | flagPart, 0},
+		"last and mark":      {0, flagLast | flagMark, 0},
+		"end without mark":   {0, flagEnd, 0},
+		"mark with a body":   {20, flagMark, 0},
+		"flag without name":  {20, 1 << 4, 0},
+		"zeros behind flags": {20, flagLast, 14},
+		"zeros behind sum":   {20, flagLast, 38},
+		"padding":            {20, flagLast, recordHeaderBytes + 20},
+		"length":             {RecordBytesMax + 1, flagLast, 0},
+	} {
+		b := make([]byte, recordBytes(c.body))
+		s.encodeRecord(b, recordsOffset, record{flags: c.flags, lsn: 1}, c.body)
+		if c.off != 0 {
+			b[c.off] = 1
+			binary.LittleEndian.PutUint32(b, block.Checksum(s.seed, b[4:]))
+		}
+		if _, ok := s.decodeRecord(b, recordsOffset); ok {
+			t.Errorf("sound: %s", name)
 		}
 	}
 }

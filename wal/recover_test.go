@@ -246,6 +246,28 @@ func TestR5_MarkInsideACommit(t *testing.T) {
 	r.must().crash(simfs.DropAll).mustEndAt(2)
 }
 
+// R5: the same where the commit that the mark is in goes on after it.
+func TestR5_CommitGoesOnBehindAMark(t *testing.T) {
+	r := newRig(t, newTestFS(t)).create()
+	r.append(100)
+	c := commit{nonce: 99, sizes: []int{300, 400}}
+	r.model[3] = c
+	r.duringSync(func() {
+		r.append(100)
+		r.keep(r.l.Append(3, c.body(3, 0), false))
+	})
+	r.keep(r.l.Sync(1))
+	r.keep(r.l.Sync(2)) // its group has a mark, for 1, behind the first record of 3
+	r.acked, r.appended = 2, 3
+	r.crash(simfs.DropAll).mustEndAt(2)
+	r.keep(r.l.Append(3, c.body(3, 1), true))
+	r.sync()
+	if list := r.must().places(); list[3].flags != flagMark || list[3].lsn != 3 || list[4].lsn != 3 {
+		t.Fatalf("no mark inside 3: %+v", list)
+	}
+	r.crash(simfs.DropAll).mustEndAt(3)
+}
+
 // A record follows another only with its checksum and the LSN that is due.
 func TestR5_Follows(t *testing.T) {
 	for _, c := range []struct {
@@ -284,6 +306,17 @@ func TestReleaseWaitsForTheSuccessor(t *testing.T) {
 		t.Errorf("%d segments after a release", n)
 	}
 	r.crash(simfs.KeepAll).recovered()
+
+	// The same where the successor is in a slot that was there at opening.
+	r = logOf(t, 3)
+	r.keep(r.l.Reserve(SegmentBytesMin))
+	r = r.must().crash(simfs.DropAll)
+	r.o.LimitBytes = 3 * SegmentBytesMin
+	r.recovered()
+	r.append(100)
+	r.keep(r.l.Reserve(5 * SegmentBytesMin)) // beyond the limit: what is released is removed
+	r.release(r.acked + 1)
+	r.must().crash(simfs.KeepAll).recovered()
 }
 
 // R5: a commit of several records without its last one is a torn tail.
@@ -318,6 +351,7 @@ func TestR5_WhatACutLeftIsDead(t *testing.T) {
 	n.mustEndAt(3)
 	n.commit(700) // the new 4 stands in a fresh segment
 	n.commit(700)
+	n.must().checkRead(1, 5)
 	for range 3 {
 		n = n.crash(simfs.DropAll)
 		n.mustEndAt(n.acked)
@@ -344,6 +378,12 @@ func TestR5_GoesOnInAFreshSegment(t *testing.T) {
 	}
 	if fresh.header.prevLSN != 3 {
 		t.Fatalf("the fresh segment follows LSN %v", fresh.header.prevLSN)
+	}
+	// A fresh segment of which nothing was accepted is not part of the log.
+	z := n.crash(simfs.KeepAll)
+	z.damage(fresh.slot, recordsOffset+50)
+	if z.mustEndAt(3); len(z.l.live) != 1 || z.l.live[0].slot != before.slot {
+		t.Fatalf("%d segments are live", len(z.l.live))
 	}
 }
 
@@ -524,6 +564,9 @@ func TestR14_KeepAcrossOpen(t *testing.T) {
 	l := open(n, 2)
 	if l.Oldest() > 2 {
 		t.Fatalf("kept from %v", l.Oldest())
+	}
+	if s := l.Stats(); s.HeldBytes == 0 || s.LiveBytes > 2*SegmentBytesMin {
+		t.Fatalf("what is kept for others is counted as recovery's: %+v", s)
 	}
 	h := l.Hold("archive", 5)
 	if err := l.Release(8); err != nil {

@@ -321,8 +321,9 @@ func TestClose_WhileASpareIsPrepared(t *testing.T) {
 		}
 		close(gate)
 		clients.Wait()
-		if l.Durable() != 1 {
-			t.Errorf("horizon %v after Close", l.Durable())
+		synctest.Wait()
+		if open := fs.OpenFiles(); l.Durable() != 1 || len(open) != 0 {
+			t.Errorf("after Close: horizon %v, open %v", l.Durable(), open)
 		}
 	})
 }
