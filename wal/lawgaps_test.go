@@ -2,8 +2,10 @@ package wal
 
 import (
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -428,6 +430,38 @@ func TestR14_ReleaseNeverMovesBack(t *testing.T) {
 	h.Move(2)
 	if list := r.l.Holders(); list[0].LSN != 9 {
 		t.Fatalf("moved back: %+v", list)
+	}
+}
+
+// Create takes nothing away that holds records, also where the first of them is
+// damaged, and Open clears what was never complete.
+func TestCreate_OverWhatIsThere(t *testing.T) {
+	r := newRig(t, newTestFS(t)).create()
+	for range 8 {
+		r.commit(20000)
+	}
+	for _, seg := range r.must().l.live {
+		n := r.crash(simfs.DropAll)
+		n.damage(seg.slot, recordsOffset+50)
+		before := n.fs.Names()
+		if _, err := Create(n.o, 0); !errors.Is(err, fs.ErrExist) {
+			t.Fatalf("create over a log: %v", err)
+		}
+		if after := n.fs.Names(); !slices.Equal(after, before) {
+			t.Fatalf("%v became %v", before, after)
+		}
+		n.damage(seg.slot, recordsOffset+50) // back to what it was
+		n.mustEndAt(8)
+	}
+	n := r.crash(simfs.DropAll)
+	f, err := n.fs.OpenFile(testDir+"/0055.wal"+unborn, os.O_RDWR|os.O_CREATE, slotMode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	n.recovered()
+	if slices.Contains(n.fs.Names(), testDir+"/0055.wal"+unborn) {
+		t.Fatal("what was never complete is still there")
 	}
 }
 

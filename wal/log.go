@@ -102,40 +102,44 @@ func (l *Log) begin() error {
 	return l.flushAll()
 }
 
-// removeEmptyLog clears a directory in which no record was ever written.
+// removeEmptyLog clears a directory in which no record was ever written. It does
+// not mind whose the slots are: the interrupted Create drew other ids.
 func removeEmptyLog(o *Options) error {
 	slots, err := listSlots(o)
 	if err != nil {
 		return err
 	}
+	var empty []*segment
 	for _, slot := range slots {
-		if err := removeEmptySlot(o, slot); err != nil {
+		s, err := readSlot(o, slot)
+		if err != nil {
+			return err
+		}
+		if holds, err := s.holdsRecords(o); err != nil {
+			return err
+		} else if holds {
+			return &fs.PathError{Op: "create", Path: s.path(o.Dir), Err: fs.ErrExist}
+		}
+		empty = append(empty, s)
+	}
+	for _, s := range empty {
+		if err := o.FS.Remove(s.path(o.Dir)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeEmptySlot does not mind whose the slot is: the interrupted Create drew
-// other ids.
-func removeEmptySlot(o *Options, slot int) error {
-	s, err := readSlot(o, slot)
+// holdsRecords reports a sound record anywhere in the segment: the first one may
+// be damaged.
+func (s *segment) holdsRecords(o *Options) (bool, error) {
+	in, err := openSegment(o, s)
 	if err != nil {
-		return err
+		return false, err
 	}
-	r, err := openSegment(o, s)
-	if err != nil {
-		return err
-	}
-	_, ok, err := r.record(recordsOffset)
-	r.close()
-	if err != nil {
-		return err
-	}
-	if ok {
-		return &fs.PathError{Op: "create", Path: s.path(o.Dir), Err: fs.ErrExist}
-	}
-	return o.FS.Remove(s.path(o.Dir))
+	defer in.close()
+	off, _, err := in.sound(recordsOffset)
+	return off >= 0, err
 }
 
 // listSlots returns the slots of a log directory in order, after removing files

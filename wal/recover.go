@@ -277,17 +277,30 @@ func (r *recovery) search(s *segment, off int64, due block.LSN) error {
 	}
 	defer in.close()
 	for {
-		if off, err = in.candidate(off); err != nil || off < 0 {
+		var rec record
+		if off, rec, err = in.sound(off); err != nil || off < 0 {
 			return err
 		}
-		rec, ok, err := in.record(off)
-		if err != nil {
-			return err
-		}
-		if ok && rec.synced >= due {
+		if rec.synced >= due {
 			return r.damage(due, s, off, rec.synced)
 		}
 		off += recordAlign
+	}
+}
+
+// sound is the first place from off on where a sound record stands, -1 if there
+// is none.
+func (r *segmentReader) sound(off int64) (int64, record, error) {
+	for ; ; off += recordAlign {
+		at, err := r.candidate(off)
+		if err != nil || at < 0 {
+			return -1, record{}, err
+		}
+		rec, ok, err := r.record(at)
+		if ok || err != nil {
+			return at, rec, err
+		}
+		off = at
 	}
 }
 
