@@ -51,7 +51,7 @@ func BenchmarkRestoreChain(b *testing.B) {
 			i := (n + k) % 2
 			target := filepath.Join(dir, fmt.Sprint("new", n, i))
 			began := time.Now()
-			if _, err := Restore(b.Context(), repo, []BackupID{full.ID, chain.ID}[i], target, RestoreOptions{}); err != nil {
+			if _, err := Restore(b.Context(), repo, RestoreTarget{Backup: []BackupID{full.ID, chain.ID}[i]}, target, RestoreOptions{}); err != nil {
 				b.Fatal(err)
 			}
 			took[i] += time.Since(began)

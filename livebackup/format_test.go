@@ -220,7 +220,7 @@ func writeGoldenChain(t *testing.T, dir string) {
 	for n := range 3 {
 		if n == 2 { // the last one on a timeline of its own
 			target := filepath.Join(t.TempDir(), "restored")
-			if _, err := Restore(t.Context(), repo, BackupID{}, target, RestoreOptions{}); err != nil {
+			if _, err := Restore(t.Context(), repo, RestoreTarget{}, target, RestoreOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			h.dir = target

@@ -184,13 +184,8 @@ func wantTexts(t *testing.T, store *mvcc.Store, want map[block.ID]string) {
 			images[ids[i]] = slices.Clone(buf[i*size:][:64])
 		}
 	}
-<<<<<<< HEAD
 	if got := texts(images); err != io.EOF || !maps.Equal(got, want) {
 		t.Fatalf("%s holds %d blocks of ours, want %d; %v", store.Dir(), len(got), len(want), err)
-=======
-	if got := texts(images); !maps.Equal(got, want) {
-		t.Fatalf("it holds %d blocks of ours, want %d", len(got), len(want))
->>>>>>> 2e4c5c1 (livebackup: the golden chain crosses a fork; images open as stores)
 	}
 }
 

@@ -202,14 +202,10 @@ func TestResumeOfWhatIsBuilt(t *testing.T) {
 		if _, err := fs.Lstat("/d/new"); err == nil {
 			continue
 		}
-<<<<<<< HEAD
-		b := building{fs, buildingIn(t, fs, "/d"), digestOf(t, fs, ids[2])}
-=======
 		b := buildingOf(t, fs, buildingIn(t, fs, "/d"))
 		if b.dir == "" {
 			continue // the journal goes just before the name comes
 		}
->>>>>>> 2e4c5c1 (livebackup: the golden chain crosses a fork; images open as stores)
 		j, err := b.openJournal()
 		if err != nil {
 			t.Fatal(err)
@@ -418,14 +414,4 @@ func TestBuildingNames(t *testing.T) {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}
-}
-
-// digestOf names what a restore of exactly one backup does.
-func digestOf(t *testing.T, fs *simfs.FS, id BackupID) Digest {
-	t.Helper()
-	p, err := PlanRestore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{Backup: id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return (&restore{plan: p}).digest()
 }
