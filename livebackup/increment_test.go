@@ -462,6 +462,7 @@ func TestR18_BaseOfTheOwnHistoryOnly(t *testing.T) {
 // database would whose map has missed a change or whose disk has rotted.
 type tampered struct {
 	Source
+	behind bool // the database finds it by itself
 	audits int
 }
 
@@ -485,7 +486,9 @@ func (s *tamperedSession) Next(ctx context.Context, buf []byte, ids []block.ID) 
 	for i := range n {
 		image := buf[i*info.BlockSize:][:info.BlockSize]
 		if trailer, _ := block.Verify(image, ids[i], seed); info.Base > 0 && trailer.LSN <= info.Base {
-			if s.s.audits++; s.s.audits == 3 {
+			if s.s.audits++; s.s.audits == 3 && s.s.behind {
+				return 0, fmt.Errorf("next: %w", mvcc.ErrMapBehind)
+			} else if s.s.audits == 3 {
 				image[1000] ^= 1
 				block.Seal(image, trailer, seed)
 			}
@@ -504,11 +507,14 @@ func TestIncremental_AuditMismatchMakesAFull(t *testing.T) {
 	h.backup(repo, smallGroups(TypeFull))
 	h.commit(3, 3, 3)
 	before := names(t, fs)
-	if _, err := Backup(t.Context(), &tampered{Source: NewSource(h.store)}, repo, smallGroups(TypeIncremental)); !errors.Is(err, ErrAuditMismatch) {
-		t.Fatal(err)
-	}
-	if now := names(t, fs); !slices.Equal(now, before) {
-		t.Fatalf("left %v, had %v", now, before)
+	for _, behind := range []bool{false, true} {
+		src := &tampered{Source: NewSource(h.store), behind: behind}
+		if _, err := Backup(t.Context(), src, repo, smallGroups(TypeIncremental)); !errors.Is(err, ErrAuditMismatch) {
+			t.Fatal(err)
+		}
+		if now := names(t, fs); !slices.Equal(now, before) {
+			t.Fatalf("left %v, had %v", now, before)
+		}
 	}
 	var log strings.Builder
 	o := smallGroups(TypeAuto)

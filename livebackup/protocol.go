@@ -315,6 +315,7 @@ var wireCodes = []struct {
 	err  error
 }{
 	{"snapshot_broken", mvcc.ErrBroken},
+	{"map_behind", mvcc.ErrMapBehind},
 	{"too_many_backups", mvcc.ErrTooManyBackups},
 	{"lease_expired", ErrLeaseExpired},
 	{"server_closed", ErrServerClosed},

@@ -277,6 +277,9 @@ func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) err
 		n += got
 	}
 	g.ids = g.ids[:n]
+	if errors.Is(err, mvcc.ErrMapBehind) { // the database has found it by itself
+		err = fmt.Errorf("%w: %w", ErrAuditMismatch, err)
+	}
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("pull blocks: %w", err)
 	}
