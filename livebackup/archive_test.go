@@ -616,14 +616,14 @@ func TestR15_ArchiveStreamsALargeCommit(t *testing.T) {
 		h.commit(8, 800_000, "")
 		h.grow(2)
 	}
-	for k := range 12 {
+	for k := range 7 {
 		synctest.Test(t, func(t *testing.T) {
 			fs := simfs.New()
 			fake, repo := newLogSource(newFakeHistory(13)), boundRepo(t, fs, "/repo")
 			run := startArchive(t, fake, repo, ArchiveOptions{ObjectBytes: 1 << 20, Compression: CompressionNone})
 			synctest.Wait()
 			if k > 0 {
-				fs.Fail(simfs.Fault{Ops: simfs.OpWrite | simfs.OpSync | simfs.OpLink, Skip: 5 * k, Short: true, Err: syscall.ENOSPC})
+				fs.Fail(simfs.Fault{Ops: simfs.OpWrite | simfs.OpSync | simfs.OpLink, Skip: 8 * k, Short: true, Err: syscall.ENOSPC})
 			}
 			fake.log.commit(large)
 			time.Sleep(time.Minute)

@@ -7,8 +7,8 @@
 // A [Source] is a live database: a store that this process has open
 // ([NewSource]), or one that another process holds open and serves ([Serve],
 // [Dial]). A [Repository] keeps the backups of one database in a directory.
-// [Backup], [Verify], [Restore], [List] and [Sweep] work on these. An [Image] is a
-// backup that is open to be read block by block.
+// [Backup], [Archive], [Verify], [Restore], [List], [LogSpaces] and [Sweep] work on
+// these. An [Image] is a backup that is open to be read block by block.
 //
 // # How a backup is made, and what is durable when
 //
@@ -60,13 +60,34 @@
 // says how. An image in place proves what it reads, section by section, group by
 // group, and block by block, but no whole object.
 //
+// # The archive of the log
+//
+//	attach     sweep; make durable what is there; is this the database's
+//	           repository, history and present timeline (R18)? claim
+//	follow     records of durable commits (R6), held back in the log until they are
+//	           here (R14); compressed as they come
+//	cut        some time after the oldest commit in hand, or at a size; whole
+//	           commits only (R15)
+//	remember   the store makes the head durable that the repository is to have
+//	publish    the object, as those of backups are; its name is its LSN range
+//	read back  uncached, whole; only then the log may go
+//
+// [Archive] does this until it is told to end; killed, it goes on behind the
+// newest object. Coverage, log spaces and holes are derived from names: absence is the
+// record of a hole, so no record can contradict what is there. A log object
+// proves itself (logformat.go); log is read along a history, a parent's up to
+// the fork, and what is damaged or missing is said with the first commit that is
+// lost.
+//
 // # The admin socket
 //
 // [Serve] listens on admin.sock in the database's directory. protocol.go has
 // the protocol, serveconn.go the server's side of a connection. Data is pulled:
 // a client that does not ask, or does not read, costs the store its snapshot
-// and one batch of memory, no lock. The snapshot ends with the connection, or
-// when the client is silent for longer than its lease. Both sides ask the
+// and one batch of memory, no lock; one that follows the log, what log it holds.
+// The snapshot ends with the connection, or
+// when the client is silent for longer than its lease; so do a log that is followed
+// and a quiet. Both sides ask the
 // system who the other one is, on Linux, macOS and FreeBSD; elsewhere the
 // access rights of directory and socket stand alone.
 //

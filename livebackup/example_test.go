@@ -53,3 +53,24 @@ func ExampleDial() {
 		log.Fatal(err)
 	}
 }
+
+// Between backups the log is archived: what a loss of the database loses is at most
+// the last ten seconds.
+func ExampleArchive() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop() // Archive then takes what is durable with it, and returns
+	src, err := livebackup.Dial("/var/lib/app/db")
+	if err != nil {
+		log.Fatal(err)
+	}
+	repo, err := livebackup.OpenRepository(ctx, "/backup/app", livebackup.RepositoryOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = livebackup.Archive(ctx, src, repo, livebackup.ArchiveOptions{
+		Warn: func(err error) { log.Print(err) }, // a hole asks for a backup
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+}

@@ -23,9 +23,11 @@ import (
 //	timeline-00000001, -2...          registry of timelines, in the order in which they attached
 //	lease-<16 digits, hexadecimal>    claim of one who reads backups: what is not to go
 //	prune-0000000000000001            claim of one who prunes: what is to go
+//	log-<from>-<to>-<timeline>        archived log, see logformat.go
+//	archive-<timeline>                claim of who archives that timeline; no format, text for people
 //
-// All but the run's claim and the objects of blocks and index are an envelope
-// around JSON:
+// All but the claims of runs and archives, the objects of blocks and index, and
+// archived log are an envelope around JSON:
 //
 //	offset  size  field
 //	0       8     magic       "SPWYREPO", "SPWYBIND", "SPWYMANI", "SPWYPROV", "SPWYTIME", "SPWYLEAS" or "SPWYPRUN"

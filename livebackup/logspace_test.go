@@ -178,7 +178,7 @@ func TestR19_TimeIsResolvedToACommit(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	for range 20 {
+	for range 8 {
 		h := newFakeHistory(rng.Uint64()).grow(40)
 		child := h.fork(25, rng.Uint64()).grow(20)
 		second := block.TimelineID{3}
