@@ -20,11 +20,12 @@ import (
 //     record is decoded into private versions. A diff has to find exactly its
 //     predecessor's LSN; whether a block existed before is what the bitmap says
 //     as of the commit's base, because the commit may change the bitmap first.
-//     Space in the data file is reserved as for the primary's allocations. What
-//     does not fit into the transaction's share of MaxRAM spills.
+//     What does not fit into the transaction's share of MaxRAM spills.
 //  2. Records before the last go into the standby's own log, as they are. Until
 //     the last one is there they do not count (R5): a crash cuts them off.
-//  3. With the last record the commit is published and logged, under the
+//  3. With the last record all is known: how far the commit goes is compared with
+//     what it wrote, space in the data file is reserved as for the primary's
+//     allocations (R7), and the commit is published and logged, under the
 //     primary's LSN and time, as any other (commitRecord). A commit that says it
 //     was given up takes its LSN and changes nothing.
 //
@@ -253,9 +254,6 @@ func (t *WriteTx) applyDiff(e *redoEntry) error {
 // applyRuns makes the private version p: old with the entry's runs. Without old
 // it is zeros with them, and the whole image is in the log.
 func (t *WriteTx) applyRuns(e *redoEntry, p private, old []byte) error {
-	if err := t.s.data.reserve(e.id); err != nil {
-		return err
-	}
 	if err := t.makeRoom(); err != nil {
 		return err
 	}
@@ -329,7 +327,8 @@ func (t *WriteTx) existed(id block.ID) (bool, error) {
 	return b.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 != 0, nil
 }
 
-// settleMeta takes over what the commit says of the whole store.
+// settleMeta takes over what the commit says of the whole store, proves that it
+// goes with what it wrote, and reserves its space on disk.
 func (t *WriteTx) settleMeta() error {
 	if p := t.find(metaBlock); p != nil && !p.dropped {
 		t.meta = decodeMeta(block.Payload(p.v.Data())) // fixed places do not spill
@@ -342,10 +341,16 @@ func (t *WriteTx) settleMeta() error {
 			return t.s.data.corrupt(p.v.ID, fmt.Sprintf("commit %v writes it behind the high-water mark %v", t.base+1, t.meta.highWater))
 		}
 	}
-	for uint64(len(t.s.hints)) < t.s.geo.groups(t.meta.highWater) {
+	g := t.s.geo
+	for group := g.groups(t.was.highWater); group < g.groups(t.meta.highWater); group++ {
+		if p := t.find(g.bitmapOf(group)); p == nil || p.dropped {
+			return t.s.data.corrupt(metaBlock, fmt.Sprintf("commit %v moves the high-water mark to %v, and has no bitmap of group %d", t.base+1, t.meta.highWater, group))
+		}
+	}
+	for uint64(len(t.s.hints)) < g.groups(t.meta.highWater) {
 		t.s.hints = append(t.s.hints, reserved)
 	}
-	return nil
+	return t.s.data.reserve(t.meta.highWater - 1)
 }
 
 // forget drops all that the transaction changed.

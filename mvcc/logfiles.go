@@ -3,6 +3,8 @@ package mvcc
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/wal"
@@ -30,7 +32,7 @@ func (s *Store) openLog() (*wal.Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	if a.keep != 0 && log.Oldest() < a.redo {
-		s.kept.Store(log.Hold(keptName, max(a.keep, log.Oldest())))
+		s.kept.holder = log.Hold(keptName, max(a.keep, log.Oldest()))
 	}
 	return log, nil
 }
@@ -48,12 +50,28 @@ func (s *Store) followedFrom(redo block.LSN) block.LSN {
 // may come back.
 const keptName = "kept since the last opening"
 
-// dropKept ends what openLog keeps: someone follows again, and holds what is
-// wanted.
-func (s *Store) dropKept() {
-	if h := s.kept.Swap(nil); h != nil {
-		h.Drop()
+// keptGrace is how long what openLog keeps is kept after the first one follows
+// again: the others may be on their way.
+const keptGrace = time.Minute
+
+// keptLog is the log that someone wanted before the store was opened.
+type keptLog struct {
+	holder *wal.Holder  // nil: none
+	since  atomic.Int64 // Unix ns, when someone followed again; 0: nobody
+	done   bool         // the clock's
+}
+
+// followed says that someone follows, and holds what is wanted.
+func (k *keptLog) followed() { k.since.CompareAndSwap(0, time.Now().UnixNano()) }
+
+// tick lets go when it is time.
+func (k *keptLog) tick(now time.Time) {
+	since := k.since.Load()
+	if k.holder == nil || k.done || since == 0 || now.Sub(time.Unix(0, since)) < keptGrace {
+		return
 	}
+	k.done = true
+	k.holder.Drop()
 }
 
 // onHolderBroken is told by the log whom it let go (R14).

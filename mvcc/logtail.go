@@ -78,7 +78,7 @@ func (s *Store) OpenLogTail(name string, after block.LSN) (*LogTail, error) {
 		h.Drop()
 		return nil, fmt.Errorf("follow log behind LSN %v: it begins at %v: %w", after, oldest, ErrLogGone)
 	}
-	s.dropKept()
+	s.kept.followed()
 	return &LogTail{s: s, cursor: s.log.Cursor(after + 1), holder: h, quit: make(chan struct{})}, nil
 }
 

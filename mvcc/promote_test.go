@@ -60,11 +60,14 @@ func TestR20_PromoteIsCrashSafe(t *testing.T) {
 		mustClose(t, s)
 	}
 	events, states := whole.Events(), map[bool]int{}
-	step := 1
+	step := 3
 	if testing.Short() {
-		step = 4
+		step = 6
 	}
-	for k := 1; k <= events; k += step {
+	if *flagLong > 1 {
+		step = 1
+	}
+	for k := 1 + rng.IntN(step); k <= events; k += step {
 		disk := before.Crash(nil, simfs.DropAll)
 		disk.CutAfter(k)
 		if err := Promote(testDir, smallOptions(disk)); err == nil && disk.IsCut() {

@@ -276,6 +276,54 @@ func TestR20_ApplyRefusesWhatDoesNotFit(t *testing.T) {
 	mustClose(t, standby)
 }
 
+// R20: a record that was changed on its way is refused, or is another commit that
+// could have been: the standby never panics, and what it refuses changes nothing.
+func TestR20_ApplyOfMangledRecords(t *testing.T) {
+	seed := seeded(t)
+	rng := rand.New(rand.NewPCG(seed, 13))
+	c, _ := newCrashRun(t, seed, nil)
+	ok(t, c.allocMany(40))
+	disk := buildFrom(t, c.s, BuildOptions{Standby: true})
+	tail := openTail(t, c.s, c.s.newestLSN())
+	ok(t, c.change(func(w *writeOp) error { return w.some(20, 60) }))
+	record := records(t, tail)[0]
+	tail.Close()
+	mustClose(t, c.s)
+	open := func() *Store { return mustOpen(t, smallOptions(disk.Crash(nil, simfs.DropAll))) }
+	s := open()
+	refused := 0
+	for range 250 * *flagLong {
+		r := copied(record)
+		for range 1 + rng.IntN(3) {
+			at := rng.IntN(len(r.Body))
+			switch rng.IntN(4) {
+			case 0:
+				r.Body = r.Body[:at+1]
+			case 1:
+				r.Body[at] = byte(rng.IntN(8))
+			default:
+				r.Body[at] ^= byte(1 << rng.IntN(8))
+			}
+		}
+		r.Last = rng.IntN(10) > 0
+		if err := s.Apply(r); err == nil {
+			ok(t, s.Close())
+			s = open()
+			continue
+		}
+		refused++
+		if rng.IntN(20) == 0 {
+			checkAll(t, s, c.m)
+		}
+	}
+	if refused == 0 {
+		t.Fatal("everything was taken")
+	}
+	ok(t, s.Apply(record))
+	checkAll(t, s, c.m)
+	mustClose(t, s)
+}
+
 // R21: Close ends a commit that is half applied.
 func TestR21_CloseOfAStandbyInACommit(t *testing.T) {
 	c, _ := newCrashRun(t, seeded(t), nil)

@@ -26,6 +26,8 @@ type Status struct {
 	Database        string
 	Timeline        string
 	BlockSize       int
+	Mode            string // "read-write", "read-only", "standby"
+	Quiet           bool   // at rest: writers wait
 	HighWater       block.ID
 	AllocatedBlocks uint64
 	FileBytes       int64 // of the data file
@@ -48,10 +50,21 @@ type Status struct {
 // readersListed is how many readers Status lists; all are counted.
 const readersListed = 1000
 
+func (s *Store) mode() string {
+	switch {
+	case s.opts.ReadOnly:
+		return "read-only"
+	case s.standby:
+		return "standby"
+	}
+	return "read-write"
+}
+
 // Status looks at everything without stopping anyone.
 func (s *Store) Status() Status {
 	st := Status{
 		Dir: s.dir, Database: s.database.String(), Timeline: s.timeline.String(), BlockSize: s.geo.size,
+		Mode: s.mode(), Quiet: s.quiet.Load() != nil,
 		FileBytes: s.data.length(), NewestLSN: s.newestLSN(), DurableLSN: s.log.Durable(), RedoLSN: s.redoStart(),
 		LastCommit: s.lastCommitTime(), Levels: s.levels(),
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),

@@ -66,8 +66,7 @@ type Store struct {
 	logged     int64 // bytes since the last round was asked for
 	lastTime   time.Time
 
-	kept atomic.Pointer[wal.Holder] // keeps log for those who followed before the store was opened
-
+	kept       keptLog
 	lastCommit atomic.Int64 // Unix ns, time of the newest commit
 	secured    atomic.Int64
 	waits      waits
@@ -134,6 +133,7 @@ func (s *Store) tick() {
 			return
 		case now := <-t.C:
 			s.snapshots.Tick(now)
+			s.kept.tick(now)
 			if !s.opts.ReadOnly && s.resting.TryLock() {
 				if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
 					lastSync = now
