@@ -203,7 +203,24 @@ func (t *tree) freeOverflow(r reference) error {
 	if r.count == 0 {
 		return nil
 	}
+	if life, watched := t.lives[r.ids[0]]; watched {
+		t.lives[r.ids[0]] = life + 1
+	}
 	return t.eachPiece(r, t.free, t.free)
+}
+
+// watch has it noted when the value at r ends, for a reader of it. In a read
+// transaction none does.
+func (t *tree) watch(r reference) (life uint64) {
+	if t.write == nil {
+		return 0
+	}
+	if t.lives == nil {
+		t.lives = map[block.ID]uint64{}
+	}
+	life = t.lives[r.ids[0]]
+	t.lives[r.ids[0]] = life
+	return life
 }
 
 // chain writes a long value.

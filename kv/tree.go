@@ -23,6 +23,12 @@ type tree struct {
 	// must search again when the number is another one.
 	changes uint64
 	w       *workspace // nil in a read transaction
+
+	// lives counts, for the first block of each long value that a write
+	// transaction has a reader of, how many values have ended there. A freed block
+	// is used again at once (L11), so that a value's place does not prove that it
+	// is still the same one.
+	lives map[block.ID]uint64
 }
 
 // workspace is what a write transaction needs besides blocks. There is one

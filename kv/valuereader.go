@@ -16,14 +16,14 @@ type ValueReader struct{ *io.SectionReader }
 
 // Reader returns a reader of the value of key, or nil and no error if there is
 // none. The key of a nested bucket is ErrIncompatibleValue. If the transaction
-// changes the value meanwhile, reading ends with ErrValueChanged.
+// replaces or deletes the value meanwhile, reading ends with ErrValueChanged; a
+// value of less than a quarter of a block was copied, and is read to its end.
 func (b *Bucket) Reader(key []byte) (*ValueReader, error) {
 	if err := b.use(); err != nil {
 		return nil, err
 	}
 	t := &b.tx.tree
-	composite := b.composite(nil, key)
-	blk, c, found, err := t.find(composite)
+	blk, c, found, err := t.find(b.composite(nil, key))
 	if err != nil || !found {
 		return nil, err
 	}
@@ -36,16 +36,15 @@ func (b *Bucket) Reader(key []byte) (*ValueReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	long := &longReader{bucket: b, key: composite, ref: r, changes: t.changes, indexAt: -1}
+	long := &longReader{bucket: b, ref: r, life: t.watch(r), indexAt: -1}
 	return &ValueReader{io.NewSectionReader(long, 0, int64(r.size))}, nil
 }
 
 // longReader is the io.ReaderAt of a value in overflow blocks.
 type longReader struct {
-	bucket  *Bucket
-	key     []byte // composite
-	ref     reference
-	changes uint64 // of the tree, when ref was last known to be right
+	bucket *Bucket
+	ref    reference
+	life   uint64 // what tree.watch said of ref
 
 	chain   []block.ID // index blocks found so far
 	index   []block.ID // what the one at indexAt of the chain names
@@ -89,23 +88,9 @@ func (r *longReader) valid() error {
 	if err := r.bucket.use(); err != nil {
 		return err
 	}
-	t := &r.bucket.tx.tree
-	if r.changes == t.changes {
-		return nil
-	}
-	b, c, found, err := t.find(r.key)
-	if err != nil {
-		return err
-	}
-	if !found {
+	if r.bucket.tx.tree.lives[r.ref.ids[0]] != r.life {
 		return ErrValueChanged
 	}
-	now, err := t.decode(c, b.ID())
-	b.Release()
-	if err != nil || now != r.ref {
-		return ErrValueChanged
-	}
-	r.changes = t.changes
 	return nil
 }
 

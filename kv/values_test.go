@@ -163,6 +163,39 @@ func TestReaderOfAChangedValue(t *testing.T) {
 	}))
 }
 
+// A value that is deleted leaves its blocks to the next one: a reader of the old
+// value must not go on in the new one, nor does one of another value notice.
+func TestReaderOfAValueThatCameInItsPlace(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	must(t, db.Update(func(tx *kv.Tx) error {
+		b := bucket(t, tx, "b")
+		other := bytes.Repeat([]byte("o"), 60_000)
+		must(t, b.Put([]byte("other"), other))
+		beside, err := b.Reader([]byte("other"))
+		must(t, err)
+		for _, size := range []int{5000, 20_000, 60_000} { // direct, direct, by index
+			must(t, b.Put([]byte("k"), bytes.Repeat([]byte("1"), size)))
+			first, err := b.Reader([]byte("k"))
+			must(t, err)
+			must(t, b.Delete([]byte("k")))
+			must(t, b.Put([]byte("k"), bytes.Repeat([]byte("2"), size)))
+			second, err := b.Reader([]byte("k"))
+			must(t, err)
+			_, err = first.Read(make([]byte, 10))
+			wantErr(t, err, kv.ErrValueChanged)
+			got, err := io.ReadAll(second)
+			if err != nil || !bytes.Equal(got, bytes.Repeat([]byte("2"), size)) {
+				t.Errorf("size %d: the new value reads as %d bytes, %v", size, len(got), err)
+			}
+		}
+		got, err := io.ReadAll(beside)
+		if err != nil || !bytes.Equal(got, other) {
+			t.Errorf("the value beside reads as %d bytes, %v", len(got), err)
+		}
+		return nil
+	}))
+}
+
 func TestAppend(t *testing.T) {
 	db := openDB(t, kv.Options{})
 	must(t, db.Update(func(tx *kv.Tx) error {
