@@ -42,8 +42,8 @@ func (b *Bucket) composite(dst, key []byte) []byte {
 
 // use reports why the bucket cannot be used.
 func (b *Bucket) use() error {
-	if b.tx.done {
-		return ErrTxClosed
+	if b.tx.done || b.tx.failed != nil {
+		return b.tx.usable()
 	}
 	if b.deletions != b.tx.deletions {
 		return b.revive()
@@ -72,7 +72,10 @@ func (b *Bucket) change() error {
 	if err := b.use(); err != nil {
 		return err
 	}
-	return b.tx.writable()
+	if b.tx.tree.write == nil {
+		return ErrTxNotWritable
+	}
+	return nil
 }
 
 // checkKey reports why key cannot be stored.

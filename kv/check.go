@@ -52,8 +52,8 @@ func checkStore(ctx context.Context, rtx *mvcc.ReadTx, visit func(block.ID) erro
 // block.ErrCorrupt, joined. Its memory does not depend on the size of the
 // database.
 func (tx *Tx) Check(ctx context.Context, visit func(block.ID) error) error {
-	if tx.done {
-		return ErrTxClosed
+	if err := tx.usable(); err != nil {
+		return err
 	}
 	if tx.tree.root == 0 {
 		return nil

@@ -33,9 +33,9 @@ var (
 	// Batch, which end their transaction themselves.
 	ErrTxManaged = errors.New("transaction is ended by the function that began it")
 
-	// ErrTxFailed is returned by every change, and by Commit, after a change
-	// could not be finished (I/O, damage, no space): the tree of the transaction
-	// is in pieces and only Rollback is left. It wraps the first cause.
+	// ErrTxFailed is returned by every read and change, and by Commit, after a
+	// change could not be finished (I/O, damage, no space): the tree of the
+	// transaction is in pieces and only Rollback is left. It wraps the first cause.
 	ErrTxFailed = errors.New("transaction has failed and can only be rolled back")
 )
 

@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -126,7 +127,8 @@ func TestReturnedSlicesStayValid(t *testing.T) {
 	}
 }
 
-// A change that could not be finished leaves nothing but Rollback.
+// A change that could not be finished leaves nothing but Rollback: what is not
+// found in a tree that is in pieces may well be there.
 func TestFailedChangeFailsTheTransaction(t *testing.T) {
 	db := openDB(t, kv.Options{})
 	err := db.Update(func(tx *kv.Tx) error {
@@ -135,6 +137,19 @@ func TestFailedChangeFailsTheTransaction(t *testing.T) {
 		kv.FailTx(tx, errors.New("boom"))
 		wantErr(t, b.Put([]byte("k"), nil), kv.ErrTxFailed)
 		wantErr(t, b.Delete([]byte("k")), kv.ErrTxFailed)
+		_, err := b.Get([]byte("k"))
+		wantErr(t, err, kv.ErrTxFailed)
+		_, err = tx.Bucket([]byte("none"))
+		wantErr(t, err, kv.ErrTxFailed)
+		_, err = b.Stats()
+		wantErr(t, err, kv.ErrTxFailed)
+		c := b.Cursor()
+		if k, _ := c.First(); k != nil {
+			t.Errorf("a cursor found %q", k)
+		}
+		wantErr(t, c.Err(), kv.ErrTxFailed)
+		wantErr(t, b.Scan(nil, nil, func(k, v []byte) error { return nil }), kv.ErrTxFailed)
+		wantErr(t, tx.Check(context.Background(), nil), kv.ErrTxFailed)
 		return nil
 	})
 	wantErr(t, err, kv.ErrTxFailed)

@@ -43,10 +43,11 @@ func (tx *Tx) LSN() block.LSN { return tx.base }
 // Writable reports whether the transaction may change the database.
 func (tx *Tx) Writable() bool { return tx.tree.write != nil }
 
-// writable reports why the transaction cannot be changed.
-func (tx *Tx) writable() error {
-	if tx.tree.write == nil {
-		return ErrTxNotWritable
+// usable reports why the transaction cannot be used: what a tree in pieces does
+// not find is not for that reason missing.
+func (tx *Tx) usable() error {
+	if tx.done {
+		return ErrTxClosed
 	}
 	return tx.failed
 }
