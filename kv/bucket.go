@@ -156,7 +156,8 @@ func (b *Bucket) set(key []byte, k kind, value []byte) error {
 
 // PutReader sets the value of key to the next size bytes of r and holds no more
 // than a few blocks of it in memory. If r fails, its error is returned and
-// nothing was changed. r must not change the transaction.
+// nothing was changed. r may read in the transaction; if it changes it, or panics,
+// only Rollback is left.
 func (b *Bucket) PutReader(key []byte, r io.Reader, size int64) error {
 	if err := b.change(); err != nil {
 		return err
@@ -169,8 +170,8 @@ func (b *Bucket) PutReader(key []byte, r io.Reader, size int64) error {
 	}
 	if size <= int64(inlineMax(b.tx.tree.payload)) {
 		value := make([]byte, size)
-		if _, err := io.ReadFull(r, value); err != nil {
-			return &sourceError{err}
+		if err := readFull(r, value); err != nil {
+			return err
 		}
 		return b.set(key, kindInline, value)
 	}
@@ -180,11 +181,23 @@ func (b *Bucket) PutReader(key []byte, r io.Reader, size int64) error {
 	return b.putLong(key, r, size)
 }
 
+// putLong calls the user's code, which may do what it must not.
 func (b *Bucket) putLong(key []byte, r io.Reader, size int64) error {
-	ref, err := b.tx.tree.writeOverflow(r, size)
+	t := &b.tx.tree
+	changes, returned := t.changes, false
+	defer func() {
+		if !returned { // blocks that nothing refers to would be left
+			_ = b.tx.after(errReaderPanics)
+		}
+	}()
+	ref, err := t.writeOverflow(r, size)
+	returned = true
 	var source *sourceError
-	if errors.As(err, &source) {
+	switch {
+	case errors.As(err, &source):
 		return err // nothing of it is left
+	case err == nil && t.changes != changes: // the bucket may be gone
+		err = errReaderChanges
 	}
 	if err != nil {
 		return b.tx.after(err)

@@ -223,6 +223,7 @@ func TestPutReaderThatFails(t *testing.T) {
 			wantErr(t, b.PutReader([]byte("k"), r, 6_000_000), boom)
 		}
 		wantErr(t, b.PutReader([]byte("k"), bytes.NewReader(nil), 10_000), errUnexpectedEOF)
+		wantErr(t, b.PutReader([]byte("k"), bytes.NewReader(nil), 10), errUnexpectedEOF)
 		return nil
 	}))
 	must(t, db.View(func(tx *kv.Tx) error {
@@ -232,4 +233,38 @@ func TestPutReaderThatFails(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// readerFunc is a reader that does what it likes.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A reader that panics half way through a value, or changes the transaction, and
+// a user who goes on all the same: nothing of the value may be left behind, nor be
+// put into a bucket that is gone.
+func TestPutReaderThatMisbehaves(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	for name, read := range map[string]func(tx *kv.Tx, p []byte) (int, error){
+		"panics":  func(*kv.Tx, []byte) (int, error) { panic("boom") },
+		"changes": func(tx *kv.Tx, p []byte) (int, error) { return len(p), tx.DeleteBucket([]byte("b")) },
+	} {
+		wantErr(t, db.Update(func(tx *kv.Tx) error {
+			b := bucket(t, tx, "b")
+			n := 0
+			func() {
+				defer func() { _ = recover() }()
+				_ = b.PutReader([]byte("k"), readerFunc(func(p []byte) (int, error) {
+					if n++; n == 20 {
+						return read(tx, p)
+					}
+					return len(p), nil
+				}), 100_000)
+			}()
+			if err := b.Put([]byte("k"), nil); !errors.Is(err, kv.ErrTxFailed) {
+				t.Errorf("a reader %s: then Put says %v", name, err)
+			}
+			return nil
+		}), kv.ErrTxFailed)
+	}
 }

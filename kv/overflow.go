@@ -254,16 +254,31 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return fmt.Sprintf("read value: %v", e.err) }
 func (e *sourceError) Unwrap() error { return e.err }
 
+// What a reader that the user gave us must not do.
+var (
+	errReaderPanics  = errors.New("the reader of a value panicked")
+	errReaderChanges = errors.New("the reader of a value changed the transaction")
+)
+
+// readFull fills p from the user's reader, whose end comes too early here.
+func readFull(src io.Reader, p []byte) error {
+	_, err := io.ReadFull(src, p)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return &sourceError{err}
+}
+
 // fill writes the pieces, and every index block that is full and not the last.
 func (c *chain) fill(src io.Reader, size int64) error {
 	buf := make([]byte, c.t.payload)
 	for size > 0 {
 		piece := buf[:min(size, int64(len(buf)))]
-		if _, err := io.ReadFull(src, piece); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return &sourceError{err}
+		if err := readFull(src, piece); err != nil {
+			return err
 		}
 		size -= int64(len(piece))
 		b, err := c.t.write.Alloc(block.TypeOverflow)
