@@ -13,7 +13,7 @@ import (
 // fn may be called more than once, and its effects outside of the transaction
 // should not depend on how often. If one of the calls fails, the others are run
 // again without it, and it is run in a transaction of its own, whose outcome it
-// gets.
+// gets. What was given to OnCommit runs in the goroutine of any of the calls.
 func (db *DB) Batch(fn func(*Tx) error) error {
 	c := &batchCall{fn: fn, lead: make(chan struct{}, 1), done: make(chan error, 1)}
 	if db.batch.join(c) {
@@ -89,18 +89,16 @@ func (b *batcher) handOn() {
 func (db *DB) lead() {
 	defer db.batch.handOn()
 	calls := db.batch.take()
-	defer func() { // if a call ends this goroutine, the others run alone
+	outcome := errAlone // if a call ends this goroutine, the others run alone
+	defer func() {
 		for _, c := range calls {
-			c.done <- errAlone
+			c.done <- outcome
 		}
 	}()
 	for len(calls) > 0 {
-		failed, err := db.runBatch(calls)
+		failed, err := db.runBatch(calls, &outcome)
 		if failed < 0 {
-			for _, c := range calls {
-				c.done <- err
-			}
-			calls = nil
+			outcome = err
 			return
 		}
 		calls[failed].done <- errAlone
@@ -109,11 +107,14 @@ func (db *DB) lead() {
 }
 
 // runBatch runs calls in one transaction. failed is the index of the call that
-// spoiled it, or -1 if err is the outcome of them all.
-func (db *DB) runBatch(calls []*batchCall) (failed int, err error) {
+// spoiled it, or -1 if err is the outcome of them all. The outcome is set as soon
+// as the transaction is committed: what the calls do OnCommit may end this
+// goroutine, and they must not be run again for that.
+func (db *DB) runBatch(calls []*batchCall, outcome *error) (failed int, err error) {
 	failed = -1
 	err = db.Update(func(tx *Tx) error {
 		db.countBatch()
+		tx.OnCommit(func() { *outcome = nil })
 		for i, c := range calls {
 			if err := c.run(tx); err != nil {
 				failed = i

@@ -125,3 +125,55 @@ func TestBatchSurvivesGoexit(t *testing.T) {
 	calls.Wait()
 	must(t, db.Batch(func(tx *kv.Tx) error { return nil }))
 }
+
+// What one call does when the commit is made does not undo it: the others of its
+// batch are not run again.
+func TestBatchThatPanicsBehindTheCommit(t *testing.T) {
+	for name, spoil := range map[string]func(){
+		"panic":  func() { panic("boom") },
+		"goexit": runtime.Goexit,
+	} {
+		db := openDB(t, kv.Options{})
+		var calls sync.WaitGroup
+		release, running := make(chan struct{}), make(chan struct{})
+		calls.Go(func() {
+			must(t, db.Batch(func(tx *kv.Tx) error {
+				close(running)
+				<-release
+				return nil
+			}))
+		})
+		<-running
+		const n = 8
+		for i := range n {
+			calls.Go(func() {
+				defer func() { _ = recover() }()
+				err := db.Batch(func(tx *kv.Tx) error {
+					if i == 3 {
+						tx.OnCommit(spoil)
+					}
+					b, err := tx.CreateBucketIfNotExists([]byte("b"))
+					if err != nil {
+						return err
+					}
+					_, err = b.NextSequence()
+					return err
+				})
+				if err != nil {
+					t.Errorf("%s: a call gets %v", name, err)
+				}
+			})
+		}
+		for kv.BatchWaiting(db) < n {
+			runtime.Gosched()
+		}
+		close(release)
+		calls.Wait()
+		must(t, db.View(func(tx *kv.Tx) error {
+			if v, err := bucket(t, tx, "b").Sequence(); v != n || err != nil {
+				t.Errorf("%s: %d calls took effect %d times (%v)", name, n, v, err)
+			}
+			return nil
+		}))
+	}
+}
