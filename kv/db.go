@@ -63,7 +63,6 @@ func open(o Options, name string, openStore func(mvcc.Options) (*mvcc.Store, err
 		batch:   batcher{sizeMax: o.BatchSizeMax},
 		w:       &workspace{scratch: make(node, payload)},
 	}
-	db.names.off = store.Standby()
 	if err := db.View(func(*Tx) error { return nil }); err != nil {
 		return nil, withCleanup(fmt.Errorf("open %s: %w", name, err), store.Close())
 	}

@@ -23,7 +23,9 @@ import (
 //	7       1     zero
 //	8       8     root     block ID of the topmost node, 0 if the tree is empty
 //	16      8     next     lowest bucket number never used: 1..2^64-2
-//	24      40    zero
+//	24      8     renamed  LSN of the newest commit that created or deleted a bucket;
+//	              0 if none did since this field exists
+//	32      32    zero
 //
 // A root of 64 zero bytes is a store that was never written: an empty tree.
 //
@@ -159,9 +161,10 @@ func nodeType(level int) block.Type {
 
 // rootFields are what mvcc.Root says.
 type rootFields struct {
-	root   block.ID
-	height int
-	next   uint64 // lowest bucket number never used
+	root    block.ID
+	height  int
+	next    uint64    // lowest bucket number never used
+	renamed block.LSN // newest commit that created or deleted a bucket
 }
 
 func (f rootFields) encode() (r mvcc.Root) {
@@ -170,6 +173,7 @@ func (f rootFields) encode() (r mvcc.Root) {
 	r[6] = byte(f.height)
 	binary.LittleEndian.PutUint64(r[8:], uint64(f.root))
 	binary.LittleEndian.PutUint64(r[16:], f.next)
+	binary.LittleEndian.PutUint64(r[24:], uint64(f.renamed))
 	return r
 }
 
@@ -184,9 +188,10 @@ func decodeRoot(r *mvcc.Root) (rootFields, error) {
 		return rootFields{}, fmt.Errorf("%w %d, known is %d", ErrVersion, v, rootVersion)
 	}
 	f := rootFields{
-		root:   block.ID(binary.LittleEndian.Uint64(r[8:])),
-		height: int(r[6]),
-		next:   binary.LittleEndian.Uint64(r[16:]),
+		root:    block.ID(binary.LittleEndian.Uint64(r[8:])),
+		height:  int(r[6]),
+		next:    binary.LittleEndian.Uint64(r[16:]),
+		renamed: block.LSN(binary.LittleEndian.Uint64(r[24:])),
 	}
 	if f.height > heightMax || (f.height == 0) != (f.root == 0) || f.next == 0 || f.next == math.MaxUint64 || r[7] != 0 {
 		return rootFields{}, corrupt(block.NoBlock, fmt.Sprintf(

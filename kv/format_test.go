@@ -60,7 +60,7 @@ func (d *dump) node(what string, n node) {
 func goldenDump() string {
 	const payload = block.SizeMin - block.TrailerSize
 	var d dump
-	root := rootFields{root: 0x1122, height: 3, next: 0x99}.encode()
+	root := rootFields{root: 0x1122, height: 3, next: 0x99, renamed: 0x77}.encode()
 	d.begin("root", root[:])
 	d.field(4, "magic")
 	d.field(2, "version")
@@ -68,6 +68,7 @@ func goldenDump() string {
 	d.field(1, "zero")
 	d.field(8, "root")
 	d.field(8, "next")
+	d.field(8, "renamed")
 
 	leaf := make(node, payload)
 	leaf.format(0)

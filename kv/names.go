@@ -11,22 +11,15 @@ import (
 // that reads one entry searches the tree once and not twice.
 //
 // What a name stands for changes only by a commit that creates or deletes a
-// bucket. Such a commit says so before it is made, and so before anyone can see
-// it: changed is the LSN of the newest one. A bucket that was found in a snapshot
-// at or above changed is the same in every other snapshot at or above changed.
-// Snapshots below it search, and write transactions, which see their own
-// changes. A standby remembers nothing: the commits that it applies do not say
-// what they do to buckets.
-type names struct {
-	off     bool          // set at Open, then constant
-	changed atomic.Uint64 // block.LSN
-	known   atomic.Pointer[bucketNumbers]
-}
+// bucket, and the root says which was the last one: a bucket that was found in one
+// snapshot is the same in every other one whose root says the same. A write
+// transaction, which sees its own changes, searches.
+type names struct{ known atomic.Pointer[bucketNumbers] }
 
-// bucketNumbers are buckets that were found while changed had that value, by
-// composite key. Never changed.
+// bucketNumbers are buckets, by composite key, as of the roots that say renamed.
+// Never changed.
 type bucketNumbers struct {
-	changed block.LSN
+	renamed block.LSN
 	numbers map[string]uint64
 }
 
@@ -34,34 +27,26 @@ type bucketNumbers struct {
 // room again and again would cost more than it saves.
 const namesMax = 32
 
-// change says that the commit lsn, which is about to be made, creates or deletes
-// a bucket. The writer calls it.
-func (n *names) change(lsn block.LSN) { n.changed.Store(uint64(lsn)) }
-
-// find returns the number of a bucket in a snapshot at lsn, if it is known.
-func (n *names) find(key []byte, lsn block.LSN) (number uint64, ok bool) {
-	changed := block.LSN(n.changed.Load())
+// find returns the number of a bucket, if it is known.
+func (n *names) find(key []byte, renamed block.LSN) (number uint64, ok bool) {
 	known := n.known.Load()
-	if n.off || known == nil || known.changed != changed || lsn < changed {
+	if known == nil || known.renamed != renamed {
 		return 0, false
 	}
 	number, ok = known.numbers[string(key)]
 	return number, ok
 }
 
-// learn remembers a bucket that was found in a snapshot at lsn. One that is lost
-// to a race is learned the next time.
-func (n *names) learn(key []byte, number uint64, lsn block.LSN) {
-	changed := block.LSN(n.changed.Load())
-	if lsn < changed {
+// learn remembers a bucket. What is known of newer snapshots stays. One that is
+// lost to a race is learned the next time.
+func (n *names) learn(key []byte, number uint64, renamed block.LSN) {
+	old := n.known.Load()
+	same := old != nil && old.renamed == renamed
+	if same && len(old.numbers) >= namesMax || old != nil && old.renamed > renamed {
 		return
 	}
-	old := n.known.Load()
-	next := &bucketNumbers{changed, map[string]uint64{string(key): number}}
-	if old != nil && old.changed == changed {
-		if len(old.numbers) >= namesMax {
-			return
-		}
+	next := &bucketNumbers{renamed, map[string]uint64{string(key): number}}
+	if same {
 		maps.Copy(next.numbers, old.numbers)
 	}
 	n.known.CompareAndSwap(old, next)
@@ -71,11 +56,11 @@ func (tx *Tx) knownBucket(key []byte) (number uint64, ok bool) {
 	if tx.tree.write != nil {
 		return 0, false
 	}
-	return tx.db.names.find(key, tx.base)
+	return tx.db.names.find(key, tx.tree.renamed)
 }
 
 func (tx *Tx) learnBucket(key []byte, number uint64) {
 	if tx.tree.write == nil {
-		tx.db.names.learn(key, number, tx.base)
+		tx.db.names.learn(key, number, tx.tree.renamed)
 	}
 }

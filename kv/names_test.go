@@ -253,6 +253,34 @@ func (p *namesPlay) write() {
 	p.top = next
 }
 
+// TestL1_NamesOfCommitsFromBelow: what a name stands for may also be changed by a
+// commit that this front door has not made.
+func TestL1_NamesOfCommitsFromBelow(t *testing.T) {
+	db := namesDB(t, mvcc.DurableCommit)
+	other := kv.Beside(db)
+	name := []byte("b")
+	for round := range 20 {
+		mark := fmt.Appendf(nil, "%d", round)
+		must(t, other.Update(func(tx *kv.Tx) error {
+			if round > 0 {
+				must(t, tx.DeleteBucket(name))
+			}
+			b, err := tx.CreateBucket(name)
+			must(t, err)
+			return b.Put([]byte(markKey), mark)
+		}))
+		for range 2 {
+			must(t, db.View(func(tx *kv.Tx) error {
+				v, err := bucket(t, tx, "b").Get([]byte(markKey))
+				if string(v) != string(mark) {
+					t.Errorf("round %d: the bucket has mark %q", round, v)
+				}
+				return err
+			}))
+		}
+	}
+}
+
 // namesRace is a writer and readers of one database.
 type namesRace struct {
 	db      *kv.DB

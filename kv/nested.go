@@ -3,6 +3,8 @@ package kv
 import (
 	"errors"
 	"fmt"
+
+	"github.com/spillwaydb/spillway/block"
 )
 
 // bucket returns the bucket entry at a composite key.
@@ -40,7 +42,7 @@ func (b *Bucket) Bucket(name []byte) (*Bucket, error) {
 			return nil, err
 		}
 		if e.number <= b.number {
-			return nil, corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
+			return nil, corrupt(block.NoBlock, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
 		}
 		number = e.number
 		b.tx.learnBucket(key, number)
@@ -71,7 +73,7 @@ func (b *Bucket) CreateBucket(name []byte) (*Bucket, error) {
 		return nil, err
 	}
 	t.next++
-	b.tx.renamed = true
+	t.renamed = b.tx.base + 1
 	return new(Bucket).init(b.tx, number, key), nil
 }
 
@@ -110,10 +112,10 @@ func (b *Bucket) DeleteBucket(name []byte) error {
 		return err
 	}
 	if e.number <= b.number {
-		return corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
+		return corrupt(block.NoBlock, fmt.Sprintf("bucket %d is nested in bucket %d", e.number, b.number))
 	}
 	b.tx.deletions++
-	b.tx.renamed = true
+	t.renamed = b.tx.base + 1
 	if err := b.tx.after(t.clearBucket(e.number)); err != nil {
 		return err
 	}
@@ -140,7 +142,7 @@ func (t *tree) clearBucket(number uint64) error {
 		}
 		if found {
 			if child.number <= top.number {
-				return corrupt(0, fmt.Sprintf("bucket %d is nested in bucket %d", child.number, top.number))
+				return corrupt(block.NoBlock, fmt.Sprintf("bucket %d is nested in bucket %d", child.number, top.number))
 			}
 			top.resume = append(key, 0)
 			stack = append(stack, clearing{child.number, appendPrefix(nil, child.number)})

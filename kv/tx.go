@@ -27,7 +27,6 @@ type Tx struct {
 	// deletions counts deleted buckets: a Bucket that knows another number must
 	// look whether it still exists.
 	deletions uint64
-	renamed   bool   // created or deleted a bucket
 	top       Bucket // bucket 0
 
 	read mvcc.ReadTx // of a read transaction: here it is one allocation with it
@@ -112,9 +111,6 @@ func (tx *Tx) commit() error {
 	tx.done = true
 	if tx.tree.rootFields != tx.began {
 		tx.tree.write.SetRoot(tx.tree.rootFields.encode())
-	}
-	if tx.renamed {
-		tx.db.names.change(tx.base + 1)
 	}
 	counts := tx.tree.w.counts
 	tx.tree.w = nil // the next writer's, from here on
