@@ -47,10 +47,13 @@ func checkStore(ctx context.Context, rtx *mvcc.ReadTx, visit func(block.ID) erro
 	return t.check(ctx, visit)
 }
 
-// Check proves the tree as the transaction sees it, changes included, and calls
-// visit once for every block in use. Damage is returned as errors that are
-// block.ErrCorrupt, joined. Its memory does not depend on the size of the
-// database.
+// Check proves the tree as the transaction sees it, changes included. It calls
+// visit, if that is not nil, for every block that the tree refers to, and does not
+// look into one for which visit returns an error: one that is block.ErrCorrupt
+// counts as damage, any other one ends the check. Damage is returned as errors that
+// are block.ErrCorrupt, joined. Its memory does not depend on the size of the
+// database. That no block is referred to twice, and none without use, is proved by
+// [DB.Check].
 func (tx *Tx) Check(ctx context.Context, visit func(block.ID) error) error {
 	if err := tx.usable(); err != nil {
 		return err
@@ -62,15 +65,17 @@ func (tx *Tx) Check(ctx context.Context, visit func(block.ID) error) error {
 }
 
 func (t *tree) check(ctx context.Context, visit func(block.ID) error) error {
+	if visit == nil {
+		visit = func(block.ID) error { return nil }
+	}
 	c := &checker{t: t, ctx: ctx, visit: visit}
 	root := childRef{t.root, true}
-	if err := c.node(root, t.height-1, nil, nil); err != nil {
-		return err
+	err := c.node(root, t.height-1, nil, nil)
+	if err == nil && len(c.problems) == 0 { // what a broken tree says of its buckets is not worth hearing
+		err = c.buckets()
 	}
-	if len(c.problems) == 0 { // what a broken tree says of its buckets is not worth hearing
-		if err := c.buckets(); err != nil {
-			return err
-		}
+	if err != nil && !errors.Is(err, errTooMuch) {
+		return err
 	}
 	return errors.Join(c.problems...)
 }
@@ -83,25 +88,30 @@ type checker struct {
 	problems []error
 }
 
+// errTooMuch ends a check that has found enough.
+var errTooMuch = errors.New("too many problems")
+
 // found records damage, and ends the check when there is too much of it.
 func (c *checker) found(id block.ID, format string, args ...any) error {
 	c.problems = append(c.problems, corrupt(id, fmt.Sprintf(format, args...)))
+	return c.enough()
+}
+
+// enough ends the check when there is too much damage.
+func (c *checker) enough() error {
 	if len(c.problems) >= problemsMax {
-		return errors.Join(c.problems...)
+		return errTooMuch
 	}
 	return nil
 }
 
-// damaged records err if it is damage: the check goes on beside it.
+// damaged records err if it is damage: the check goes on beside it. Nil is none.
 func (c *checker) damaged(err error) error {
 	if !errors.Is(err, block.ErrCorrupt) {
 		return err
 	}
 	c.problems = append(c.problems, err)
-	if len(c.problems) >= problemsMax {
-		return errors.Join(c.problems...)
-	}
-	return nil
+	return c.enough()
 }
 
 // node proves what is below ref: lower <= keys < upper, nil is no bound.
@@ -110,7 +120,7 @@ func (c *checker) node(ref childRef, level int, lower, upper []byte) error {
 		return context.Cause(c.ctx)
 	}
 	if err := c.visit(ref.id); err != nil {
-		return err
+		return c.damaged(err)
 	}
 	b, n, err := c.t.fetch(ref.id, level)
 	if err != nil {
@@ -211,24 +221,28 @@ func (c *checker) long(id block.ID, e cell) error {
 	}
 	var stop error // not damage: the check cannot go on
 	err = c.t.eachPiece(r, func(p block.ID) error {
-		if stop = c.visit(p); stop != nil {
-			return stop
-		}
-		b, err := c.t.fetchPiece(p, block.TypeOverflow)
-		if err == nil {
-			b.Release()
-			stop = context.Cause(c.ctx)
-			return stop
-		}
-		return c.damaged(err)
+		stop = c.piece(p)
+		return stop
 	}, func(x block.ID) error {
-		stop = c.visit(x)
+		stop = c.damaged(c.visit(x))
 		return stop
 	})
-	if stop != nil || err == nil {
+	if stop != nil {
 		return stop
 	}
 	return c.damaged(err)
+}
+
+func (c *checker) piece(id block.ID) error {
+	if err := c.visit(id); err != nil {
+		return c.damaged(err)
+	}
+	b, err := c.t.fetchPiece(id, block.TypeOverflow)
+	if err != nil {
+		return c.damaged(err)
+	}
+	b.Release()
+	return context.Cause(c.ctx)
 }
 
 // span is where a cell lies in its node.

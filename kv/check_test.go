@@ -172,3 +172,27 @@ func TestCheckFindsEveryDamage(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A block that is referred to twice does not hide what else is wrong, before or
+// behind it.
+func TestCheckGoesOnBesideDamage(t *testing.T) {
+	c := newChecked(t)
+	first, _ := c.leafOf(fmt.Appendf([]byte{1}, "%0200d", 0))
+	long, y := c.leafOf([]byte("\x01y"))
+	last, _ := c.leafOf(fmt.Appendf([]byte{3}, "%0200d", 300))
+	c.edit(first, func(n node) { n.setGarbage(n.garbage() + 1) })
+	c.edit(last, func(n node) { n.setGarbage(n.garbage() + 1) })
+	c.edit(long, func(n node) {
+		cell, _ := n.cell(y)
+		copy(cell.value[16:24], cell.value[8:16])
+	})
+	text := fmt.Sprint(c.problems())
+	for _, id := range []block.ID{first, last} {
+		if !strings.Contains(text, fmt.Sprintf("block %v", id)) {
+			t.Errorf("the damage of leaf %v is not named in %s", id, text)
+		}
+	}
+	if !strings.Contains(text, "reached twice") {
+		t.Errorf("the block that is reached twice is not named in %s", text)
+	}
+}
