@@ -30,7 +30,8 @@ type DB struct {
 }
 
 // Open opens the database in directory dir, or makes one if dir is empty or does
-// not exist. Close it, or its lock and its log stay as they are.
+// not exist. mvcc.ErrLocked if it is open already: Open does not wait. Close it, or
+// its lock and its log stay as they are.
 //
 // A standby can be read while its store is rolled forward; what it reads moves on
 // from one transaction to the next. There and with Options.Store.ReadOnly write
@@ -69,8 +70,9 @@ func open(o Options, name string, openStore func(mvcc.Options) (*mvcc.Store, err
 	return db, nil
 }
 
-// Close closes the database. What happens to open transactions is described at
-// mvcc.Store.Close (R21). Further calls return nil.
+// Close closes the database. It waits for open transactions: for read
+// transactions mvcc.Options.CloseWait, then it breaks them (R21); for a write
+// transaction until it ends. Further calls return nil.
 func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil

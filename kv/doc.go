@@ -25,9 +25,12 @@
 //
 // # What is different from bolt
 //
+//   - A database is a directory.
 //   - Every read returns an error: damage and failed I/O are never "not found".
 //     A missing key is a nil value without an error, a missing bucket is
 //     ErrBucketNotFound.
+//   - ForEach is [Bucket.Scan] or a loop over [Bucket.All]; that of a transaction
+//     is a loop over [Tx.Buckets]. Both may change what they walk through.
 //   - Keys and values are copies and stay valid for ever, also those of a cursor.
 //     Only Scan lends, until its function returns.
 //   - A cursor stands on a key. It may be used while its transaction changes the

@@ -4,7 +4,9 @@ import "errors"
 
 // Errors of opening and of the database as a whole.
 var (
-	// ErrDatabaseClosed is returned by every call that comes after DB.Close.
+	// ErrDatabaseClosed is returned by every call of a DB that comes after
+	// DB.Close. A read transaction that was open then and did not end in time is
+	// broken: its reads return mvcc.ErrBroken.
 	ErrDatabaseClosed = errors.New("database is closed")
 
 	// ErrForeignRoot means that the store is used by another front door: what

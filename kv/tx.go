@@ -85,14 +85,16 @@ func (tx *Tx) Buckets() iter.Seq2[[]byte, error] { return tx.top.Buckets() }
 func (tx *Tx) Cursor() *Cursor { return tx.top.Cursor() }
 
 // OnCommit has fn called after the transaction was committed, durably and in the
-// order of the calls, before Commit returns. It is not called after Rollback.
+// order of the calls, before Commit returns. The next write transaction may have
+// begun by then, and fn may begin one. It is not called after Rollback, nor in a
+// read transaction.
 func (tx *Tx) OnCommit(fn func()) { tx.onCommit = append(tx.onCommit, fn) }
 
 // Commit makes the changes durable and visible, and returns then. It ends the
 // transaction whatever it returns. The commit of a read transaction is
-// ErrTxNotWritable and does not end it. After an error that is ErrTxFailed
-// nothing was changed; after another one the outcome is unknown until the
-// database was opened again (L8).
+// ErrTxNotWritable and does not end it. After an error that is ErrTxFailed,
+// mvcc.ErrNoSpace or mvcc.ErrTxTooLarge nothing was changed, and the database goes
+// on; after another one the outcome is unknown until it was opened again (L8).
 func (tx *Tx) Commit() error {
 	switch {
 	case tx.done:
