@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime"
@@ -237,18 +238,36 @@ func manifestOf(i mvcc.BackupInfo, base []Entry) Manifest {
 	return m
 }
 
-// startRun claims an id. From then on other runs leave its objects alone.
-func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.BackupInfo, started time.Time) (*run, error) {
+// claimID claims the next id. Somebody who sweeps may take a claim that is not locked
+// yet for one of the dead: then another is tried.
+func (r *Repository) claimID(ctx context.Context, started time.Time) (id BackupID, claim io.Closer, err error) {
 	c, err := r.catalog(ctx)
 	if err != nil {
-		return nil, err
+		return id, nil, err
 	}
-	id := newBackupID(c.sequence + 1)
 	host, _ := os.Hostname() // "" will do: the note is for people
 	note := fmt.Sprintf("pid %d on %q since %s\n", os.Getpid(), host, started.UTC().Format(time.RFC3339))
-	claim, err := r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(note))
+	for range leaseTries {
+		id = newBackupID(c.sequence + 1)
+		claim, err = r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(note))
+		if !errors.Is(err, ErrClaimed) {
+			break
+		}
+		if err := pause(ctx); err != nil {
+			return id, nil, err
+		}
+	}
 	if err != nil {
-		return nil, writeError("claim backup id", err)
+		return id, nil, writeError("claim backup id", err)
+	}
+	return id, claim, nil
+}
+
+// startRun claims an id. From then on other runs leave its objects alone.
+func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.BackupInfo, started time.Time) (*run, error) {
+	id, claim, err := r.claimID(ctx, started)
+	if err != nil {
+		return nil, err
 	}
 	run := &run{repo: r, o: o, info: info, id: id, claim: claim, started: started}
 	run.bounds = bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater}

@@ -79,6 +79,16 @@
 // the fork, and what is damaged or missing is said with the first commit that is
 // lost.
 //
+// # What is kept, and whose it is
+//
+// A repository keeps the backups of one database, and knows its timelines: the one
+// that came last is the present, and only it may push. What it left behind when it
+// forked from an older state is disabled, and neither counts nor goes by itself
+// (timeline.go). [PlanPrune] says what a [RetentionPolicy] keeps, and why; [Prune]
+// removes the rest, in two phases, so that a listed backup is whole whenever the power
+// goes. Whoever reads a backup, or makes one that adds to it, holds a lease, which a
+// prune respects (lease.go). [Delete] removes one backup by its name.
+//
 // # The admin socket
 //
 // [Serve] listens on admin.sock in the database's directory. protocol.go has
@@ -97,6 +107,6 @@
 // the process; on a network file system all processes must be on one host.
 // Backups are not encrypted. A hostile hand that can write to the repository
 // can replace a backup by another sound one of the same database: digests
-// prove what the manifest says, and nobody signs the manifest yet. There is no
-// retention: objects of backups are never removed.
+// prove what the manifest says, and nobody signs the manifest yet. Who restores from
+// a repository that he cannot write to, or that is full, has no lease there.
 package livebackup

@@ -139,13 +139,25 @@ func (r *Repository) checkHead(ctx context.Context, src Source, t block.Timeline
 	return nil
 }
 
-// rememberHead makes the source remember what it is about to push.
-func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Head) error {
+// rememberHead makes the source remember that it is about to push own, at head of
+// timeline t; right after it was shown what is there now, so that it knows which
+// of the states that it remembers the repository has.
+func (r *Repository) rememberHead(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID, head mvcc.Head) error {
 	keeper, ok := src.(headKeeper)
 	if !ok {
 		return nil
 	}
-	err := keeper.RememberHead(ctx, r.id, head)
+	newest, err := r.checkRivals(ctx, src, h, own, t)
+	if err != nil {
+		return err
+	}
+	if err := r.checkHead(ctx, src, t, newest); err != nil {
+		return err
+	}
+	if newest.LSN >= head.LSN && newest.Sum != 0 {
+		head = newest // log that was archived meanwhile is the newest, and stays it
+	}
+	err = keeper.RememberHead(ctx, r.id, head)
 	// What is read only writes nothing, and so has nothing to remember: its newest
 	// commit is the head.
 	if err == nil || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, mvcc.ErrReadOnly) {
@@ -154,16 +166,21 @@ func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Hea
 	return fmt.Errorf("remember what is pushed: %w", err)
 }
 
-// checkRivals looks, when a manifest is published, at what else was since heads were
-// read: see heads.
-func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID) error {
+// checkRivals looks at what was pushed on timeline t since heads were read: see heads.
+// It returns the newest state that the repository has of t, but for own.
+func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID) (newest mvcc.Head, err error) {
 	if _, ok := src.(headKeeper); !ok {
-		return nil
+		return newest, nil
 	}
 	c, err := r.catalog(ctx)
 	if err != nil {
-		return err
+		return newest, err
 	}
+	since := heads{newest: map[block.TimelineID]mvcc.Head{}}
+	if err := r.logHeads(ctx, c, &since); err != nil {
+		return newest, err
+	}
+	rivals := []mvcc.Head{since.newest[t]}
 	for _, id := range c.published {
 		if h.seen[id] || id == own {
 			continue
@@ -171,15 +188,21 @@ func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own B
 		m, _, err := r.manifest(ctx, id)
 		switch {
 		case errors.Is(err, ErrBackupNotFound) || errors.Is(err, block.ErrCorrupt):
-			continue // taken back, or of no use to anyone
+			// taken back, or of no use to anyone
 		case err != nil:
-			return fmt.Errorf("look at %v, which is new: %w", id, err)
-		case m.Timeline != t:
-			continue
-		}
-		if err := r.checkHead(ctx, src, t, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum}); err != nil {
-			return err
+			return newest, fmt.Errorf("look at %v, which is new: %w", id, err)
+		case m.Timeline == t:
+			rivals = append(rivals, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
 		}
 	}
-	return nil
+	newest = h.newest[t]
+	for _, rival := range rivals {
+		if rival.LSN > newest.LSN {
+			newest = rival
+		}
+		if err := r.checkHead(ctx, src, t, rival); err != nil {
+			return newest, err
+		}
+	}
+	return newest, nil
 }

@@ -142,9 +142,10 @@ func (h *held) Close() error {
 	return err
 }
 
-// leaseTries is how many names are tried: a sweeper may take a claim that is not
-// locked yet for one of the dead.
-const leaseTries = 8
+// leaseTries is how many names are tried for what is new: a sweeper may take what is
+// not locked yet for a leftover of the dead. They are some time apart, since a new
+// file may be given the number of one that is not yet known to be gone.
+const leaseTries = 20
 
 // lease holds backups, which are whole chains, until Close: a prune leaves them
 // alone. by is for people. It fails with ErrBackupNotFound if one is gone.
@@ -210,6 +211,9 @@ func (r *Repository) claimLease(ctx context.Context, h hold) (claim io.Closer, e
 		claim, err = r.claimHold(ctx, leaseName(rand.Uint64()), magicLease, h)
 		if !errors.Is(err, ErrClaimed) {
 			break
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return claim, err
@@ -278,6 +282,14 @@ func pause(ctx context.Context) error {
 // alive reports whether somebody who lives has hold of name. What the dead left is
 // removed, but for the intent. Where that cannot be told, because nothing can be written, he lives.
 func (r *Repository) alive(ctx context.Context, name string) (bool, error) {
+	there, err := r.objects.Open(ctx, name) // a claim would make what is not there
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", name, err)
+	}
+	there.Close()
 	claim, err := r.objects.Claim(ctx, name, nil)
 	if errors.Is(err, ErrClaimed) || readOnly(err) {
 		return true, nil

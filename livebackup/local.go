@@ -44,16 +44,25 @@ func (l *localObjects) Create(ctx context.Context, name string) (ObjectWriter, e
 	if err := l.check(ctx, "create", name); err != nil {
 		return nil, err
 	}
-	temp := fmt.Sprintf("%s.%08x%s", name, randomNumber(), tempSuffix)
-	f, err := l.createLocked(temp)
-	if err != nil {
-		return nil, fmt.Errorf("create object %s: %w", name, err)
+	var err error
+	for range leaseTries {
+		temp := fmt.Sprintf("%s.%08x%s", name, randomNumber(), tempSuffix)
+		var f vfs.File
+		if f, err = l.createLocked(temp); err == nil {
+			return &localWriter{l: l, name: name, temp: temp, f: f}, nil
+		}
+		if !errors.Is(err, vfs.ErrLocked) && !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
 	}
-	return &localWriter{l: l, name: name, temp: temp, f: f}, nil
+	return nil, fmt.Errorf("create object %s: %w", name, err)
 }
 
 // createLocked makes a file and locks it. Between the two a sweeper may have
-// taken the file for a leftover; then it is gone, and that is an error.
+// taken the file for a leftover: vfs.ErrLocked, or fs.ErrNotExist when it is gone.
 func (l *localObjects) createLocked(name string) (vfs.File, error) {
 	f, err := l.fs.OpenFile(l.path(name), os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {

@@ -55,13 +55,13 @@ type group struct {
 func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	m, err := r.write(ctx, s)
 	if err == nil { // durable in the database before it is here (R18)
-		err = r.repo.rememberHead(ctx, r.src, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
+		err = r.repo.rememberHead(ctx, r.src, r.heads, r.id, m.Timeline, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
 	}
 	if err == nil {
 		err = r.publish(ctx, &m)
 	}
 	if err == nil {
-		err = r.repo.checkRivals(ctx, r.src, r.heads, r.id, m.Timeline)
+		_, err = r.repo.checkRivals(ctx, r.src, r.heads, r.id, m.Timeline)
 	}
 	// Cleaning up is not to be cancelled by what made it necessary.
 	ctx = context.WithoutCancel(ctx)

@@ -361,7 +361,7 @@ func Timelines(ctx context.Context, repo *Repository) ([]TimelineInfo, error) {
 		}
 		list = append(list, TimelineInfo{
 			Timeline: t.timeline(), History: forksOf(t.History), LSN: t.LSN, Attached: t.Attached,
-			Present: i == len(g.records)-1,
+			Present: t.timeline() == g.records[len(g.records)-1].timeline(),
 		})
 	}
 	return list, nil

@@ -1,0 +1,470 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// leaveLog puts an object of archived log into a repository, as far as its name and
+// size go.
+func leaveLog(t *testing.T, repo *Repository, timeline block.TimelineID, r LogRange) {
+	t.Helper()
+	rewrite(t, repo, LogObject{LogRange: r, timeline: timelineStart(timeline)}.Name(), []byte("log"))
+}
+
+// generations makes a repository with n full backups, a few incrementals on each, and
+// log.
+func generations(t *testing.T, n, incrementals int) (*simfs.FS, *growing) {
+	t.Helper()
+	fs := simfs.New()
+	repo, g := openRepo(t, fs, "/repo"), newGrowing(1)
+	for range n {
+		g.backup(t, repo, BackupOptions{Type: TypeFull, ObjectBytes: 1, GroupBytes: 8 << 10})
+		for range incrementals {
+			g.change()
+			g.backup(t, repo, BackupOptions{Type: TypeIncremental})
+		}
+		g.change()
+	}
+	for at := block.LSN(100); at < g.info.LSN; at += 2 {
+		leaveLog(t, repo, g.info.Timeline, LogRange{at, at + 2})
+	}
+	return fs.Crash(nil, simfs.KeepAll), g
+}
+
+// mustPlan plans.
+func mustPlan(t *testing.T, repo *Repository, policy RetentionPolicy) PrunePlan {
+	t.Helper()
+	plan, err := PlanPrune(t.Context(), repo, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// wantPruned proves that the backups listed are whole, that none of those kept is
+// missing, that a prune by the same policy ends what was begun, and that nothing is
+// left then that nobody needs.
+func wantPruned(t *testing.T, fs *simfs.FS, g *growing, policy RetentionPolicy, kept []BackupID, logs int) {
+	t.Helper()
+	repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []BackupID
+	for _, e := range g.wantSound(t, repo) {
+		if e.State() != StateComplete {
+			t.Fatalf("%v is listed as %s: %v", e.ID, e.State(), e.Damage)
+		}
+		listed = append(listed, e.ID)
+	}
+	for _, id := range kept {
+		if !slices.Contains(listed, id) {
+			t.Fatalf("%v is to be kept, and gone", id)
+		}
+	}
+	if _, err := Prune(t.Context(), repo, mustPlan(t, repo, policy)); err != nil {
+		t.Fatal(err)
+	}
+	list := g.wantSound(t, repo)
+	c, err := repo.catalog(t.Context())
+	if err != nil || len(list) != len(kept) || len(c.logs) != logs {
+		t.Fatalf("%d backups, %d logs, want %d, %d: %v", len(list), len(c.logs), len(kept), logs, err)
+	}
+	wantOnly(t, repo, namesOf(t, repo)...)
+}
+
+// keptBy is what policy keeps, and how many logs.
+func keptBy(t *testing.T, fs *simfs.FS, policy RetentionPolicy) (kept []BackupID, logs int) {
+	t.Helper()
+	plan := mustPlan(t, openRepo(t, fs, "/repo"), policy)
+	for _, b := range plan.Backups {
+		if !b.Remove {
+			kept = append(kept, b.ID)
+		}
+	}
+	_, gone, _ := plan.Removes()
+	return kept, len(plan.Logs) - gone
+}
+
+// L13 and L12 under a power cut at every event of a prune: what is listed is whole, what
+// is to be kept is there, and the next prune ends what this one began.
+func TestL13_PowerCutAtEveryEventOfAPrune(t *testing.T) {
+	base, g := generations(t, 2, 1)
+	policy := RetentionPolicy{Generations: 1}
+	kept, logs := keptBy(t, base.Crash(nil, simfs.KeepAll), policy)
+	if len(kept) != 2 || logs != 1 {
+		t.Fatalf("%v, %d", kept, logs)
+	}
+	for k := 0; ; k++ {
+		fs := base.Crash(nil, simfs.KeepAll)
+		repo := openRepo(t, fs, "/repo")
+		plan := mustPlan(t, repo, policy)
+		fs.CutAfter(k)
+		_, err := Prune(t.Context(), repo, plan)
+		for seed := range uint64(3) {
+			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[min(seed, 2)]
+			t.Run(fmt.Sprintf("event %d, state %d", k, seed), func(t *testing.T) {
+				wantPruned(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), g, policy, kept, logs)
+			})
+		}
+		if !fs.IsCut() {
+			if err != nil || k < 20 {
+				t.Fatalf("a prune of %d events: %v", k, err)
+			}
+			break
+		}
+	}
+}
+
+// Whichever operation of a prune fails: the same, and the error is told.
+func TestL13_FailureOfEveryOperationOfAPrune(t *testing.T) {
+	base, g := generations(t, 2, 1)
+	policy := RetentionPolicy{Generations: 1}
+	kept, logs := keptBy(t, base.Crash(nil, simfs.KeepAll), policy)
+	for k := 0; ; k++ {
+		fs := base.Crash(nil, simfs.KeepAll)
+		repo := openRepo(t, fs, "/repo")
+		plan := mustPlan(t, repo, policy)
+		armed := fs.Fail(simfs.Fault{Skip: k, Late: k%2 == 1})
+		_, err := Prune(t.Context(), repo, plan)
+		armed.Disarm()
+		if armed.Seen() <= k {
+			break
+		}
+		if err != nil && !errors.Is(err, syscall.EIO) {
+			t.Fatalf("operation %d: %v", k, err)
+		}
+		wantPruned(t, fs, g, policy, kept, logs)
+	}
+}
+
+// The disk is full: that is when people prune.
+func TestL13_PruneOfAFullRepository(t *testing.T) {
+	fs, g := generations(t, 3, 2)
+	policy := RetentionPolicy{Generations: 1}
+	kept, logs := keptBy(t, fs.Crash(nil, simfs.KeepAll), policy)
+	fs.SetCapacity(fs.UsedBytes())
+	repo := openRepo(t, fs, "/repo")
+	plan := mustPlan(t, repo, policy)
+	for range 200 { // more names than there is room for where they go
+		plan.Logs = append(plan.Logs, PlannedLog{Name: LogObject{LogRange: LogRange{1, 2}}.Name(), Remove: true})
+	}
+	res, err := Prune(t.Context(), repo, plan)
+	if err != nil || len(res.Backups) != 6 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantPruned(t, fs, g, policy, kept, logs)
+}
+
+// anyListed is one of the backups that are listed, none of which is to be damaged.
+func anyListed(ctx context.Context, rng *rand.Rand, repo *Repository) (BackupID, error) {
+	list, err := List(ctx, repo)
+	if err != nil || len(list) == 0 {
+		return BackupID{}, err
+	}
+	e := list[rng.IntN(len(list))]
+	return e.ID, e.Damage
+}
+
+// Prunes, backups, verifies and reads in place, all at once, on a real file system: no
+// reader meets a hole, nobody is refused for another reason than that what he
+// wants is gone, or two prune.
+func TestL13_EverybodyAtOnce(t *testing.T) {
+	repo, g := realRepo(t), newGrowing(1)
+	g.backup(t, repo, BackupOptions{Type: TypeFull})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	use := func(what string, may []error, do func() error) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				err := do()
+				if err != nil && !slices.ContainsFunc(may, func(e error) bool { return errors.Is(err, e) }) {
+					t.Errorf("%s: %v", what, err)
+					return
+				}
+			}
+		})
+	}
+	stopped := []error{context.Canceled, ErrBackupNotFound}
+	for i := range uint64(2) {
+		rng := rand.New(rand.NewPCG(i, i))
+		use("prune", append(stopped, ErrPruneRunning), func() error {
+			plan, err := PlanPrune(ctx, repo, RetentionPolicy{Generations: rng.IntN(2) + 1})
+			if err == nil {
+				_, err = Prune(ctx, repo, plan)
+			}
+			return err
+		})
+	}
+	for i := range uint64(2) {
+		rng := rand.New(rand.NewPCG(i, 7))
+		use("verify", stopped, func() error {
+			id, err := anyListed(ctx, rng, repo)
+			if err == nil {
+				_, err = Verify(ctx, repo, id, VerifyOptions{NoRecord: rng.IntN(2) == 0})
+			}
+			return err
+		})
+	}
+	use("newest", []error{context.Canceled}, func() error {
+		img, err := OpenBackup(ctx, repo, BackupID{}, ImageOptions{CacheBytes: 1 << 20})
+		if err != nil {
+			return err
+		}
+		defer img.Close()
+		return img.ReadBlock(fakeMeta, make([]byte, 4<<10))
+	})
+	backups := 20
+	if testing.Short() {
+		backups = 10
+	}
+	for i := range backups {
+		g.change()
+		g.backup(t, repo, BackupOptions{Type: []BackupType{TypeFull, TypeAuto, TypeAuto}[i%3]})
+	}
+	cancel()
+	wg.Wait()
+	g.wantSound(t, repo)
+	if _, err := Prune(t.Context(), repo, mustPlan(t, repo, RetentionPolicy{Generations: 1})); err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, repo, namesOf(t, repo)...)
+}
+
+// Two who prune: one does, the other is told. One who was killed is no obstacle.
+func TestL13_OnePrunesAtATime(t *testing.T) {
+	fs, g := generations(t, 3, 2)
+	repo := openRepo(t, fs, "/repo")
+	plan := mustPlan(t, repo, RetentionPolicy{Generations: 1})
+	intent, err := repo.declare(t.Context(), "a test", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Prune(t.Context(), repo, plan); !errors.Is(err, ErrPruneRunning) {
+		t.Fatal(err)
+	}
+	if len(g.wantSound(t, repo)) != 9 {
+		t.Fatal("something went")
+	}
+	_ = intent // its process is killed
+	repo = openRepo(t, fs.Kill(), "/repo")
+	if res, err := Prune(t.Context(), repo, plan); err != nil || len(res.Backups) != 6 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+}
+
+// A plan that has grown old removes nothing that is needed now.
+func TestL13_AnOldPlan(t *testing.T) {
+	fs, g := generations(t, 3, 2)
+	repo := openRepo(t, fs, "/repo")
+	plan := mustPlan(t, repo, RetentionPolicy{Generations: 1})
+	newest := mustList(t, repo)[6:]
+	remove(t, repo, objectName(newest[0].ID, kindBlocks, 1)) // the last generation is damaged since
+	res, err := Prune(t.Context(), repo, plan)
+	if err != nil || len(res.Backups) != 3 || len(res.Spared) != 3 || len(res.Logs) != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if list := g.wantSound(t, repo); len(list) != 6 || list[0].ID.Sequence != 4 {
+		t.Fatalf("%+v", list)
+	}
+}
+
+func TestL13_DeleteIsGuarded(t *testing.T) {
+	fs, g := generations(t, 3, 2)
+	repo := openRepo(t, fs, "/repo")
+	list := mustList(t, repo)
+	id := func(n int) BackupID { return list[n-1].ID }
+	del := func(id BackupID, o DeleteOptions, want error, gone int) {
+		t.Helper()
+		res, err := Delete(t.Context(), repo, id, o)
+		if !errors.Is(err, want) || (err == nil) != (want == nil) || len(res.Backups) != gone {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		g.wantSound(t, repo)
+	}
+	del(BackupID{77, 1}, DeleteOptions{}, ErrBackupNotFound, 0)
+	del(id(3), DeleteOptions{}, ErrBackupKept, 0)
+	del(id(1), DeleteOptions{Force: true}, ErrBackupNeeded, 0)
+	if _, err := Delete(t.Context(), repo, id(1), DeleteOptions{Force: true}); !strings.Contains(err.Error(), id(2).String()+", "+id(3).String()) {
+		t.Fatal(err)
+	}
+	del(id(1), DeleteOptions{Dependants: true}, ErrBackupKept, 0)
+	lease, err := repo.lease(t.Context(), "a test", id(3), id(2), id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	del(id(3), DeleteOptions{Force: true}, ErrBackupInUse, 0)
+	lease.Close()
+	del(id(3), DeleteOptions{Force: true}, nil, 1)
+	del(id(1), DeleteOptions{Force: true, Dependants: true}, nil, 2)
+	// What the policy does not keep needs no force.
+	del(id(4), DeleteOptions{Policy: RetentionPolicy{Generations: 1}, Dependants: true}, nil, 3)
+	// What is damaged goes by its name.
+	rewrite(t, repo, objectName(id(9), kindManifest, 0), []byte("not a manifest"))
+	del(id(9), DeleteOptions{}, nil, 1)
+	wantOnly(t, repo, namesOf(t, repo)...)
+}
+
+// S4-22: what is disabled goes by its name.
+func TestL14_DisabledIsDeletedByName(t *testing.T) {
+	repo, g := newRepo(t), newGrowing(1)
+	first := g.backup(t, repo, BackupOptions{Type: TypeFull})
+	g.change()
+	second := g.backup(t, repo, BackupOptions{Type: TypeFull})
+	g.fork(&first)
+	g.change()
+	g.backup(t, repo, BackupOptions{})
+	if e := mustList(t, repo)[1]; e.State() != StateDisabled {
+		t.Fatalf("%+v", e)
+	}
+	if _, err := Delete(t.Context(), repo, second.ID, DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if list := g.wantSound(t, repo); len(list) != 2 {
+		t.Fatalf("%+v", list)
+	}
+}
+
+// The newest state of a timeline stays known when its backup is deleted: the copy that
+// lacks it is found out all the same, and the one that has it goes on (R18).
+func TestR18_HeadOutlivesItsBackup(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	repo, one := newRepo(t), newCopy(rng, 1)
+	mustBackup(t, one, repo, BackupOptions{Type: TypeFull})
+	other := one.clone()
+	one.commit(rng)
+	newest := mustBackup(t, one, repo, BackupOptions{Type: TypeFull})
+	if _, err := Delete(t.Context(), repo, newest.ID, DeleteOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	other.commit(rng)
+	if _, err := Backup(t.Context(), other, repo, BackupOptions{Type: TypeFull}); !errors.Is(err, mvcc.ErrHistory) {
+		t.Fatal(err)
+	}
+	for range 5 {
+		one.commit(rng)
+	}
+	mustBackup(t, one, repo, BackupOptions{Type: TypeFull})
+	if list, err := Timelines(t.Context(), repo); err != nil || len(list) != 1 || !list[0].Present {
+		t.Fatalf("%+v, %v", list, err)
+	}
+}
+
+// Everything that may happen to a repository, in random order: what is listed as sound
+// is what it was when it was made, to the byte; what a policy keeps is there; and
+// what goes leaves nothing behind (L13, L14).
+func TestModel_L13_L14_AnyOrder(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	worlds := 6
+	if testing.Short() {
+		worlds = 2
+	}
+	for n := range worlds {
+		rng := rand.New(rand.NewPCG(seed, uint64(n)))
+		repo, g := newRepo(t), newGrowing(seed)
+		for range 50 {
+			anything(t, rng, repo, g)
+			g.wantSound(t, repo)
+		}
+		names := append(namesOf(t, repo), damagedNames(t, repo)...)
+		slices.Sort(names)
+		wantOnly(t, repo, slices.Compact(names)...)
+	}
+}
+
+// damagedNames are the objects of backups whose manifests cannot be decoded.
+func damagedNames(t *testing.T, repo *Repository) (names []string) {
+	t.Helper()
+	c, err := repo.catalog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range mustList(t, repo) {
+		if e.Manifest.ID.IsZero() {
+			names = append(names, c.objects[e.ID]...)
+		}
+	}
+	return names
+}
+
+func anything(t *testing.T, rng *rand.Rand, repo *Repository, g *growing) {
+	t.Helper()
+	list := mustList(t, repo)
+	one := func() *Entry { return &list[rng.IntN(len(list))] }
+	switch n := rng.IntN(20); {
+	case n < 9 || len(list) == 0:
+		g.change()
+		g.backup(t, repo, BackupOptions{Type: []BackupType{TypeFull, TypeAuto}[rng.IntN(2)], ChainMax: 4})
+	case n < 13:
+		pruneWorld(t, rng, repo, g)
+	case n < 15: // restored, and goes on from there
+		if e := one(); e.Damage == nil {
+			g.fork(&e.Manifest)
+			g.change()
+		}
+	case n < 16:
+		id := one().ID
+		cut(t, repo, []string{objectName(id, kindManifest, 0), objectName(id, kindBlocks, 1)}[rng.IntN(2)])
+	case n < 18:
+		e := one()
+		_, err := Delete(t.Context(), repo, e.ID, DeleteOptions{Force: rng.IntN(2) == 0, Dependants: rng.IntN(2) == 0})
+		if err != nil && !errors.Is(err, ErrBackupKept) && !errors.Is(err, ErrBackupNeeded) {
+			t.Fatal(err)
+		}
+	default:
+		e := one()
+		if _, err := Verify(t.Context(), repo, e.ID, VerifyOptions{}); (err != nil) != (e.Damage != nil) {
+			t.Fatalf("%v is %s, verify: %v", e.ID, e.State(), err)
+		}
+	}
+}
+
+// cut takes the last byte of an object, if it is there.
+func cut(t *testing.T, repo *Repository, name string) {
+	t.Helper()
+	data, err := readSmall(t.Context(), repo.objects, name, 1<<20)
+	if err == nil && len(data) > 0 {
+		rewrite(t, repo, name, data[:len(data)-1])
+	}
+}
+
+// pruneWorld prunes, and proves that the plan was kept to.
+func pruneWorld(t *testing.T, rng *rand.Rand, repo *Repository, g *growing) {
+	t.Helper()
+	plan := mustPlan(t, repo, RetentionPolicy{Generations: rng.IntN(3) + 1, KeepDisabled: rng.IntN(3) == 0})
+	if _, err := Prune(t.Context(), repo, plan); err != nil {
+		t.Fatal(err)
+	}
+	left := map[BackupID]State{}
+	for _, e := range mustList(t, repo) {
+		left[e.ID] = e.State()
+	}
+	for _, b := range plan.Backups {
+		state, there := left[b.ID]
+		if there == b.Remove || there && state != b.State {
+			t.Fatalf("%v is there: %v, and %s\n%s", b.ID, there, state, reasons(plan))
+		}
+	}
+	if again := mustPlan(t, repo, plan.Policy); again.removesAny() {
+		t.Fatalf("a second prune removes\n%s\nafter\n%s", reasons(again), reasons(plan))
+	}
+}
+
+func (p *PrunePlan) removesAny() bool {
+	backups, logs, _ := p.Removes()
+	return backups+logs > 0
+}
