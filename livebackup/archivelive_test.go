@@ -73,7 +73,11 @@ func wantRolledForward(t *testing.T, repo *Repository, store *mvcc.Store, m Mani
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newReplay(repo, &m, b, nil).run(t.Context()); err != nil {
+	members, err := repo.chain(t.Context(), m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replayChain(t.Context(), repo, members, b, nil, newMeter(nil)); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Finish(); err != nil {

@@ -157,7 +157,12 @@ func (r *Repository) rememberHead(ctx context.Context, src Source, h heads, own 
 	if newest.LSN >= head.LSN && newest.Sum != 0 {
 		head = newest // log that was archived meanwhile is the newest, and stays it
 	}
-	err = keeper.RememberHead(ctx, r.id, head)
+	return r.remember(ctx, keeper, head)
+}
+
+// remember makes a source remember a head.
+func (r *Repository) remember(ctx context.Context, keeper headKeeper, head mvcc.Head) error {
+	err := keeper.RememberHead(ctx, r.id, head)
 	// What is read only writes nothing, and so has nothing to remember: its newest
 	// commit is the head.
 	if err == nil || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, mvcc.ErrReadOnly) {

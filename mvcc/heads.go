@@ -85,7 +85,9 @@ func (s *Store) CheckHead(repo [16]byte, h Head) error {
 }
 
 // sawHead reports whether a repository's head is remembered. If it is the newer
-// one the one before is not needed any more; the next superblock says so.
+// one the one before is not needed any more; if it is the one before, the newer
+// one never got there, and will be the first to be forgotten. The next superblock
+// says so.
 func (s *Store) sawHead(repo [16]byte, h Head) bool {
 	a := &s.anchor
 	a.mu.Lock()
@@ -95,11 +97,16 @@ func (s *Store) sawHead(repo [16]byte, h Head) bool {
 		if k.repo != repo || repo == [16]byte{} {
 			continue
 		}
-		if k.now == h {
-			k.was = Head{}
-			return true
+		if k.was == h && h != (Head{}) {
+			k.now, k.was = k.was, k.now // so that another push that is cut off cannot make us forget it
 		}
-		return k.was == h && k.was != Head{}
+		if k.now != h {
+			return false
+		}
+		if k.was.LSN < h.LSN {
+			k.was = Head{}
+		}
+		return true
 	}
 	return false
 }

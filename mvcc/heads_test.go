@@ -232,3 +232,23 @@ func TestR18_CopiedDirectoryIsRecognised(t *testing.T) {
 	mustClose(t, s)
 	mustClose(t, c.s)
 }
+
+// R18: pushes that are cut off between remembering and publishing, one after the
+// other, do not make a store forget what the repository really has, also when the log
+// does not reach back to it.
+func TestR18_CutOffPushesForgetNothing(t *testing.T) {
+	has, lost, again := Head{5, 50}, Head{6, 60}, Head{7, 70}
+	repo := [16]byte{1}
+	s := &Store{}
+	remember := func(h Head) { s.anchor.now.heads = remembered(s.anchor.now.heads, repo, h) }
+	remember(has)
+	for _, h := range []Head{lost, again, lost} {
+		if !s.sawHead(repo, has) {
+			t.Fatalf("%v is not remembered", has)
+		}
+		remember(h)
+	}
+	if !s.sawHead(repo, lost) || !s.sawHead(repo, lost) || s.sawHead(repo, again) {
+		t.Fatal("what was published at last is not remembered, or what never was is")
+	}
+}
