@@ -98,8 +98,8 @@ func (sb *superblock) sharedLSN() block.LSN {
 			continue
 		}
 		lsn := h.now.LSN
-		if h.was != (Head{}) { // the repository was not seen to have the new one
-			lsn = h.was.LSN
+		if h.was != (Head{}) { // it is not known which of the two the repository has
+			lsn = min(lsn, h.was.LSN)
 		}
 		if !any || lsn < lowest {
 			lowest, any = lsn, true

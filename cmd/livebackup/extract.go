@@ -174,8 +174,7 @@ func (a *app) runExtract(ctx context.Context, f imageFlags, text string) error {
 		out := json.NewEncoder(a.stdout)
 		out.SetEscapeHTML(false)
 		c := b.Cursor()
-		key, value, err := c.Seek(prefix)
-		for ; err == nil && key != nil && bytes.HasPrefix(key, prefix); key, value, err = c.Next() {
+		for key, value := c.Seek(prefix); key != nil && bytes.HasPrefix(key, prefix); key, value = c.Next() {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
@@ -186,7 +185,7 @@ func (a *app) runExtract(ctx context.Context, f imageFlags, text string) error {
 				return fmt.Errorf("print record: %w", err)
 			}
 		}
-		return err
+		return c.Err()
 	})
 }
 

@@ -25,7 +25,14 @@ func (f *repositoryFlags) add(c *cobra.Command) {
 }
 
 func (f *repositoryFlags) options() livebackup.RepositoryOptions {
-	return livebackup.RepositoryOptions{IdentityFiles: f.identities}
+	return livebackup.RepositoryOptions{}
+}
+
+// create is options for who makes the repository if there is none.
+func (f *repositoryFlags) create() livebackup.RepositoryOptions {
+	o := f.options()
+	o.Create = true
+	return o
 }
 
 // open opens the repository, which is there.
