@@ -654,6 +654,10 @@ func TestL14_ArchiveGoesOnBehindAFork(t *testing.T) {
 		}
 		wantLog(t, repo, lineageOf(second, child.log.info.History), child.log.h, LogRange{0, 28})
 		wantLog(t, repo, ourLineage, parent.log.h, LogRange{0, 20})
+		spaces, err := LogSpaces(t.Context(), repo)
+		if err != nil || len(spaces) != 1 || spaces[0].LogRange != (LogRange{0, 28}) || len(spaces[0].Holes) != 0 {
+			t.Fatalf("%+v, %v", spaces, err)
+		}
 		if err := Archive(t.Context(), parent, repo, ArchiveOptions{}); !errors.Is(err, ErrTimelineAbandoned) {
 			t.Fatal(err)
 		}

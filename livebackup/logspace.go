@@ -193,8 +193,8 @@ func (r *Repository) lastTime(ctx context.Context, logs []LogObject, history lin
 	return t
 }
 
-// presentHistory is that of the present timeline, or, in a repository that has
-// only log, of the newest.
+// presentHistory is that of the present timeline; where there is none, because
+// nothing was registered and no backup is listed, that of the newest log.
 func (r *Repository) presentHistory(ctx context.Context, entries []Entry, logs []LogObject) (lineage, error) {
 	c, err := r.catalog(ctx)
 	if err != nil {
@@ -204,13 +204,10 @@ func (r *Repository) presentHistory(ctx context.Context, entries []Entry, logs [
 	if err != nil {
 		return nil, err
 	}
-	if l, _ := g.present(); len(l) > 0 { // with what is known of what led to it
-		return l, g.unread
+	if now, _ := g.present(); len(now) > 0 || len(logs) == 0 {
+		return now, g.unread
 	}
-	newest := slices.MaxFunc(append([]LogObject{{}}, logs...), func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
-	if newest.To == 0 {
-		return nil, nil
-	}
+	newest := slices.MaxFunc(logs, func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
 	in, err := openLog(ctx, r.objects, newest)
 	if err != nil {
 		return nil, err
