@@ -99,7 +99,11 @@ func TestArchive_LossIsBounded(t *testing.T) {
 			fake, repo := newLogSource(newFakeHistory(1)), boundRepo(t, simfs.New(), "/repo")
 			run := startArchive(t, fake, repo, o)
 			var durable []time.Time // of each commit
-			for range 400 {
+			steps := 400
+			if testing.Short() {
+				steps = 120
+			}
+			for range steps {
 				for range rng.IntN(4) {
 					fake.log.commit(func(h *fakeHistory) { h.grow(1) })
 					durable = append(durable, time.Now())
@@ -294,7 +298,11 @@ func TestArchive_FailureOfEveryOperation(t *testing.T) {
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
-			for k := 0; ; k++ {
+			step := 1
+			if testing.Short() {
+				step = 3
+			}
+			for k := 0; ; k += step {
 				over := false
 				synctest.Test(t, func(t *testing.T) {
 					fs := simfs.New()
@@ -335,9 +343,9 @@ func TestArchive_OutlivesItsRepository(t *testing.T) {
 			armed := fs.Fail(simfs.Fault{Ops: simfs.Events | simfs.OpRead, Sticky: true, Err: syscall.ESTALE, Late: i == 1})
 			fake.log.commit(small)
 			held := fake.log.held()
-			time.Sleep(time.Hour)
+			time.Sleep(10 * time.Minute)
 			fake.log.commit(small)
-			time.Sleep(time.Hour)
+			time.Sleep(10 * time.Minute)
 			if fake.log.held() != held || run.now().Failure == nil {
 				t.Fatalf("%+v", run.now())
 			}
@@ -390,6 +398,9 @@ func TestR14_HoleIsToldAndTheArchiveGoesOn(t *testing.T) {
 		fake.log.commit(func(h *fakeHistory) { h.grow(5) })
 		if err := run.stop(); err != nil {
 			t.Fatal(err)
+		}
+		if fake.log.open() != 0 {
+			t.Fatal("log is still held")
 		}
 		if list := coverage(mustLogs(t, repo), ourLineage, 0); !slices.Equal(list, []LogRange{{0, 10}, {21, 26}}) {
 			t.Fatalf("%v", list)
@@ -616,7 +627,11 @@ func TestR15_ArchiveStreamsALargeCommit(t *testing.T) {
 		h.commit(8, 800_000, "")
 		h.grow(2)
 	}
-	for k := range 7 {
+	faults := 7
+	if testing.Short() {
+		faults = 3
+	}
+	for k := range faults {
 		synctest.Test(t, func(t *testing.T) {
 			fs := simfs.New()
 			fake, repo := newLogSource(newFakeHistory(13)), boundRepo(t, fs, "/repo")

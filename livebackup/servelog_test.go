@@ -119,6 +119,29 @@ func TestLogWaitIsGivenUp(t *testing.T) {
 	})
 }
 
+// A wait that is given up is over at once, also for the server.
+func TestLogWaitIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, conn := piped(t, newLogSource(newHistory(2).grow(3)), ServeOptions{})
+		defer endPiped(server)
+		x := startExchange(conn)
+		s := &remoteLog{x: x, last: 3}
+		defer s.Close()
+		if err := x.call(t.Context(), frameLogOpen, logOpenRequest{"n", 3}, &logOpenReply{}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := s.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(t.Context(), 1<<20, nil); err != nil || time.Since(began) != time.Second {
+			t.Fatalf("%v, after %v", err, time.Since(began))
+		}
+	})
+}
+
 // What is asked while a reading stands still is answered, and the reading goes on.
 func TestLogQuestionsWithinAReading(t *testing.T) {
 	history := func() *fakeHistory {
