@@ -129,7 +129,7 @@ func (d *spillwayDB) Backup(ctx context.Context, o BackupOptions) (BackupResult,
 	if err != nil {
 		return BackupResult{}, err
 	}
-	options := livebackup.BackupOptions{Owner: "bench", BytesPerSecond: o.BytesPerSecond}
+	options := livebackup.BackupOptions{Type: livebackup.TypeFull, Owner: "bench", BytesPerSecond: o.BytesPerSecond}
 	if !o.Compress {
 		options.Compression = livebackup.CompressionNone
 	}

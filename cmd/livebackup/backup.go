@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,8 +17,15 @@ import (
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
-const backupLong = `Takes a full backup of a database into a repository: a directory, which is made
+const backupLong = `Takes a backup of a database into a repository: a directory, which is made
 if it does not exist. Each database has a repository of its own.
+
+A backup is full or incremental: then it has what changed since its base, the
+newest sound backup of the database's own history unless --base names another.
+With --type auto it is incremental, unless there is no base, the database no
+longer knows what changed since, or the incrementals on the full backup have
+become many or large. An incremental compares some of what it leaves out with
+its base; if that is not the same, it says so, and a full backup is taken.
 
 If a process has the database open and serves it, the backup is live: that
 process goes on reading and writing, and the backup is exactly the state at one
@@ -29,6 +37,7 @@ goes wrong before, or on Ctrl-C, what was written is removed again. With
 --verify the backup stays in the repository whatever reading it back finds.`
 
 const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
+  livebackup backup --db /srv/app/db --repo /backups/app --type full
   livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --verify
   livebackup backup --db /srv/app/db --repo /backups/app --json | jq -r .id`
 
@@ -54,9 +63,27 @@ func (c *compression) Set(text string) error {
 	return nil
 }
 
+// backupTypes that --type takes, in the order of help texts.
+const backupTypes = "auto|full|incremental"
+
+// backupType is a flag value.
+type backupType string
+
+func (b *backupType) String() string { return string(*b) }
+func (b *backupType) Type() string   { return backupTypes }
+func (b *backupType) Set(text string) error {
+	if !slices.Contains(strings.Split(backupTypes, "|"), text) {
+		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(backupTypes, "|", ", "))
+	}
+	*b = backupType(text)
+	return nil
+}
+
 type backupFlags struct {
 	database    databaseFlags
 	repo        string
+	kind        backupType
+	base        string
 	label       string
 	compression compression
 	rate        human.Rate
@@ -66,7 +93,7 @@ type backupFlags struct {
 }
 
 func (a *app) backup() *cobra.Command {
-	f := backupFlags{compression: "default"}
+	f := backupFlags{kind: "auto", compression: "default"}
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
 		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
@@ -75,6 +102,8 @@ func (a *app) backup() *cobra.Command {
 	f.database.add(c)
 	c.Flags().StringVar(&f.repo, "repo", "", "directory of the repository (required)")
 	require(c, "repo")
+	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
+	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
 	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
 	c.Flags().Var(&f.compression, "compression", "how hard to compress; default is the level that backups are made for")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
@@ -82,6 +111,7 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
+	mustComplete(c, "type", strings.Split(backupTypes, "|"))
 	return c
 }
 
@@ -93,7 +123,12 @@ func mustComplete(c *cobra.Command, flag string, values []string) {
 }
 
 func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
+	base, err := parseBackup(f.base)
+	if err != nil {
+		return err
+	}
 	o := livebackup.BackupOptions{
+		Type: livebackup.BackupType(f.kind), Base: base,
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
 	}
@@ -120,9 +155,15 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if errors.Is(res.WhyFull, livebackup.ErrAuditMismatch) || errors.Is(res.WhyFull, livebackup.ErrNoBase) {
+		a.note("WARNING: an incremental was given up: %v", res.WhyFull)
+	}
 	out := backupResult{
 		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),
 		BufferBytes: res.BufferBytes, Swept: res.Swept,
+	}
+	if res.WhyFull != nil {
+		out.WhyFull = res.WhyFull.Error()
 	}
 	if f.verify {
 		return a.verifyTaken(ctx, repo, out)
@@ -180,6 +221,7 @@ type backupResult struct {
 	backupJSON
 	Live           bool   `json:"live"`
 	MadeRepository bool   `json:"made_repository"`        // there was none
+	WhyFull        string `json:"why_full,omitempty"`     // why --type auto took a full backup
 	VerifyError    string `json:"verify_error,omitempty"` // why --verify has no proof
 	BufferBytes    int64  `json:"buffer_bytes"`           // memory that the backup's own buffers took
 	Swept          int    `json:"swept"`                  // objects of dead backups that were removed
@@ -187,7 +229,14 @@ type backupResult struct {
 
 func (r backupResult) text(w io.Writer) {
 	m := r.Manifest
-	fmt.Fprintf(w, "backup %v is complete, exact at LSN %v (%s)\n", m.ID, m.EndLSN, when(m.Committed))
+	fmt.Fprintf(w, "%s backup %v is complete, exact at LSN %v (%s)\n", m.Kind, m.ID, m.EndLSN, when(m.Committed))
+	if m.Kind == livebackup.KindIncremental {
+		fmt.Fprintf(w, "  it adds to %v, exact at LSN %v; %s of what did not change compared with it\n",
+			m.Base, m.BaseLSN, human.Plural(m.Audit.Compared, "block"))
+	}
+	if r.WhyFull != "" {
+		fmt.Fprintf(w, "  it is a full one, because: %s\n", r.WhyFull)
+	}
 	fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
 		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
 	fmt.Fprintf(w, "  a writer could wait %s when it started; %s kept,\n  %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),

@@ -87,6 +87,8 @@ var outcomes = []struct {
 	{livebackup.ErrLeaseExpired, outcome{"lease_expired", exitBroken}},
 	{livebackup.ErrDisconnected, outcome{"disconnected", exitBroken}},
 	{livebackup.ErrServerClosed, outcome{"disconnected", exitBroken}},
+	{livebackup.ErrAuditMismatch, outcome{"damaged", exitDamage}},
+	{livebackup.ErrNoBase, outcome{"no_base", exitRefused}},
 	{livebackup.ErrBackupDamaged, outcome{"damaged", exitDamage}},
 	{block.ErrCorrupt, outcome{"damaged", exitDamage}},
 	{mvcc.ErrBehind, outcome{"damaged", exitDamage}},
