@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -29,9 +32,11 @@ const (
 const chainIncrementsMax = 30
 
 // An incremental audits one in auditShare of the blocks in use, but a few at least
-// and not many at most.
+// and not many at most. To look at a block of the base costs a group, 1 MiB if options
+// say nothing else: with blocks of 4 KiB this share reads 3 % of the base, several times
+// as fast as a full backup is made, and of a database of more than 2 GiB less.
 const (
-	auditShare = 2000
+	auditShare = 8192
 	auditMin   = 16
 	auditMax   = 64
 )
@@ -229,33 +234,48 @@ type auditBlock struct {
 	image []byte
 }
 
-// audit compares with the base what the database said is as it was then.
+// audit compares with the base what the database said is as it was then. Nearly each
+// block costs a whole group of the base: so two are at work.
 func (r *run) audit(ctx context.Context) error {
 	if len(r.audits) == 0 {
 		return nil
 	}
-	img, err := openImage(ctx, r.repo, r.base, ImageOptions{CacheBytes: 4 * groupBytesMax})
+	img, err := openImage(ctx, r.repo, r.base, ImageOptions{CacheBytes: imageCacheMin})
 	if err != nil {
 		return r.auditFailed(ctx, err)
 	}
 	defer img.Close()
+	r.bufferBytes += imageCacheMin
 	slices.SortFunc(r.audits, func(a, b auditBlock) int { return cmp.Compare(a.id, b.id) })
-	held := make([]byte, r.info.BlockSize)
-	for _, a := range r.audits {
-		err := context.Cause(ctx)
-		if err == nil {
-			err = img.ReadBlock(a.id, held)
-		}
-		if errors.Is(err, mvcc.ErrNotInUse) {
-			return fmt.Errorf("%w: block %v is in use and older than LSN %v, and free in base %v",
-				ErrAuditMismatch, a.id, r.info.Base, r.base[0].ID)
-		}
-		if err != nil {
-			return r.auditFailed(ctx, err)
-		}
-		if !bytes.Equal(a.image, held) {
-			return fmt.Errorf("%w: block %v, last changed at LSN %v, is another one in base %v", ErrAuditMismatch, a.id, a.lsn, r.base[0].ID)
-		}
+	errs := make([]error, len(r.audits))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(2, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			held := make([]byte, r.info.BlockSize)
+			for i := next.Add(1) - 1; i < int64(len(errs)); i = next.Add(1) - 1 {
+				if errs[i] = r.auditOne(ctx, img, &r.audits[i], held); errs[i] != nil {
+					next.Store(int64(len(errs))) // one is enough
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (r *run) auditOne(ctx context.Context, img *Image, a *auditBlock, held []byte) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	err := img.ReadBlock(a.id, held)
+	switch {
+	case errors.Is(err, mvcc.ErrNotInUse):
+		return fmt.Errorf("%w: block %v is in use and older than LSN %v, and free in base %v", ErrAuditMismatch, a.id, r.info.Base, r.base[0].ID)
+	case err != nil:
+		return r.auditFailed(ctx, err)
+	case !bytes.Equal(a.image, held):
+		return fmt.Errorf("%w: block %v, last changed at LSN %v, is another one in base %v", ErrAuditMismatch, a.id, a.lsn, r.base[0].ID)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func wantedOf(ctx context.Context, repo *Repository, members []Entry) (*wanted, 
 	if len(members) == 1 {
 		return nil, nil
 	}
-	img, err := openImage(ctx, repo, members, ImageOptions{CacheBytes: 4 * groupBytesMax})
+	img, err := openImage(ctx, repo, members, ImageOptions{CacheBytes: imageCacheMin})
 	if err != nil {
 		return nil, err
 	}

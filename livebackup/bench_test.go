@@ -13,7 +13,7 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-var benchBlocks = flag.Int("chainblocks", 16_000, "blocks of the database in BenchmarkRestoreChain; 150000 for a figure")
+var benchBlocks = flag.Int("benchblocks", 16_000, "blocks of the database in benchmarks; 150000 for a figure")
 
 // BenchmarkRestoreChain restores a full backup with ten incrementals of 1 % each, and a
 // full backup of the same state, in turns.
@@ -62,6 +62,35 @@ func BenchmarkRestoreChain(b *testing.B) {
 	}
 	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "chain/full")
 	b.ReportMetric(float64(b.N)*float64(full.RawBytes)/took[0].Seconds()/1e6, "fullMB/s")
+}
+
+// BenchmarkIncremental takes incrementals of a database of which 0.1 % of the blocks
+// changed, and full backups, in turns.
+func BenchmarkIncremental(b *testing.B) {
+	dir := b.TempDir()
+	store, err := mvcc.Open(filepath.Join(dir, "db"), mvcc.Options{Durability: mvcc.DurableNever})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	repo, err := OpenRepository(b.Context(), filepath.Join(dir, "repo"), RepositoryOptions{Create: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	ids := fillStore(b, store, rng, *benchBlocks)
+	var took [2]time.Duration
+	for n := 0; b.Loop(); n++ {
+		for i, kind := range []BackupType{TypeFull, TypeIncremental} {
+			changeStore(b, store, rng, ids, len(ids)/1000)
+			began := time.Now()
+			if _, err := Backup(b.Context(), NewSource(store), repo, BackupOptions{Type: kind, FullSpeed: true}); err != nil {
+				b.Fatal(err)
+			}
+			took[i] += time.Since(began)
+		}
+	}
+	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "incremental/full")
 }
 
 func fillStore(b *testing.B, store *mvcc.Store, rng *rand.Rand, n int) (ids []block.ID) {
