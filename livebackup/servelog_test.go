@@ -122,7 +122,7 @@ func TestLogWaitIsGivenUp(t *testing.T) {
 // A wait that is given up is over at once, also for the server.
 func TestLogWaitIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server, conn := piped(t, newLogSource(newHistory(2).grow(3)), ServeOptions{})
+		server, conn := piped(t, newLogSource(newFakeHistory(2).grow(3)), ServeOptions{})
 		defer endPiped(server)
 		x := startExchange(conn)
 		s := &remoteLog{x: x, last: 3}
