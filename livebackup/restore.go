@@ -104,7 +104,7 @@ func (r *restore) attempt(ctx context.Context, target string) (err error) {
 	}
 	r.plan, r.logBytes = p, 0
 	if p.Passed != nil && !r.o.AllowOlder {
-		return fmt.Errorf("%v: %w: %w", p.Passed.ID, ErrBackupDamaged, errors.Join(p.Passed.Damage, p.Passed.Unreadable))
+		return p.Passed.refusal()
 	}
 	lease, err := r.repo.leaseMembers(ctx, "restore", p.members)
 	if err != nil {

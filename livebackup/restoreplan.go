@@ -217,9 +217,32 @@ func (s *search) plan(ctx context.Context) (*RestorePlan, error) {
 		w, ok = s.routes.cheapest(lsn)
 	}
 	if !ok {
-		return nil, s.unreachable(s.asked(lsn))
+		return nil, s.nowhere(lsn)
 	}
 	return s.describe(ctx, w)
+}
+
+// nowhere says why nothing leads to where the target is.
+func (s *search) nowhere(lsn block.LSN) error {
+	if id := s.target.Backup; !id.IsZero() {
+		if _, err := chainOf(s.entries, id); err != nil {
+			return err
+		}
+	}
+	if s.target.Recover != RecoverUntil {
+		if len(s.entries) == 0 {
+			return fmt.Errorf("%w: there are none", ErrBackupNotFound)
+		}
+		if e := s.passed(0); e != nil {
+			return e.refusal()
+		}
+	}
+	return s.unreachable(s.asked(lsn))
+}
+
+// refusal is why a restore does not start from a backup that is no good.
+func (e *Entry) refusal() error {
+	return fmt.Errorf("%v: %w: %w", e.ID, ErrBackupDamaged, errors.Join(e.Damage, e.Unreadable))
 }
 
 func (s *search) asked(lsn block.LSN) string {
