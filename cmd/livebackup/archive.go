@@ -18,10 +18,10 @@ const archiveLong = `Follows the log of a database and archives it in the reposi
 commit can be restored, and at most some seconds are lost with the database.
 It goes on until Ctrl-C: then it archives what is durable, and ends.
 
-A commit is in the repository at the latest --every after it became durable. What
-the database keeps of its log for an archive that is late is bounded; past that
-there is a hole, which is said at once and shown by "livebackup logs", and the
-next backup closes it.`
+A commit is in the repository at the latest --every after it became durable.
+What the database keeps of its log for an archive that is late is bounded; past
+that there is a hole, which is said at once and shown by "livebackup logs", and
+the next backup closes it.`
 
 const archiveExample = `  livebackup archive --db /srv/app/db --repo /backups/app
   livebackup archive --db /srv/app/db --repo /backups/app --every 2s`

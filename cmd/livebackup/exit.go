@@ -28,6 +28,7 @@ const (
 	exitBusy    = 5
 	exitNoSpace = 6
 	exitBroken  = 7
+	exitPartial = 8
 )
 
 const exitCodesText = `Exit codes:
@@ -44,6 +45,8 @@ const exitCodesText = `Exit codes:
        full
   7    broken off: the snapshot was broken, or the connection to the serving
        process was lost; try again
+  8    restored, but not all: commits that were made are lost with their log,
+       and the output says which
   130  interrupted (Ctrl-C); 143 terminated. What was half done is removed.`
 
 func exitCodesTopic() *cobra.Command {
@@ -79,6 +82,10 @@ var outcomes = []struct {
 	{livebackup.ErrClaimed, outcome{"busy", exitBusy}},
 	{livebackup.ErrBusy, outcome{"busy", exitBusy}},
 	{livebackup.ErrRestoreRunning, outcome{"busy", exitBusy}},
+	{livebackup.ErrBackupKept, outcome{"kept", exitRefused}},
+	{livebackup.ErrBackupInUse, outcome{"busy", exitBusy}},
+	{livebackup.ErrPruneRunning, outcome{"busy", exitBusy}},
+	{livebackup.ErrNoQuiet, outcome{"busy", exitBusy}},
 	{snapshot.ErrTooManyBackups, outcome{"busy", exitBusy}},
 	{livebackup.ErrRepositoryFull, outcome{"no_space", exitNoSpace}},
 	{livebackup.ErrTargetFull, outcome{"no_space", exitNoSpace}},
@@ -103,6 +110,17 @@ var outcomes = []struct {
 	{kv.ErrVersion, outcome{"unknown_format", exitRefused}},
 	{livebackup.ErrForeignDatabase, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrRepositoryAhead, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrTimelineAbandoned, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrForeignTimeline, outcome{"wrong_repository", exitRefused}},
+	{mvcc.ErrHistory, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrUnreachable, outcome{"unreachable", exitRefused}},
+	{livebackup.ErrMarkNotFound, outcome{"not_found", exitRefused}},
+	{kv.ErrBucketNotFound, outcome{"not_found", exitRefused}},
+	{errNoRecord, outcome{"not_found", exitRefused}},
+	{livebackup.ErrNoBase, outcome{"no_base", exitRefused}},
+	{mvcc.ErrStandby, outcome{"standby", exitRefused}},
+	{mvcc.ErrNotStandby, outcome{"not_standby", exitRefused}},
+	{livebackup.ErrQuietOver, outcome{"quiet_over", exitBroken}},
 	{livebackup.ErrTargetNotEmpty, outcome{"target_not_empty", exitRefused}},
 	{livebackup.ErrTargetIsDatabase, outcome{"target_in_use", exitRefused}},
 	{livebackup.ErrTargetMountPoint, outcome{"target_in_use", exitRefused}},
@@ -126,6 +144,10 @@ func outcomeOf(ctx context.Context, err error) outcome {
 	var result *damageError
 	if errors.As(err, &result) && errors.Is(err, block.ErrCorrupt) {
 		return outcome{"damaged", exitDamage} // also if that could not be recorded
+	}
+	var partial *incompleteError
+	if errors.As(err, &partial) {
+		return outcome{"incomplete", exitPartial}
 	}
 	for _, o := range outcomes {
 		if errors.Is(err, o.is) {

@@ -12,9 +12,9 @@ import (
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
-const logsLong = `Lists the log spaces of a repository, the oldest first: the archived log from one
-backup to the next, with its range of LSNs and of times, and what is missing in
-it. Any commit in a space without a hole can be restored; see
+const logsLong = `Lists the log spaces of a repository, the oldest first: the archived log from
+one backup to the next, with its range of LSNs and of times, and what is missing
+in it. Any commit in a space without a hole can be restored; see
 "livebackup restore --dry-run".`
 
 func (a *app) logs() *cobra.Command {

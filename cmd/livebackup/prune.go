@@ -14,10 +14,10 @@ import (
 )
 
 const pruneLong = `Removes old backups and archived log. A generation is a full backup with the
-incrementals that add to it; the newest --generations are kept, and with --window
-what it takes to restore any moment of that length. Damaged and disabled backups
-are no generations and push none out. What a kept backup needs, or someone reads
-now, stays.
+incrementals that add to it; the newest --generations are kept, and with
+--window what it takes to restore any moment of that length. Damaged and
+disabled backups are no generations and push none out. What a kept backup needs,
+or someone reads now, stays.
 
 --dry-run shows what would go and what stays, each with the reason.`
 

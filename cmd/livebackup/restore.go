@@ -15,17 +15,17 @@ import (
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
-const restoreLong = `Builds a database in a directory that does not exist yet, or is empty; its parent
-must exist, on the same file system.
+const restoreLong = `Builds a database in a directory that does not exist yet, or is empty; its
+parent must exist, on the same file system.
 
-Without more it restores the newest state that can be reached: the newest backup,
-rolled forward by the archived log to its end. Another state is named by one of
+Without more it restores the newest state that can be reached: the newest
+backup, rolled forward by the archived log to its end. Another state is named by
   --backup ID    exactly this backup
   --at TIME      the last commit at or before a time
   --lsn N        this commit
   --name MARK    the commit that was marked so
-and --before takes the commit before it, to leave a mistake out. The cheapest way
-from a sound backup is found, and shown by --dry-run, with what else can be
+and --before takes the commit before it, to leave a mistake out. The cheapest
+way from a sound backup is found, and shown by --dry-run, with what else can be
 restored.
 
 It builds beside the target and renames when every block is proven and durable:

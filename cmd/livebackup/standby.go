@@ -44,10 +44,10 @@ func (a *app) follow(ctx context.Context, repo *livebackup.Repository, f restore
 const promoteLong = `Makes a standby, which no process has open, a database that can be written. It
 begins a new timeline, whose LSNs go on from where the standby is.`
 
-const forkLong = `Puts a database, which no process has open, on a new timeline. That is for a copy
-of a database directory, or one that was rolled back with its machine: as long
-as it is on the timeline of the other one, a repository that both know refuses
-its backups.`
+const forkLong = `Puts a database, which no process has open, on a new timeline. That is for a
+copy of a database directory, or one that was rolled back with its machine: as
+long as it is on the timeline of the other one, a repository that both know
+refuses its backups.`
 
 func (a *app) promote() *cobra.Command {
 	return a.leaveTimeline("promote", "Make a standby a database that can be written", promoteLong, mvcc.Promote)
