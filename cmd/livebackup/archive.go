@@ -64,7 +64,7 @@ func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
 	a.note("database: %s", db.how())
 	a.note("archiving; Ctrl-C ends it")
 	var last livebackup.ArchiveStatus
-	err = livebackup.Archive(ctx, db, repo, livebackup.ArchiveOptions{
+	err = a.keepArchiving(ctx, f, db, repo, livebackup.ArchiveOptions{
 		Every: time.Duration(f.every),
 		Progress: func(s livebackup.ArchiveStatus) {
 			if s.Objects > last.Objects {
@@ -89,6 +89,31 @@ func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
 			fmt.Fprintf(w, "NOT ARCHIVED: commits %v to %v\n", h.From+1, h.To)
 		}
 	})
+}
+
+// awaitDatabase is how often a database whose process has ended is looked for.
+const awaitDatabase = 2 * time.Second
+
+// keepArchiving goes on when the process that serves the database ends and comes
+// back. A database that nobody serves is left to whoever opens it next.
+func (a *app) keepArchiving(ctx context.Context, f archiveFlags, db *database, repo *livebackup.Repository, o livebackup.ArchiveOptions) error {
+	told := false
+	for {
+		err := livebackup.Archive(ctx, db, repo, o)
+		lost := errors.Is(err, livebackup.ErrDisconnected) || errors.Is(err, livebackup.ErrServerClosed) || errors.Is(err, livebackup.ErrNotServed)
+		if !db.served || !lost || ctx.Err() != nil {
+			return err
+		}
+		if !told {
+			a.note("the database is not served any more: waiting for it to come back (%v)", err)
+		}
+		told = !errors.Is(err, livebackup.ErrDisconnected)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(awaitDatabase):
+		}
+	}
 }
 
 const markLong = `Gives the database's newest state a name, by a commit that changes nothing, and

@@ -66,12 +66,16 @@ func listText(w io.Writer, list []backupJSON) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BACKUP\tSTARTED\tSIZE\tSTORED\tSTATE\tLABEL")
+	fmt.Fprintln(t, "BACKUP\tKIND\tSTARTED\tSIZE\tSTORED\tSTATE\tLABEL")
 	for _, b := range list {
-		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\n", b.ID, when(b.Started),
+		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, shortKind(b.Kind), when(b.Started),
 			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), b.State, b.Label)
 	}
 	t.Flush()
+	if b := newestDrill(list); b != nil {
+		fmt.Fprintf(w, "newest proven point: LSN %v, of %s;\n  a drill restored it from %v in %s on %s\n", b.Proof.Drill.LSN,
+			exactly(b.Proof.Drill.Committed), b.ID, human.Elapsed(b.Proof.Drill.Restored), when(b.Proof.Verified))
+	}
 	for _, b := range list {
 		if b.Damage != "" {
 			fmt.Fprintf(w, "%v is damaged: %s\n", b.ID, b.Damage)
@@ -80,6 +84,31 @@ func listText(w io.Writer, list []backupJSON) {
 			fmt.Fprintf(w, "%v cannot be read: %s\n", b.ID, b.Unreadable)
 		}
 	}
+}
+
+// shortKind leaves room for a label in 80 columns.
+func shortKind(kind string) string {
+	switch kind {
+	case livebackup.KindIncremental:
+		return "incr"
+	case "":
+		return "-"
+	}
+	return kind
+}
+
+// newestDrill is the backup whose drill led furthest, nil if there was none.
+func newestDrill(list []backupJSON) (best *backupJSON) {
+	for i := range list {
+		b := &list[i]
+		if b.Proof == nil || b.Proof.Drill == nil || !b.Proof.OK {
+			continue
+		}
+		if best == nil || b.Proof.Drill.LSN >= best.Proof.Drill.LSN {
+			best = b
+		}
+	}
+	return best
 }
 
 // when is a moment as people read it, in their time zone.
