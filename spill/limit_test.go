@@ -25,7 +25,8 @@ func TestL9_LimitIsExactToTheByte(t *testing.T) {
 			if size := disk.files[0].size; size != blocks*4096 {
 				t.Fatalf("file has %d bytes, limit %d", size, blocks*4096+rest)
 			}
-			if st := s.Stats(); st.Dirs[0].State != StateFull || st.UsedBytesPeak != blocks*4096 {
+			if st := s.Stats(); st.Dirs[0].State != StateFull || st.UsedBytesPeak != blocks*4096 ||
+				st.Dirs[0].UsedBytesPeak != blocks*4096 {
 				t.Fatalf("at the limit: %+v", st)
 			}
 			m.free(int(r.Int64N(blocks + 1)))

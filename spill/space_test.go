@@ -174,4 +174,15 @@ func TestShortRunsAreTakenLast(t *testing.T) {
 	if r, ok := s.take(extentSlots); !ok || r.n != 2*runSlotsMin-1 || r.first != runSlotsMin+1 {
 		t.Fatalf("got %+v %v, want the long run", r, ok)
 	}
+
+	s = space{slots: 10 * extentSlots}
+	s.reservedNow(s.growth(1))
+	s.take(extentSlots)
+	s.free(0)
+	for i := range int64(runSlotsMin) {
+		s.free(40 + i)
+	}
+	if r, ok := s.take(1); !ok || r.first != 40 {
+		t.Fatalf("got %+v %v, want the long run behind a short one", r, ok)
+	}
 }
