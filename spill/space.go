@@ -146,7 +146,7 @@ func (s *space) free(index int64) bool {
 
 func (s *space) isInUse(index int64) bool {
 	extent := int(index / extentSlots)
-	return index < s.slots && extent < len(s.used) && s.class[extent].hasSpace() &&
+	return index < s.slots && extent < len(s.used) &&
 		s.used[extent]&mask(int(index%extentSlots), 1) != 0 && !s.open.contains(index)
 }
 

@@ -2,7 +2,6 @@ package spill
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -87,7 +86,7 @@ func (s *Store) writeRun(d *dir, r run, items []Item, slots []Slot, now time.Tim
 		s.codec.encode(buf[len(buf)-s.blockSize:], it.ID, it.LSN, slots[i], s.uses)
 	}
 	off := r.first * int64(s.blockSize)
-	if err := writeFull(d.file, buf, off); err != nil {
+	if _, err := d.file.WriteAt(buf, off); err != nil {
 		clear(slots)
 		d.writeFailed(r, err, now)
 		s.wakeFor(d)
@@ -97,14 +96,6 @@ func (s *Store) writeRun(d *dir, r run, items []Item, slots []Slot, now time.Tim
 	d.wrote(slots)
 	s.addUsed(int64(len(buf)))
 	return true
-}
-
-func writeFull(w io.WriterAt, b []byte, off int64) error {
-	n, err := w.WriteAt(b, off)
-	if err == nil && n < len(b) {
-		return io.ErrShortWrite
-	}
-	return err
 }
 
 func (s *Store) addUsed(n int64) {
