@@ -155,7 +155,7 @@ func (l *Log) put(flags recordFlags, lsn block.LSN, body []byte) {
 	l.open = !r.completes(l.open)
 	l.lsn, l.claimed, l.ended = lsn, v, flags&flagEnd != 0
 	l.pos += int64(n)
-	l.cur.end, l.cur.last = l.pos, lsn
+	l.cur.end = l.pos
 	if flags&flagLast != 0 {
 		run := &g.runs[len(g.runs)-1]
 		run.last = lsn
@@ -183,7 +183,7 @@ func (l *Log) turn() error {
 		database: l.o.Database, timeline: l.o.Timeline,
 		number: l.number, salt: newSalt(), prevLSN: l.lsn, prevSum: l.sum,
 	}
-	seg.seal, seg.end, seg.last = seg.header.seal(), recordsOffset, l.lsn
+	seg.seal, seg.end = seg.header.seal(), recordsOffset
 	seg.written = false
 	l.active.pad()
 	l.active.runs = append(l.active.runs, run{

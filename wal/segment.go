@@ -43,10 +43,10 @@ type segment struct {
 	seal   seal
 
 	// Guarded by Log.mu; constant once the segment is not the current one.
-	end  int64     // offset behind its last record
-	last block.LSN // of its last record
+	end int64 // offset behind its last record
 
-	written bool // its header is durable; guarded by Log.mu
+	last    block.LSN // of its last accepted record; for recovery only
+	written bool      // its header is durable; guarded by Log.mu
 
 	// Open while the segment is a ready spare or the current one. Used by the
 	// owner of the syncing role only, and by Close.
@@ -192,7 +192,7 @@ func readSlot(o *Options, slot int) (*segment, error) {
 	if size < s.header.size {
 		return nil, corrupt(path, size, fmt.Sprintf("file ends here, its header says %d bytes", s.header.size), nil)
 	}
-	s.seal, s.end, s.last, s.written = s.header.seal(), recordsOffset, s.header.prevLSN, true
+	s.seal, s.end, s.written = s.header.seal(), recordsOffset, true
 	return s, nil
 }
 
