@@ -13,7 +13,7 @@
 //
 //   - Bounds (L9): no file is ever longer than its directory's BytesMax, and
 //     every block-sized part of BytesMax can be used, however slots were freed.
-//     RAM grows with the files' peak, at about 1/25,000 (MetaBytes); nothing
+//     RAM follows the files' size, at about 1/25,000 (MetaBytes); nothing
 //     grows with the database.
 //   - Room first (R7): file system space is reserved, in steps, before anything
 //     is written into it. "No space left" makes a directory full for a while,

@@ -18,7 +18,7 @@
 // A segment is always in one of these states; the arrow names who moves it:
 //
 //	(none) --prepare--> ready --turn--> current --turn--> live --recycle--> idle
-//	idle --prepare--> ready        idle --surplus--> (none)
+//	idle --prepare--> ready        ready --surplus--> idle --surplus--> (none)
 //
 // Nothing is written on the way from live to ready: until its file's next use a
 // released segment stays readable, and recovery ignores it because a newer one
