@@ -123,6 +123,25 @@ func TestR5_IdleMarkOnce(t *testing.T) {
 	}
 }
 
+// R5: an idle log whose segment is full goes on in a spare, if there is one, to
+// say that its last commit is durable.
+func TestR5_IdleMarkOfAFullSegment(t *testing.T) {
+	r := logOf(t, 1)
+	r.commit(int(r.l.cur.limit()-r.l.pos) - recordHeaderBytes)
+	first := r.must().l.cur
+	p := r.placeOf(2)
+	r.keep(r.l.Reserve(10))
+	r.idle()
+	if r.must(); r.l.cur == first || r.l.claimed != 2 {
+		t.Fatalf("the log claims %v", r.l.claimed)
+	}
+	n := r.crash(simfs.DropAll)
+	n.damage(p.slot, p.off+50)
+	n.mustRefuse(p.off)
+	r.commit(10)
+	r.must().crash(simfs.DropAll).mustEndAt(3)
+}
+
 // A log that is being synced is not idle: MarkIdle leaves it to who syncs.
 func TestMarkIdle_WhileOthersSync(t *testing.T) {
 	r := newRig(t, newTestFS(t)).create()

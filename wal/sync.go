@@ -79,7 +79,7 @@ func (l *Log) MarkIdle() error {
 	if l.syncing || l.open || len(l.active.buf) > 0 || l.claimed >= l.end {
 		return nil
 	}
-	if l.cur == nil {
+	if l.cur == nil || !l.mark() {
 		if len(l.ready) == 0 {
 			l.prepareAhead()
 			return nil
@@ -87,9 +87,7 @@ func (l *Log) MarkIdle() error {
 		if err := l.turn(); err != nil {
 			return err
 		}
-	}
-	if !l.mark() {
-		return nil
+		l.mark()
 	}
 	return l.flushAll()
 }
