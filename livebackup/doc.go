@@ -105,7 +105,8 @@
 //
 // A repository needs a file system with hard links and with locks that end with
 // the process; on a network file system all processes must be on one host.
-// Backups are not encrypted. A hostile hand that can write to the repository
+// A repository that is made with age recipients is encrypted (crypt.go); without, it
+// is not. A hostile hand that can write to the repository
 // can replace a backup by another sound one of the same database: digests
 // prove what the manifest says, and nobody signs the manifest yet. Who restores from
 // a repository that he cannot write to, or that is full, has no lease there.

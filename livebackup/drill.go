@@ -2,6 +2,7 @@ package livebackup
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -134,12 +135,12 @@ func compareInPlace(ctx context.Context, repo *Repository, m *Manifest, dir stri
 
 // recordDrill publishes a proof of the backup that was restored.
 func (r *Repository) recordDrill(ctx context.Context, res *DrillResult) error {
-	m, digest, err := r.manifest(ctx, res.Restore.Manifest.ID)
+	m, data, err := r.manifest(ctx, res.Restore.Manifest.ID)
 	if err != nil {
 		return err
 	}
 	p := Proof{
-		Backup: m.ID, Manifest: digest, OK: true, Verified: time.Now().UTC(), Duration: res.Duration,
+		Backup: m.ID, Manifest: sha256.Sum256(data), OK: true, Verified: time.Now().UTC(), Duration: res.Duration,
 		Blocks: m.inUse(), RawBytes: int64(m.inUse()) * int64(m.BlockSize), CreatedBy: createdBy,
 		Drill: &DrillProof{LSN: res.Restore.LSN, Committed: res.Restore.Time.UTC(), Restored: res.Restored},
 	}

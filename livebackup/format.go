@@ -26,6 +26,12 @@ import (
 //	log-<from>-<to>-<timeline>        archived log, see logformat.go
 //	archive-<timeline>                claim of who archives that timeline; no format, text for people
 //
+// In an encrypted repository what is stored under a name is an age file
+// (age-encryption.org/v1) of the object, to each of the recipients that the header
+// names, or that were named when it was written. The header and the claims (run,
+// lease, prune, archive) are stored as they are. Sizes and offsets here and in manifests
+// are those of the object.
+//
 // All but the claims of runs and archives, the objects of blocks and index, and
 // archived log are an envelope around JSON:
 //
@@ -45,9 +51,8 @@ import (
 // the same bytes, so there are no unknown, doubled or misspelt fields. Fields
 // are those of repositoryHeader, databaseBinding, manifestWire, Proof,
 // timelineRecord and hold. A claim (run, lease, prune) that nobody who lives has
-// hold of means nothing, whatever it says. The names freed, logs, encryption and
-// generation are reserved for manifests of later versions (log spaces, keys,
-// retention).
+// hold of means nothing, whatever it says. The names freed, logs and generation
+// are reserved for manifests of later versions.
 //
 // The manifest of an incremental names its base, with the SHA-256 of the base's
 // manifest object, whole, and the LSN that the base is exact at. The incremental
@@ -61,7 +66,7 @@ import (
 //	offset  size  field
 //	0       8     magic       "SPWYBLKS" or "SPWYINDX"
 //	8       4     version     1
-//	12      4     zero        (reserved: encryption)
+//	12      4     zero
 //	16      16    database    DatabaseID
 //	32      8     sequence    of the BackupID
 //	40      4     random      of the BackupID

@@ -173,7 +173,7 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 // entry looks at one backup, without its chain and without reading its blocks.
 func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry, error) {
 	e := Entry{ID: id}
-	m, digest, err := r.manifest(ctx, id)
+	m, data, err := r.manifest(ctx, id)
 	if ctx.Err() != nil {
 		return e, context.Cause(ctx)
 	}
@@ -185,36 +185,38 @@ func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry,
 		e.Unreadable = err
 		return e, nil
 	}
-	e.Manifest, e.digest = m, digest
+	e.Manifest, e.digest = m, sha256.Sum256(data)
+	// The objects of a backup are for the same recipients, so what is before each is
+	// as long as it is before the manifest.
+	before := c.sizes[objectName(id, kindManifest, 0)] - r.storedBytes(int64(len(data)))
 	for _, o := range m.Objects {
-		name := objectName(id, kind(o.Kind), o.Number)
+		name, want := objectName(id, kind(o.Kind), o.Number), before+r.storedBytes(o.Size)
 		if size, found := c.sizes[name]; !found {
 			e.Damage = damaged(name, -1, "object is missing", nil)
-		} else if size != o.Size {
-			e.Damage = damaged(name, -1, fmt.Sprintf("it has %d bytes, the manifest says %d", size, o.Size), nil)
+		} else if size != want {
+			e.Damage = damaged(name, -1, fmt.Sprintf("it has %d bytes, by the manifest it should have %d", size, want), nil)
 		}
 	}
-	e.Proof = r.newestProof(ctx, c, id, digest)
+	e.Proof = r.newestProof(ctx, c, id, e.digest)
 	if e.Proof != nil && !e.Proof.OK && e.Damage == nil {
 		e.Damage = damaged(id.String(), -1, "verify found: "+e.Proof.Reason, nil)
 	}
 	return e, nil
 }
 
-// manifest reads the manifest of backup id and its digest.
-func (r *Repository) manifest(ctx context.Context, id BackupID) (Manifest, Digest, error) {
-	data, err := readSmall(ctx, r.objects, objectName(id, kindManifest, 0), manifestBytesMax)
+// manifest reads the manifest of backup id; data is the object, whole.
+func (r *Repository) manifest(ctx context.Context, id BackupID) (m Manifest, data []byte, err error) {
+	data, err = readSmall(ctx, r.objects, objectName(id, kindManifest, 0), manifestBytesMax)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Manifest{}, Digest{}, fmt.Errorf("%v: %w", id, ErrBackupNotFound)
+		return m, nil, fmt.Errorf("%v: %w", id, ErrBackupNotFound)
 	}
 	if err != nil {
-		return Manifest{}, Digest{}, err
+		return m, nil, err
 	}
-	m, err := decodeManifest(data, id, r.id)
-	if err != nil {
-		return Manifest{}, Digest{}, err
+	if m, err = decodeManifest(data, id, r.id); err != nil {
+		return Manifest{}, nil, err
 	}
-	return m, sha256.Sum256(data), r.checkOwner(ctx, &m)
+	return m, data, r.checkOwner(ctx, &m)
 }
 
 // checkOwner proves that m is of the database that the repository belongs to.

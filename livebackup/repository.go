@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/vfs"
 )
@@ -16,11 +18,12 @@ import (
 // Repository keeps the backups of one database. It holds nothing open and
 // needs no Close. Safe for concurrent use, also by several processes.
 type Repository struct {
-	objects Objects
-	id      RepositoryID
-	dir     string // "" if it is not a local directory
-	fs      vfs.FS
-	made    bool
+	objects    Objects
+	id         RepositoryID
+	dir        string // "" if it is not a local directory
+	fs         vfs.FS
+	made       bool
+	recipients []string // none: it is not encrypted
 }
 
 // RepositoryOptions of OpenRepository.
@@ -28,13 +31,27 @@ type RepositoryOptions struct {
 	// Create makes the repository if the directory is missing or empty. Its
 	// parent must exist.
 	Create bool
-	FS     vfs.FS // nil: vfs.OS
+
+	// Recipients are public keys (age1...). A repository that is made with some is
+	// encrypted, for all of them. For one that is there already they take the place
+	// of those that it was made with, from now on.
+	Recipients []string
+	// Identities are secret keys, of which one must be that of a recipient: what is
+	// written is read back. ErrKeyNeeded and ErrWrongKey, if the repository is
+	// encrypted and there is none, or not the right one; ErrNotEncrypted if there are
+	// keys and it is not encrypted. See ReadIdentities.
+	Identities []age.Identity
+
+	FS vfs.FS // nil: vfs.OS
 }
 
 // repositoryHeader is the payload of object "repository".
 type repositoryHeader struct {
 	Created   time.Time `json:"created"`
 	CreatedBy string    `json:"created_by"`
+
+	Encryption string   `json:"encryption,omitempty"` // of every other object: none, or "age"
+	Recipients []string `json:"recipients,omitempty"` // for whom, unless options name others
 }
 
 // databaseBinding is the payload of object "database". The first backup writes it.
@@ -62,7 +79,7 @@ func OpenRepository(ctx context.Context, dir string, o RepositoryOptions) (*Repo
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
 	r := &Repository{objects: &localObjects{fs: o.FS, dir: dir}, dir: dir, fs: o.FS}
-	if err := r.open(ctx, o.Create); err != nil {
+	if err := r.open(ctx, o); err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", dir, err)
 	}
 	return r, nil
@@ -88,20 +105,35 @@ func (r *Repository) Made() bool { return r.made }
 // ID is the repository's own name, drawn when it was made.
 func (r *Repository) ID() RepositoryID { return r.id }
 
-func (r *Repository) open(ctx context.Context, create bool) error {
-	err := r.readHeader(ctx)
-	if !errors.Is(err, fs.ErrNotExist) {
+func (r *Repository) open(ctx context.Context, o RepositoryOptions) error {
+	h, err := r.readHeader(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		h, err = r.make(ctx, o)
+	}
+	if err != nil {
 		return err
 	}
-	if !create {
-		return fmt.Errorf("%w: it has no header", ErrNotRepository)
+	return r.unseal(ctx, h, o)
+}
+
+// make writes the header of a new repository.
+func (r *Repository) make(ctx context.Context, o RepositoryOptions) (h repositoryHeader, err error) {
+	if !o.Create {
+		return h, fmt.Errorf("%w: it has no header", ErrNotRepository)
 	}
 	if err := r.checkVacant(); err != nil {
-		return err
+		return h, err
 	}
-	err = r.writeHeader(ctx)
+	h = repositoryHeader{Created: time.Now().UTC(), CreatedBy: createdBy}
+	if len(o.Recipients)+len(o.Identities) > 0 {
+		h.Encryption, h.Recipients = encryptionAge, o.Recipients
+		if err := r.checkKeys(o); err != nil {
+			return h, err
+		}
+	}
+	err = r.writeHeader(ctx, h)
 	if err != nil && !errors.Is(err, ErrObjectExists) {
-		return err
+		return h, err
 	}
 	r.made = err == nil
 	return r.readHeader(ctx) // ours, or that of one who was faster
@@ -122,25 +154,26 @@ func (r *Repository) checkVacant() error {
 	return nil
 }
 
-func (r *Repository) readHeader(ctx context.Context) error {
+func (r *Repository) readHeader(ctx context.Context) (h repositoryHeader, err error) {
 	data, err := readSmall(ctx, r.objects, headerName, smallBytesMax)
 	if err != nil {
-		return err
+		return h, err
 	}
 	if len(data) < len(magicHeader) || magic(data[:8]) != magicHeader {
-		return fmt.Errorf("%w: its header is something else", ErrNotRepository)
+		return h, fmt.Errorf("%w: its header is something else", ErrNotRepository)
 	}
-	var h repositoryHeader
 	who, err := decodeEnvelope(headerName, data, magicHeader, &h)
 	r.id = who.repository
-	return err
+	return h, err
 }
 
-func (r *Repository) writeHeader(ctx context.Context) error {
-	data, err := encodeEnvelope(magicHeader, identity{repository: newRepositoryID()},
-		repositoryHeader{Created: time.Now().UTC(), CreatedBy: createdBy})
+func (r *Repository) writeHeader(ctx context.Context, h repositoryHeader) error {
+	data, err := encodeEnvelope(magicHeader, identity{repository: newRepositoryID()}, h)
 	if err != nil {
 		return err
+	}
+	if len(data) > smallBytesMax {
+		return optionError("%d recipients are more than a header has room for", len(h.Recipients))
 	}
 	return r.put(ctx, headerName, data)
 }

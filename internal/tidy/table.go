@@ -16,6 +16,7 @@ const (
 	ristretto = "github.com/dgraph-io/ristretto/v2"
 	humanize  = "github.com/dustin/go-humanize"
 	compress  = "github.com/klauspost/compress/"
+	age       = "filippo.io/age"
 	cobra     = "github.com/spf13/cobra"
 	bars      = "github.com/vbauerster/mpb/v8"
 )
@@ -37,7 +38,7 @@ var table = []row{
 	{pkg: "snapshot", ours: []string{"blockcache", "block"}, others: []string{btree}},
 	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block"}}, // spill: mvcc opens it for the cache
 	{pkg: "kv", ours: []string{"mvcc", "block"}},
-	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, ristretto, sys}},
+	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
 	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
 	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
