@@ -442,7 +442,7 @@ func (a *archiver) prepare(work context.Context, batch *logBatch) error {
 		return err
 	}
 	batch.footer.fromSum, batch.footer.toSum = a.fromSum, sum
-	return a.repo.remember(work, a.src, mvcc.Head{LSN: batch.id.to, Sum: sum})
+	return a.repo.rememberHead(work, a.src, mvcc.Head{LSN: batch.id.to, Sum: sum})
 }
 
 // tryPublish writes an object, publishes it, and proves it.

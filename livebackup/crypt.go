@@ -55,7 +55,8 @@ type sealedObjects struct {
 // isPlain reports whether what is called name is not encrypted.
 func isPlain(name string) bool {
 	_, lease := parseLeaseName(name)
-	return name == headerName || name == pruneName || lease || strings.HasSuffix(name, "."+string(kindRun))
+	return name == headerName || name == pruneName || lease || strings.HasSuffix(name, "."+string(kindRun)) ||
+		strings.HasPrefix(name, "archive-") // the claim of who archives log
 }
 
 func (s *sealedObjects) Create(ctx context.Context, name string) (ObjectWriter, error) {

@@ -139,14 +139,10 @@ func (r *Repository) checkHead(ctx context.Context, src Source, t block.Timeline
 	return nil
 }
 
-// rememberHead makes the source remember that it is about to push own, at head of
+// announce makes the source remember that it is about to push own, at head of
 // timeline t; right after it was shown what is there now, so that it knows which
 // of the states that it remembers the repository has.
-func (r *Repository) rememberHead(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID, head mvcc.Head) error {
-	keeper, ok := src.(headKeeper)
-	if !ok {
-		return nil
-	}
+func (r *Repository) announce(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID, head mvcc.Head) error {
 	newest, err := r.checkRivals(ctx, src, h, own, t)
 	if err != nil {
 		return err
@@ -157,11 +153,15 @@ func (r *Repository) rememberHead(ctx context.Context, src Source, h heads, own 
 	if newest.LSN >= head.LSN && newest.Sum != 0 {
 		head = newest // log that was archived meanwhile is the newest, and stays it
 	}
-	return r.remember(ctx, keeper, head)
+	return r.rememberHead(ctx, src, head)
 }
 
-// remember makes a source remember a head.
-func (r *Repository) remember(ctx context.Context, keeper headKeeper, head mvcc.Head) error {
+// rememberHead makes the source remember what it is about to push.
+func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Head) error {
+	keeper, ok := src.(headKeeper)
+	if !ok {
+		return nil
+	}
 	err := keeper.RememberHead(ctx, r.id, head)
 	// What is read only writes nothing, and so has nothing to remember: its newest
 	// commit is the head.

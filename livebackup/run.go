@@ -55,7 +55,7 @@ type group struct {
 func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	m, err := r.write(ctx, s)
 	if err == nil { // durable in the database before it is here (R18)
-		err = r.repo.rememberHead(ctx, r.src, r.heads, r.id, m.Timeline, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
+		err = r.repo.announce(ctx, r.src, r.heads, r.id, m.Timeline, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
 	}
 	if err == nil {
 		err = r.publish(ctx, &m)
