@@ -41,6 +41,7 @@ func (a *app) archive() *cobra.Command {
 	}
 	f.database.add(c)
 	f.repo.add(c)
+	f.repo.addRecipients(c)
 	c.Flags().Var(&f.every, "every", "how long a durable commit may wait")
 	return c
 }
@@ -57,7 +58,7 @@ func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
 		return err
 	}
 	defer db.close(&err)
-	repo, err := livebackup.OpenRepository(ctx, f.repo.dir, f.repo.create())
+	repo, err := f.repo.openOrMake(ctx)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (b *backupType) Set(text string) error {
 
 type backupFlags struct {
 	database    databaseFlags
-	repo        string
+	repo        repositoryFlags
 	kind        backupType
 	base        string
 	label       string
@@ -100,8 +100,8 @@ func (a *app) backup() *cobra.Command {
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runBackup(ctx, f) }),
 	}
 	f.database.add(c)
-	c.Flags().StringVar(&f.repo, "repo", "", "directory of the repository (required)")
-	require(c, "repo")
+	f.repo.add(c)
+	f.repo.addRecipients(c)
 	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
 	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
 	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
@@ -140,13 +140,13 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 		return err
 	}
 	defer db.close(&err)
-	repo, err := livebackup.OpenRepository(ctx, f.repo, livebackup.RepositoryOptions{Create: true})
+	repo, err := f.repo.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
 	a.note("database: %s", db.how())
 	if repo.Made() {
-		a.note("repository: there was none at %s; made one", f.repo)
+		a.note("repository: there was none at %s; made one", f.repo.dir)
 	}
 	p := a.progress("backup")
 	o.Progress = p.report

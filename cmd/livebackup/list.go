@@ -17,7 +17,7 @@ const listExample = `  livebackup list --repo /backups/app
   livebackup list --repo /backups/app --json | jq -r '.[-1].id'`
 
 func (a *app) list() *cobra.Command {
-	var repo string
+	var f repositoryFlags
 	c := &cobra.Command{
 		Use: "list --repo DIR", Short: "List the backups of a repository, oldest first",
 		Long: `Lists the backups of a repository, oldest first, without reading their blocks.
@@ -25,15 +25,14 @@ func (a *app) list() *cobra.Command {
 States: "complete" is whole as far as names and sizes tell, "proven" was read
 back by verify, "damaged" cannot be restored.`,
 		Example: listExample, Args: cobra.NoArgs,
-		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, repo) }),
+		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, f) }),
 	}
-	c.Flags().StringVar(&repo, "repo", "", "directory of the repository (required)")
-	require(c, "repo")
+	f.add(c)
 	return c
 }
 
-func (a *app) runList(ctx context.Context, dir string) error {
-	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
+func (a *app) runList(ctx context.Context, f repositoryFlags) error {
+	repo, err := f.open(ctx)
 	if err != nil {
 		return err
 	}

@@ -9,35 +9,55 @@ import (
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
-// repositoryFlags say which repository, and which keys open it.
+// repositoryFlags say which repository, and which keys open it. Keys come from files
+// only: a command line is seen by others.
 type repositoryFlags struct {
 	dir        string
 	identities []string
+	recipients []string
 }
 
 func (f *repositoryFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.dir, "repo", "", "directory of the repository (required)")
-	c.Flags().StringArrayVar(&f.identities, "identity", nil, "file with a key that opens an encrypted repository")
+	c.Flags().StringArrayVar(&f.identities, "identity", nil, "file with an age key that opens an encrypted repository")
 	require(c, "repo")
-	if err := c.MarkFlagFilename("identity"); err != nil {
+	mustBeFile(c, "identity")
+}
+
+// addRecipients is for commands that may make the repository.
+func (f *repositoryFlags) addRecipients(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.recipients, "recipients", nil, "file with age public keys: encrypt a new repository for all of\nthem, or what is added to one from now on")
+	mustBeFile(c, "recipients")
+}
+
+func mustBeFile(c *cobra.Command, flag string) {
+	if err := c.MarkFlagFilename(flag); err != nil {
 		panic(err) // the flag was not defined: a mistake in this package
 	}
 }
 
-func (f *repositoryFlags) options() livebackup.RepositoryOptions {
-	return livebackup.RepositoryOptions{}
-}
-
-// create is options for who makes the repository if there is none.
-func (f *repositoryFlags) create() livebackup.RepositoryOptions {
-	o := f.options()
-	o.Create = true
-	return o
-}
-
 // open opens the repository, which is there.
 func (f *repositoryFlags) open(ctx context.Context) (*livebackup.Repository, error) {
-	return livebackup.OpenRepository(ctx, f.dir, f.options())
+	return f.openOr(ctx, livebackup.RepositoryOptions{})
+}
+
+// openOrMake makes the repository if there is none.
+func (f *repositoryFlags) openOrMake(ctx context.Context) (*livebackup.Repository, error) {
+	return f.openOr(ctx, livebackup.RepositoryOptions{Create: true})
+}
+
+func (f *repositoryFlags) openOr(ctx context.Context, o livebackup.RepositoryOptions) (_ *livebackup.Repository, err error) {
+	if len(f.identities) > 0 {
+		if o.Identities, err = livebackup.ReadIdentities(f.identities...); err != nil {
+			return nil, err
+		}
+	}
+	if len(f.recipients) > 0 {
+		if o.Recipients, err = livebackup.ReadRecipients(f.recipients...); err != nil {
+			return nil, err
+		}
+	}
+	return livebackup.OpenRepository(ctx, f.dir, o)
 }
 
 // complete names the backups in the repository to a shell.

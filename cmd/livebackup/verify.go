@@ -23,7 +23,7 @@ const verifyExample = `  livebackup verify --repo /backups/app
   livebackup verify --repo /backups/app 0000000012-8f3a9c21`
 
 func (a *app) verify() *cobra.Command {
-	var dir string
+	var f repositoryFlags
 	var o livebackup.VerifyOptions
 	c := &cobra.Command{
 		Use: "verify --repo DIR [BACKUP]", Short: "Prove that a backup can be restored",
@@ -33,36 +33,18 @@ func (a *app) verify() *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			return a.runVerify(ctx, dir, name, o)
+			return a.runVerify(ctx, f, name, o)
 		}),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return completeBackup(c.Context(), dir)
+			return f.complete(c.Context())
 		},
 	}
-	c.Flags().StringVar(&dir, "repo", "", "directory of the repository (required)")
-	require(c, "repo")
+	f.add(c)
 	c.Flags().BoolVar(&o.NoRecord, "no-record", false, "leave the repository as it is: for one that cannot be written")
 	return c
-}
-
-// completeBackup names the backups in a repository to a shell.
-func completeBackup(ctx context.Context, dir string) ([]string, cobra.ShellCompDirective) {
-	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	entries, err := livebackup.List(ctx, repo)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, fmt.Sprintf("%v\t%s %s %s", e.ID, when(e.Manifest.Started), e.State(), e.Manifest.Label))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }
 
 // parseBackup reads the name of a backup; "" is the newest.
@@ -76,12 +58,12 @@ func parseBackup(name string) (id livebackup.BackupID, err error) {
 	return id, nil
 }
 
-func (a *app) runVerify(ctx context.Context, dir, name string, o livebackup.VerifyOptions) error {
+func (a *app) runVerify(ctx context.Context, f repositoryFlags, name string, o livebackup.VerifyOptions) error {
 	id, err := parseBackup(name)
 	if err != nil {
 		return err
 	}
-	repo, err := livebackup.OpenRepository(ctx, dir, livebackup.RepositoryOptions{})
+	repo, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
