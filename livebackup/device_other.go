@@ -4,5 +4,8 @@ package livebackup
 
 import "io/fs"
 
+// devicesAreKnown says that onOtherDevice does not know.
+const devicesAreKnown = false
+
 // onOtherDevice does not know: the rename at the end of a restore fails then.
 func onOtherDevice(_, _ fs.FileInfo) bool { return false }

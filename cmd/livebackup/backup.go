@@ -148,6 +148,9 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	if repo.Made() {
 		a.note("repository: there was none at %s; made one", f.repo.dir)
 	}
+	if repo.SharesDevice(f.database.dir) {
+		a.note("warning: the repository is on the same device as the database: what destroys one takes both")
+	}
 	p := a.progress("backup")
 	o.Progress = p.report
 	res, err := livebackup.Backup(ctx, db, repo, o)

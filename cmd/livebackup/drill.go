@@ -36,7 +36,7 @@ func (a *app) drill() *cobra.Command {
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDrill(ctx, f) }),
 	}
 	f.repo.add(c)
-	c.Flags().StringVar(&f.scratch, "scratch", os.TempDir(), "directory to restore in; it needs room for the database")
+	c.Flags().StringVar(&f.scratch, "scratch", "", "directory to restore in, with room for the database; the\nsystem's for temporary files if left out")
 	c.Flags().StringVar(&f.backup, "backup", "", "exactly this backup; the newest state if left out")
 	c.Flags().Var(&f.maxRAM, "max-ram", "memory for rolling forward and checking;\n0 is a quarter of what the host allows")
 	c.Flags().BoolVar(&f.noRecord, "no-record", false, "leave the repository as it is")
@@ -61,6 +61,9 @@ func (a *app) runDrill(ctx context.Context, f drillFlags) error {
 	t, err := f.wanted()
 	if err != nil {
 		return err
+	}
+	if f.scratch == "" {
+		f.scratch = os.TempDir()
 	}
 	repo, err := f.repo.open(ctx)
 	if err != nil {
