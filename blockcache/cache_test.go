@@ -481,12 +481,15 @@ func TestPrivate_SpillAndBack(t *testing.T) {
 		t.Fatalf("%d frames of class private", n)
 	}
 	for i, v := range all {
+		h := c.Freeze(v)
 		d, err := c.NewFrame()
 		ok(t, err)
-		ok(t, c.Unspill(v, d))
-		if v.data[0] != byte(i) || v.slot != 0 {
-			t.Fatalf("block %d came back as %d", i, v.data[0])
+		v, err = c.Unspill(h, d)
+		ok(t, err)
+		if v.data[0] != byte(i) || v.slot != 0 || v.ID != block.ID(i) || v.LSN != 5 || v.Type != block.TypeLeaf {
+			t.Fatalf("block %d came back as %+v", i, v)
 		}
+		all[i] = v
 	}
 	for _, v := range all {
 		c.Kill(v)

@@ -138,12 +138,12 @@ func (c *Cache) Likeness(h Handle, role Role) *Version {
 		v.Image = e.LSN
 	}
 	switch {
-	case role != RoleHead:
+	case role == RolePending || role == RoleOriginal:
 		v.Until = e.Until
-	case e.Flags&entryOver != 0:
+	case role == RoleHead && e.Flags&entryOver != 0:
 		v.Rec = e.LSN
 		v.Older = &Version{ID: e.ID, LSN: e.Until, Until: e.LSN, Role: RolePending, InPlace: true}
-	default:
+	case role == RoleHead:
 		v.Rec = e.Until
 	}
 	return v

@@ -214,8 +214,9 @@ func (c *Cache) pickOne(s *spiller, v *Version) {
 }
 
 // SpillPrivate writes private versions of a write transaction to temporary
-// storage and takes their frames. Called by the transaction only; the versions
-// are pinned by nobody. spill.ErrFull when there is no room.
+// storage and takes their frames: then they are to be frozen. Called by the
+// transaction only; the versions are pinned by nobody. spill.ErrFull when there is
+// no room.
 func (c *Cache) SpillPrivate(batch []*Version) error {
 	w := spiller{c: c}
 	for _, v := range batch {
@@ -228,13 +229,15 @@ func (c *Cache) SpillPrivate(batch []*Version) error {
 	return err
 }
 
-// Unspill reads a private version back into the frame d and gives its slot up.
-// Called by its transaction only.
-func (c *Cache) Unspill(v *Version, d []byte) error {
-	if err := c.ReadSlotInto(v.slot, v.ID, v.LSN, d); err != nil {
-		return err
+// Unspill reads a private version that was frozen back into the frame d, and
+// gives its slot and its entry up. Called by its transaction only.
+func (c *Cache) Unspill(h Handle, d []byte) (*Version, error) {
+	e := c.Entry(h)
+	if err := c.ReadSlotInto(e.Slot, e.ID, e.LSN, d); err != nil {
+		return nil, err
 	}
-	c.dropSlot(v)
+	v := c.Thaw(h, RolePrivate)
+	c.DropSlot(v)
 	c.Adopt(v, d)
-	return nil
+	return v, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 )
 
 // # A standby rolls forward (R20)
@@ -148,11 +149,11 @@ func (a *applier) finish(r LogRecord) error {
 	t := a.tx
 	s := t.s
 	if a.void {
-		t.forget()
+		t.undo()
 	} else if err := t.settleMeta(); err != nil {
 		return err
 	}
-	if err := s.awaitDirtyLimit(t.inRAM); err != nil {
+	if err := s.awaitDirtyLimit(len(t.blocks)); err != nil {
 		return err
 	}
 	if err := t.raiseMarks(); err != nil {
@@ -179,7 +180,7 @@ func (a *applier) giveUp(cause error) {
 		return
 	}
 	a.tx = nil
-	t.forget()
+	t.undo()
 	if a.logged {
 		a.failed = fmt.Errorf("half a commit is in the log, open the store again: %w", cause)
 	}
@@ -254,7 +255,11 @@ func (t *WriteTx) applyDiff(e *redoEntry) error {
 // applyRuns makes the private version p: old with the entry's runs. Without old
 // it is zeros with them, and the whole image is in the log.
 func (t *WriteTx) applyRuns(e *redoEntry, p private, old []byte) error {
-	if err := t.makeRoom(); err != nil {
+	bytes := int64(privateBytes)
+	if p.existed {
+		bytes += replacedBytes
+	}
+	if err := t.makeRoom(bytes); err != nil {
 		return err
 	}
 	v, err := t.version(e.id, e.typ)
@@ -297,7 +302,7 @@ const blocksMax = block.ID(1) << (63 - 16)
 // one: then it must be released. A commit has one entry for each block.
 func (t *WriteTx) predecessor(id block.ID) (old Block, existed bool, err error) {
 	s := t.s
-	if id >= blocksMax || !s.geo.isVersioned(id) || t.find(id) != nil {
+	if id >= blocksMax || !s.geo.isVersioned(id) || t.find(id) != nil || t.away.Find(id) != 0 {
 		return Block{}, false, fmt.Errorf("%w: block %v has no versions, or two in one commit", errRedo, id)
 	}
 	if existed, err = t.existed(id); err != nil || !existed {
@@ -330,20 +335,22 @@ func (t *WriteTx) existed(id block.ID) (bool, error) {
 // settleMeta takes over what the commit says of the whole store, proves that it
 // goes with what it wrote, and reserves its space on disk.
 func (t *WriteTx) settleMeta() error {
-	if p := t.find(metaBlock); p != nil && !p.dropped {
-		t.meta = decodeMeta(block.Payload(p.v.Data())) // fixed places do not spill
+	p, err := t.own(metaBlock)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		t.meta = decodeMeta(block.Payload(p.v.Data()))
 	}
 	if t.meta.highWater < reserved {
 		return t.s.data.corrupt(metaBlock, fmt.Sprintf("high-water mark %v is below the reserved places", t.meta.highWater))
 	}
-	for i := range t.blocks {
-		if p := &t.blocks[i]; !p.dropped && p.v.ID >= t.meta.highWater {
-			return t.s.data.corrupt(p.v.ID, fmt.Sprintf("commit %v writes it behind the high-water mark %v", t.base+1, t.meta.highWater))
-		}
+	if id := t.highest(); id >= t.meta.highWater {
+		return t.s.data.corrupt(id, fmt.Sprintf("commit %v writes it behind the high-water mark %v", t.base+1, t.meta.highWater))
 	}
 	g := t.s.geo
 	for group := g.groups(t.was.highWater); group < g.groups(t.meta.highWater); group++ {
-		if p := t.find(g.bitmapOf(group)); p == nil || p.dropped {
+		if !t.writes(g.bitmapOf(group)) {
 			return t.s.data.corrupt(metaBlock, fmt.Sprintf("commit %v moves the high-water mark to %v, and has no bitmap of group %d", t.base+1, t.meta.highWater, group))
 		}
 	}
@@ -353,14 +360,30 @@ func (t *WriteTx) settleMeta() error {
 	return t.s.data.reserve(t.meta.highWater - 1)
 }
 
-// forget drops all that the transaction changed.
-func (t *WriteTx) forget() {
+// highest is the highest block that the transaction writes; zero if it writes none.
+func (t *WriteTx) highest() (id block.ID) {
 	for i := range t.blocks {
-		p := &t.blocks[i]
-		t.unbase(p)
-		t.kill(p)
+		id = max(id, t.blocks[i].v.ID)
 	}
+	t.away.All(func(h blockcache.Handle) {
+		if e := t.s.cache.Entry(h); e.Flags&awayFreed == 0 {
+			id = max(id, e.ID)
+		}
+	})
+	return id
+}
+
+// writes reports whether the transaction has a version of a block.
+func (t *WriteTx) writes(id block.ID) bool {
+	h := t.away.Find(id)
+	return t.find(id) != nil || h != 0 && t.s.cache.Entry(h).Flags&awayFreed == 0
+}
+
+// undo drops all that the transaction changed.
+func (t *WriteTx) undo() {
+	t.drop()
 	clear(t.byID)
 	clear(t.blocks)
 	t.blocks, t.meta = t.blocks[:0], t.was
+	t.unpromise(t.promised)
 }

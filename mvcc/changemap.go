@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -139,25 +140,43 @@ func putMark(p []byte, at int, lsn block.LSN) { binary.LittleEndian.PutUint64(p[
 const raiseBatch = 1024
 
 // raiseMarks marks all that the transaction touches with the LSN that its commit
-// will have.
+// will have: what has a frame, what was spilled, and what it frees. A block that was
+// free and is free again is in none of its lists.
 func (t *WriteTx) raiseMarks() error {
 	s := t.s
 	ids := s.marking[:0]
-	for i := range t.blocks {
-		p := &t.blocks[i]
-		if p.dropped && !p.existed {
-			continue // was free, is free
+	mark := func(id block.ID) error {
+		if ids = append(ids, id); len(ids) < raiseBatch {
+			return nil
 		}
-		ids = append(ids, p.v.ID)
-		if len(ids) == raiseBatch || i == len(t.blocks)-1 {
-			if err := s.raise(ids, t.base+1); err != nil {
-				return err
-			}
-			ids = ids[:0]
+		err := s.raise(ids, t.base+1)
+		ids = ids[:0]
+		return err
+	}
+	for i := range t.blocks {
+		if err := mark(t.blocks[i].v.ID); err != nil {
+			return err
 		}
 	}
-	s.marking = ids[:0]
+	for _, h := range t.awayByID() {
+		if err := mark(s.cache.Entry(h).ID); err != nil {
+			return err
+		}
+	}
 	return s.raise(ids, t.base+1)
+}
+
+// awayByID are the entries of blocks without a frame in the order of the blocks: each
+// map block is then taken once, however many there are. The list is as long as
+// that of the spilled ones which is made later, and was asked for with it.
+func (t *WriteTx) awayByID() []blockcache.Handle {
+	if t.away.Len() == 0 {
+		return nil
+	}
+	c := t.s.cache
+	list := t.away.AppendAll(make([]blockcache.Handle, 0, t.away.Len()))
+	slices.SortFunc(list, func(a, b blockcache.Handle) int { return cmp.Compare(c.Entry(a).ID, c.Entry(b).ID) })
+	return list
 }
 
 // raise raises the marks of blocks to lsn at least, in both levels. It sorts ids.
@@ -267,7 +286,7 @@ func (s *Store) loadMap(l *blockcache.Latch, id block.ID, frame []byte) {
 	l.Lock()
 	v.Loading = false
 	l.Wake()
-	if replaced && s.writesMap() && s.cache.Frames(blockcache.ClassDirty) < s.dirtyMax/2 {
+	if replaced && s.writesMap() && s.cache.Frames(blockcache.ClassDirty) < s.dirtyMax()/2 {
 		v.Dirty, v.Rec = true, recNone
 	}
 	s.cache.Adopt(v, frame)

@@ -38,7 +38,7 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 }
 
 func (t *WriteTx) unchanged() bool {
-	return len(t.blocks) == 0 && t.meta == t.was && t.failed == nil
+	return t.changed() == 0 && t.meta == t.was && t.failed == nil
 }
 
 // prepare does what can be refused (R7): afterwards there is an LSN.
@@ -62,7 +62,7 @@ func (t *WriteTx) prepare() error {
 		t.meta.encode(b.Payload())
 		b.Release()
 	}
-	if err := t.s.awaitDirtyLimit(t.inRAM); err != nil {
+	if err := t.s.awaitDirtyLimit(len(t.blocks)); err != nil {
 		return err
 	}
 	if err := t.raiseMarks(); err != nil { // before the LSN is taken, and before anyone sees the commit (R16)
@@ -80,7 +80,7 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 	w := &s.redo
 	w.buf = w.buf[:0]
 	w.commit(at, raw)
-	bound := int64(len(t.blocks)) * int64(s.geo.size+32)
+	bound := int64(t.changed()) * int64(s.geo.size+32)
 	streamed := bound > recordBytes
 	if streamed {
 		if err := s.reserveLog(bound + 64); err != nil {
@@ -139,13 +139,7 @@ func (s *Store) void(lsn block.LSN) error {
 
 // giveUp undoes a commit that has no LSN in the log yet.
 func (t *WriteTx) giveUp(cause error) error {
-	s := t.s
-	for i := range t.blocks {
-		p := &t.blocks[i]
-		t.unbase(p)
-		t.kill(p)
-		s.allocHint(p.v.ID)
-	}
+	t.drop()
 	return fmt.Errorf("commit: %w", cause)
 }
 
@@ -155,14 +149,20 @@ func (t *WriteTx) giveUp(cause error) error {
 func (t *WriteTx) publish(lsn block.LSN) {
 	s := t.s
 	for i := range t.blocks {
-		p := &t.blocks[i]
-		switch {
-		case !p.dropped:
-			s.publishOne(p, lsn)
-		case p.existed:
-			s.publishFree(p, lsn)
-		}
+		s.publishOne(&t.blocks[i], lsn)
 	}
+	t.away.All(func(h blockcache.Handle) {
+		p := s.privateOf(h)
+		if e := s.cache.Entry(h); e.Flags&awayFreed != 0 {
+			id := e.ID
+			s.cache.FreeEntry(h)
+			s.publishFree(id, &p, lsn)
+		} else {
+			p.v = s.cache.Thaw(h, blockcache.RolePrivate)
+			s.publishOne(&p, lsn)
+		}
+	})
+	t.away.Clear()
 	s.meta = t.meta
 	s.newest.Store(uint64(lsn))
 	s.replaced.commit(lsn)
@@ -172,7 +172,7 @@ func (t *WriteTx) publish(lsn block.LSN) {
 func (s *Store) publishOne(p *private, lsn block.LSN) {
 	l := s.cache.Latch(p.v.ID)
 	defer l.Unlock()
-	v, h := p.v, s.settledHead(l, p)
+	v, h := p.v, s.settledHead(l, p.v.ID, p)
 	from := s.cache.ClassOf(v)
 	v.Dirty, v.Rec = true, lsn
 	if h == nil {
@@ -199,13 +199,14 @@ func (s *Store) awaitAppended(lsn block.LSN) {
 	}
 }
 
-// settledHead is the head that p replaces. If the version it replaces is only
-// in the data file, it gets a head without a frame.
-func (s *Store) settledHead(l *blockcache.Latch, p *private) *blockcache.Version {
-	h := l.Head(p.v.ID)
+// settledHead is the head that p, the transaction's version of a block, replaces.
+// If the version it replaces is only in the data file, it gets a head without a
+// frame.
+func (s *Store) settledHead(l *blockcache.Latch, id block.ID, p *private) *blockcache.Version {
+	h := l.Head(id)
 	for h != nil && h.Loading {
 		l.Wait()
-		h = l.Head(p.v.ID)
+		h = l.Head(id)
 	}
 	if h != nil && !p.existed && !h.Freed { // someone read the place while it was free
 		l.Remove(h)
@@ -213,7 +214,7 @@ func (s *Store) settledHead(l *blockcache.Latch, p *private) *blockcache.Version
 		h = nil
 	}
 	if h == nil && p.existed {
-		h = &blockcache.Version{ID: p.v.ID, LSN: p.since, InPlace: true}
+		h = &blockcache.Version{ID: id, LSN: p.since, InPlace: true}
 		l.Insert(h)
 	}
 	return h
@@ -243,11 +244,11 @@ func (s *Store) replaceHead(l *blockcache.Latch, h, v *blockcache.Version, lsn b
 
 // publishFree ends the block's newest version (R9). Its head says "free" until
 // the commit is durable; then nothing has to be kept but originals.
-func (s *Store) publishFree(p *private, lsn block.LSN) {
-	l := s.cache.Latch(p.v.ID)
+func (s *Store) publishFree(id block.ID, p *private, lsn block.LSN) {
+	l := s.cache.Latch(id)
 	defer l.Unlock()
-	h := s.settledHead(l, p)
-	v := &blockcache.Version{ID: p.v.ID, LSN: lsn, Freed: true, Dirty: true, Rec: lsn}
+	h := s.settledHead(l, id, p)
+	v := &blockcache.Version{ID: id, LSN: lsn, Freed: true, Dirty: true, Rec: lsn}
 	s.replaceHead(l, h, v, lsn)
 	l.Settle(v)
 }
@@ -318,9 +319,16 @@ func (s *Store) reserveLog(n int64) error {
 	}
 }
 
+// dirtyMax is the limit of dirty frames: a share of those that MaxRAM has for
+// versions now.
+func (s *Store) dirtyMax() int64 { return s.cache.Room() * 3 / 8 }
+
 // awaitDirtyLimit waits until n more dirty frames are allowed.
 func (s *Store) awaitDirtyLimit(n int) error {
-	dirty := func() bool { return s.cache.Frames(blockcache.ClassDirty)+int64(n) > s.dirtyMax }
+	dirty := func() bool {
+		d := s.cache.Frames(blockcache.ClassDirty) // none at all is enough: the limit may have fallen since n were made
+		return d > 0 && d+int64(n) > s.dirtyMax()
+	}
 	if dirty() {
 		s.waits.dirtyLimit.Add(1)
 	}

@@ -1,10 +1,13 @@
 package mvcc
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/wal"
 )
 
@@ -19,7 +22,6 @@ const parallelBlocks = 64
 // encode writes the commit's redo. Records that are full go to the log, all but
 // the last one.
 func (t *WriteTx) encode(w *redoWriter, lsn block.LSN) error {
-	t.freed = t.freed[:0]
 	step := max(1, 2*recordBytes/(t.s.geo.size+32))
 	for rest := t.blocks; len(rest) > 0; {
 		n := min(len(rest), step)
@@ -28,29 +30,22 @@ func (t *WriteTx) encode(w *redoWriter, lsn block.LSN) error {
 		}
 		rest = rest[n:]
 	}
-	for ids := t.freed; len(ids) > 0; {
-		n := min(len(ids), 1<<14)
-		if err := t.flushRedo(w, lsn, 1+(n+1)*binary.MaxVarintLen64); err != nil {
-			return err
-		}
-		w.free(ids[:n])
-		ids = ids[n:]
+	if t.away.Len() == 0 {
+		return nil
 	}
-	return nil
+	if err := t.encodeSpilled(w, lsn); err != nil {
+		return err
+	}
+	return t.encodeFrees(w, lsn)
 }
 
 // encodeSome encodes a stretch of the transaction's blocks, each half of which
 // fits into one record.
 func (t *WriteTx) encodeSome(w *redoWriter, blocks []private, lsn block.LSN) error {
-	if err := t.readSpilled(w, blocks, lsn); err != nil {
-		return err
-	}
 	if len(blocks) < parallelBlocks && len(w.buf)+len(blocks)*(t.s.geo.size+32) <= wal.RecordBytesMax {
 		w.encode(blocks, lsn, t.s.zeros)
-		t.noteFreed(blocks)
 		return nil
 	}
-	t.noteFreed(blocks)
 	half := len(blocks) / 2
 	a, b := &t.s.redoHalves[0], &t.s.redoHalves[1]
 	done := make(chan struct{})
@@ -70,43 +65,61 @@ func (t *WriteTx) encodeSome(w *redoWriter, blocks []private, lsn block.LSN) err
 	return nil
 }
 
-// noteFreed collects the blocks whose versions end with this commit.
-func (t *WriteTx) noteFreed(blocks []private) {
-	for i := range blocks {
-		if p := &blocks[i]; p.dropped && p.existed {
-			t.freed = append(t.freed, p.v.ID)
-		}
-	}
-}
-
-// readSpilled encodes the blocks that are in temporary storage: whole, because
-// what they replace is not kept in RAM.
-func (t *WriteTx) readSpilled(w *redoWriter, blocks []private, lsn block.LSN) error {
+// encodeSpilled encodes the blocks that are in temporary storage, in the order in
+// which they lie there: whole, because what they replace is not kept in RAM.
+func (t *WriteTx) encodeSpilled(w *redoWriter, lsn block.LSN) error {
 	s := t.s
-	for i := range blocks {
-		v := blocks[i].v
-		if blocks[i].dropped || v.Data() != nil {
-			continue
+	var spilled []blockcache.Handle
+	t.away.All(func(h blockcache.Handle) {
+		if s.cache.Entry(h).Slot != 0 {
+			spilled = append(spilled, h)
 		}
-		if err := s.cache.ReadSlotInto(v.Slot(), v.ID, v.LSN, s.scratch); err != nil {
+	})
+	slices.SortFunc(spilled, func(a, b blockcache.Handle) int {
+		return cmp.Compare(s.cache.Entry(a).Slot, s.cache.Entry(b).Slot)
+	})
+	for _, h := range spilled {
+		e := s.cache.Entry(h)
+		if err := s.cache.ReadSlotInto(e.Slot, e.ID, e.LSN, s.scratch); err != nil {
 			return err
 		}
 		if err := t.flushRedo(w, lsn, s.geo.size+32); err != nil {
 			return err
 		}
-		w.image(v.ID, v.Type, block.Payload(s.scratch), s.zeros)
-		v.Image = lsn
+		w.image(e.ID, e.Type, block.Payload(s.scratch), s.zeros)
+		e.Flags |= blockcache.EntryImage
 	}
 	return nil
+}
+
+// freesListed is how many frees are listed at once.
+const freesListed = 1 << 14
+
+// encodeFrees lists the blocks whose versions end with this commit.
+func (t *WriteTx) encodeFrees(w *redoWriter, lsn block.LSN) (err error) {
+	t.freed = t.freed[:0]
+	list := func() {
+		if err == nil && len(t.freed) > 0 {
+			err = t.flushRedo(w, lsn, 1+(len(t.freed)+1)*binary.MaxVarintLen64)
+			w.free(t.freed)
+			t.freed = t.freed[:0]
+		}
+	}
+	t.away.All(func(h blockcache.Handle) {
+		if e := t.s.cache.Entry(h); e.Flags&awayFreed != 0 {
+			if t.freed = append(t.freed, e.ID); len(t.freed) == freesListed {
+				list()
+			}
+		}
+	})
+	list()
+	return err
 }
 
 // encode writes the redo of the blocks that are in frames.
 func (w *redoWriter) encode(blocks []private, lsn block.LSN, zeros []byte) {
 	for i := range blocks {
 		p := &blocks[i]
-		if p.dropped || p.v.Data() == nil {
-			continue
-		}
 		payload := block.Payload(p.v.Data())
 		image := true
 		if p.base != nil {

@@ -301,7 +301,6 @@ func (s *Store) build(file vfs.File) error {
 	s.data = &dataFile{file: file, path: file.Name(), geo: s.geo, seed: block.SeedOf(s.database), size: size}
 	s.events = newEvents(o.OnEvent, o.Logger)
 	s.zeros, s.scratch = make([]byte, s.geo.size), make([]byte, s.geo.size)
-	s.workspace.byID = map[block.ID]int{}
 	s.marking = make([]block.ID, 0, raiseBatch)
 	if err := s.openCache(); err != nil {
 		return err
@@ -345,8 +344,7 @@ func (s *Store) openCache() error {
 	if err != nil {
 		return errors.Join(err, sp.Close())
 	}
-	s.dirtyMax = s.cache.FramesMax() * 3 / 8
-	s.privateMax = int(s.cache.FramesMax() / 4)
+	s.workspace.byID, s.workspace.away = map[block.ID]int{}, s.cache.NewEntryTable()
 	return nil
 }
 

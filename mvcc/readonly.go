@@ -57,9 +57,9 @@ func (r *recovery) roomForRedo() error {
 	s := r.s
 	dirty := s.cache.Frames(blockcache.ClassDirty)
 	switch {
-	case s.opts.ReadOnly && dirty >= s.cache.FramesMax()*3/4:
+	case s.opts.ReadOnly && dirty >= s.cache.Room()*3/4:
 		return fmt.Errorf("%w: its redo takes more than %d blocks of MaxRAM", ErrNeedsRecovery, dirty)
-	case s.opts.ReadOnly || dirty <= s.dirtyMax/2:
+	case s.opts.ReadOnly || dirty <= s.dirtyMax()/2:
 		return nil
 	}
 	return s.cleaner.clean(r.lsn) // also in the middle of a commit

@@ -16,27 +16,25 @@ import (
 // Store is an open database. Safe for concurrent use. Close it.
 type Store struct {
 	// Set by Open, then constant.
-	opts       Options
-	dir        string
-	geo        geometry
-	log2       *slog.Logger
-	database   block.DatabaseID
-	timeline   block.TimelineID
-	created    time.Time
-	standby    bool // it only rolls forward (R20)
-	sealed     bool // read-only, and the data file is all there is: an image, or a log that was not made yet
-	data       *dataFile
-	second     *doublewrite
-	cache      *blockcache.Cache
-	snapshots  *snapshot.Set
-	log        *wal.Log
-	cleaner    *cleaner
-	events     *events
-	horizon    horizon
-	heldLog    blockcache.Gauge
-	dirtyMax   int64 // frames
-	privateMax int
-	zeros      []byte // one block
+	opts      Options
+	dir       string
+	geo       geometry
+	log2      *slog.Logger
+	database  block.DatabaseID
+	timeline  block.TimelineID
+	created   time.Time
+	standby   bool // it only rolls forward (R20)
+	sealed    bool // read-only, and the data file is all there is: an image, or a log that was not made yet
+	data      *dataFile
+	second    *doublewrite
+	cache     *blockcache.Cache
+	snapshots *snapshot.Set
+	log       *wal.Log
+	cleaner   *cleaner
+	events    *events
+	horizon   horizon
+	heldLog   blockcache.Gauge
+	zeros     []byte // one block
 
 	state     state
 	anchor    anchor
@@ -99,7 +97,7 @@ func (s *Store) lastCommitTime() time.Time { return time.Unix(0, s.lastCommit.Lo
 // to their limits. The writer calls it.
 func (s *Store) pressCleaner(logged int64) {
 	s.logged += logged
-	if s.logged > s.logPress() || s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax/2 {
+	if s.logged > s.logPress() || s.cache.Frames(blockcache.ClassDirty) > s.dirtyMax()/2 {
 		s.logged = 0
 		s.cleaner.kick()
 	}

@@ -20,29 +20,50 @@ type WriteTx struct {
 	was  meta // as it was at the base
 
 	workspace
-	inRAM   int // private versions that have a frame
-	spillAt int // where the search for something to spill goes on
-	open    bool
-	failed  error // what made the transaction unfit for commit
+	promised int64 // bytes asked of the budget
+	spillAt  int   // where the search for something to spill goes on
+	open     bool
+	failed   error // what made the transaction unfit for commit
 }
 
 // workspace is memory that one write transaction leaves to the next. The
 // transaction itself is new each time: a late Rollback of one that has ended
 // must not find its successor.
 type workspace struct {
-	byID   map[block.ID]int
-	blocks []private
+	byID   map[block.ID]int       // places in blocks
+	blocks []private              // those that have a frame: at most the transaction's share
+	away   *blockcache.EntryTable // the others: spilled, or freed
 	freed  []block.ID
 }
 
-// private is one block that the transaction changes.
+// private is one block that the transaction changes and that has a frame.
 type private struct {
 	v       *blockcache.Version
 	base    *blockcache.Version // pinned version that it replaces; nil: log the image
 	since   block.LSN           // LSN of the version it replaces, if any
 	existed bool                // there is a version to replace
-	dropped bool                // freed again
 }
+
+// The transaction's flags of an entry in away. Until is private.since.
+const (
+	awayExisted = blockcache.EntryOwn << iota // private.existed
+	awayFreed                                 // the block's version ends here; there is no new one
+)
+
+// What the transaction asks the budget for with each block, in bytes (R7): entries,
+// and the heap that leads to them.
+//
+//	with a frame   awayBytes + publishBytes, and replacedBytes if it existed
+//	spilled        publishBytes, and replacedBytes if it existed
+//	freed          publishBytes: one entry says all
+//
+// What it takes before it commits is counted as it is taken.
+const (
+	awayBytes     = blockcache.EntryBytes + blockcache.EntryTableBytes // becomes the head's entry
+	publishBytes  = blockcache.EntryTableBytes + 2*4 + 2*8             // place in the latch's table, in lists of spilled and of replaced blocks
+	replacedBytes = blockcache.EntryBytes                              // of the version that is replaced, while it is pending
+	privateBytes  = awayBytes + publishBytes
+)
 
 // BeginWrite waits for the write transaction before it to end. ErrReadOnly or
 // ErrStandby where nobody can write.
@@ -85,8 +106,38 @@ func (t *WriteTx) find(id block.ID) *private {
 func (t *WriteTx) add(p private) *private {
 	t.byID[p.v.ID] = len(t.blocks)
 	t.blocks = append(t.blocks, p)
-	t.inRAM++
 	return &t.blocks[len(t.blocks)-1]
+}
+
+// remove takes a block out of those that have a frame.
+func (t *WriteTx) remove(p *private) {
+	at, last := t.byID[p.v.ID], len(t.blocks)-1
+	delete(t.byID, p.v.ID)
+	if at != last {
+		t.blocks[at] = t.blocks[last]
+		t.byID[t.blocks[at].v.ID] = at
+	}
+	t.blocks[last] = private{}
+	t.blocks = t.blocks[:last]
+}
+
+// changed is how many blocks the transaction changes or frees.
+func (t *WriteTx) changed() int { return len(t.blocks) + t.away.Len() }
+
+// own returns the transaction's own version of a block, from temporary storage if
+// it was spilled; nil if it has none.
+func (t *WriteTx) own(id block.ID) (*private, error) {
+	if p := t.find(id); p != nil {
+		return p, nil
+	}
+	h := t.away.Find(id)
+	if h == 0 {
+		return nil, nil
+	}
+	if t.s.cache.Entry(h).Flags&awayFreed != 0 {
+		return nil, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
+	}
+	return t.unspill(h)
 }
 
 // Block returns a block as the transaction has it.
@@ -94,24 +145,19 @@ func (t *WriteTx) Block(id block.ID) (Block, error) {
 	if !t.open {
 		return Block{}, ErrTxDone
 	}
-	if p := t.find(id); p != nil {
-		return t.pin(p)
+	if p, err := t.own(id); p != nil || err != nil {
+		return t.pin(p), err
 	}
 	return t.s.get(id, view{lsn: newest})
 }
 
-// pin returns a private block, from temporary storage if it was spilled.
-func (t *WriteTx) pin(p *private) (Block, error) {
-	if p.dropped {
-		return Block{}, fmt.Errorf("read block %v: %w", p.v.ID, ErrNotInUse)
-	}
-	if p.v.Data() == nil {
-		if err := t.unspill(p); err != nil {
-			return Block{}, err
-		}
+// pin lends a private block; nil is none.
+func (t *WriteTx) pin(p *private) Block {
+	if p == nil {
+		return Block{}
 	}
 	p.v.Pin()
-	return Block{p.v, p.v.Data(), t.s.cache}, nil
+	return Block{p.v, p.v.Data(), t.s.cache}
 }
 
 // Edit returns the transaction's own copy of a block. Its payload may be
@@ -120,10 +166,10 @@ func (t *WriteTx) Edit(id block.ID) (Block, error) {
 	if !t.open {
 		return Block{}, ErrTxDone
 	}
-	if p := t.find(id); p != nil {
-		return t.pin(p)
+	if p, err := t.own(id); p != nil || err != nil {
+		return t.pin(p), err
 	}
-	if err := t.makeRoom(); err != nil {
+	if err := t.makeRoom(privateBytes + replacedBytes); err != nil {
 		return Block{}, err
 	}
 	old, err := t.s.get(id, view{lsn: newest})
@@ -136,8 +182,7 @@ func (t *WriteTx) Edit(id block.ID) (Block, error) {
 		return Block{}, err
 	}
 	copy(v.Data(), old.data)
-	p := t.add(private{v: v, base: old.v, since: old.v.LSN, existed: true}) // keeps old's pin
-	return t.pin(p)
+	return t.pin(t.add(private{v: v, base: old.v, since: old.v.LSN, existed: true})), nil // keeps old's pin
 }
 
 // version makes a private version. It has the LSN that the commit will get:
@@ -165,7 +210,12 @@ func (t *WriteTx) Alloc(typ block.Type) (Block, error) {
 // blank gives the transaction a zeroed private version of a block that was
 // free before, or in this transaction became so.
 func (t *WriteTx) blank(id block.ID, typ block.Type) (Block, error) {
-	if err := t.makeRoom(); err != nil {
+	h := t.away.Find(id) // freed earlier in this transaction
+	bytes := int64(privateBytes)
+	if h != 0 {
+		bytes = awayBytes + replacedBytes
+	}
+	if err := t.makeRoom(bytes); err != nil {
 		return Block{}, err
 	}
 	v, err := t.version(id, typ)
@@ -173,12 +223,19 @@ func (t *WriteTx) blank(id block.ID, typ block.Type) (Block, error) {
 		return Block{}, err
 	}
 	clear(v.Data())
-	if p := t.find(id); p != nil { // freed earlier in this transaction
-		p.v, p.dropped = v, false
-		t.inRAM++
-		return t.pin(p)
+	p := private{v: v}
+	if h != 0 {
+		p = t.s.privateOf(h)
+		p.v = v
+		t.forget(h)
 	}
-	return t.pin(t.add(private{v: v}))
+	return t.pin(t.add(p)), nil
+}
+
+// forget takes an entry out of away.
+func (t *WriteTx) forget(h blockcache.Handle) {
+	t.away.Remove(t.s.cache.Entry(h).ID)
+	t.s.cache.FreeEntry(h)
 }
 
 // Free gives a block back, for use at once (L11): by this transaction, too. The
@@ -197,22 +254,66 @@ func (t *WriteTx) Free(id block.ID) error {
 }
 
 // discard ends a block's newest version as of this transaction.
+//
+// The version that ends is read, from the disk if it is not in RAM, although only
+// its LSN is asked for. Nobody else knows it: the map of changed blocks has the
+// highest of an extent. And it cannot be left open until someone needs it, because
+// it decides who can see the version: which readers want it as an original, from
+// when on (L1, L2), and where it stands in the index among older originals of the
+// same block. A reader of the place in the file proves by it that the file holds
+// that version and no other (R4).
 func (t *WriteTx) discard(id block.ID) error {
 	if p := t.find(id); p != nil {
+		since, existed := p.since, p.existed
 		t.unbase(p)
-		t.kill(p)
-		p.dropped = true
+		t.s.cache.Kill(p.v)
+		t.remove(p)
+		if existed {
+			t.noteFree(id, since)
+			t.unpromise(replacedBytes)
+		} else {
+			t.unpromise(privateBytes)
+		}
 		return nil
 	}
-	old, err := t.s.get(id, view{lsn: newest}) // its LSN is what redo and chain go by
+	if h := t.away.Find(id); h != 0 {
+		return t.discardAway(h)
+	}
+	if err := t.promise(privateBytes); err != nil {
+		return err
+	}
+	old, err := t.s.get(id, view{lsn: newest})
 	if err != nil {
 		return err
 	}
-	defer old.Release()
-	t.byID[id] = len(t.blocks)
-	t.blocks = append(t.blocks, private{
-		v: &blockcache.Version{ID: id, Role: blockcache.RoleDead}, since: old.v.LSN, existed: true, dropped: true,
-	})
+	t.noteFree(id, old.v.LSN)
+	old.Release()
+	return nil
+}
+
+// noteFree remembers that the version of a block since an LSN ends.
+func (t *WriteTx) noteFree(id block.ID, since block.LSN) {
+	h := t.s.cache.NewEntry()
+	e := t.s.cache.Entry(h)
+	e.ID, e.Until, e.Flags = id, since, awayExisted|awayFreed
+	t.away.Insert(h)
+	t.unpromise(awayBytes)
+}
+
+// discardAway is discard for a block that was spilled.
+func (t *WriteTx) discardAway(h blockcache.Handle) error {
+	e := t.s.cache.Entry(h)
+	if e.Flags&awayFreed != 0 {
+		return fmt.Errorf("free block %v: %w", e.ID, ErrNotInUse)
+	}
+	t.s.cache.FreeSlot(e.Slot)
+	if e.Slot = 0; e.Flags&awayExisted == 0 {
+		t.forget(h)
+		t.unpromise(publishBytes)
+	} else {
+		e.Flags |= awayFreed
+		t.unpromise(replacedBytes)
+	}
 	return nil
 }
 
@@ -223,32 +324,54 @@ func (t *WriteTx) unbase(p *private) {
 	}
 }
 
-// kill ends a private version.
-func (t *WriteTx) kill(p *private) {
-	if p.v.Role == blockcache.RolePrivate {
-		if p.v.Data() != nil {
-			t.inRAM--
-		}
-		t.s.cache.Kill(p.v)
+// drop ends every private version.
+func (t *WriteTx) drop() {
+	s := t.s
+	for i := range t.blocks {
+		p := &t.blocks[i]
+		t.unbase(p)
+		s.cache.Kill(p.v)
+		s.allocHint(p.v.ID)
 	}
+	t.away.All(func(h blockcache.Handle) {
+		e := s.cache.Entry(h)
+		s.allocHint(e.ID)
+		s.cache.FreeSlot(e.Slot)
+		s.cache.FreeEntry(h)
+	})
+	t.away.Clear()
 }
 
-// makeRoom spills private versions when the transaction has used up its share
-// of MaxRAM (L5).
-func (t *WriteTx) makeRoom() error {
-	for t.inRAM >= t.s.privateMax {
-		batch := t.spillable()
+// privateMax is the transaction's share of the frames that MaxRAM has for
+// versions now.
+func (s *Store) privateMax() int { return int(max(s.cache.Room()/4, privateMin)) }
+
+// privateMin is more than a front door uses at once.
+const privateMin = 16
+
+// makeRoom makes room for one more private block: it spills others when the
+// transaction has used up its share of MaxRAM (L5), and asks for the bytes that
+// come with it.
+func (t *WriteTx) makeRoom(bytes int64) error {
+	if err := t.promise(bytes); err != nil {
+		return err
+	}
+	for len(t.blocks) >= t.s.privateMax() {
+		batch := t.spillable(false)
+		if len(batch) == 0 {
+			batch = t.spillable(true)
+		}
 		if len(batch) == 0 {
 			return fmt.Errorf("%w: every private block is in use", ErrTxTooLarge)
 		}
 		err := t.s.cache.SpillPrivate(batch)
 		for _, v := range batch {
 			if v.Data() == nil {
-				t.inRAM--
+				t.putAway(v)
 			}
 		}
 		if errors.Is(err, spill.ErrFull) {
-			return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, len(t.blocks))
+			return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
 		}
 		if err != nil {
 			return fmt.Errorf("spill private blocks: %w", err)
@@ -257,15 +380,67 @@ func (t *WriteTx) makeRoom() error {
 	return nil
 }
 
+// privateOf is what an entry in away says, without the version.
+func (s *Store) privateOf(h blockcache.Handle) private {
+	e := s.cache.Entry(h)
+	return private{since: e.Until, existed: e.Flags&awayExisted != 0}
+}
+
+// putAway makes an entry of a private block that was spilled.
+func (t *WriteTx) putAway(v *blockcache.Version) {
+	p := t.find(v.ID)
+	since, existed := p.since, p.existed
+	t.remove(p)
+	h := t.s.cache.Freeze(v)
+	e := t.s.cache.Entry(h)
+	if e.Until = since; existed {
+		e.Flags |= awayExisted
+	}
+	t.away.Insert(h)
+	t.unpromise(awayBytes)
+}
+
+// promise asks the budget for what the transaction will need beside frames (R7,
+// L9). If others have it, what the cleaner can make less comes first, then the end
+// of a snapshot.
+func (t *WriteTx) promise(bytes int64) error {
+	s := t.s
+	for {
+		ok, err := s.cache.Promise(bytes, t.promised)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrTxTooLarge, err)
+		case ok:
+			t.promised += bytes
+			return nil
+		case s.cache.FrozenHeads() > 0:
+			err = s.cleaner.awaitRound(s.cleaner.rounds())
+		case !s.snapshots.BreakVictim():
+			return fmt.Errorf("%w: no room for the numbers of %d blocks", ErrTxTooLarge, t.changed())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// unpromise says that bytes are counted where they are now.
+func (t *WriteTx) unpromise(bytes int64) {
+	t.promised -= bytes
+	t.s.cache.Unpromise(bytes)
+}
+
 const privateBatch = 128
 
 // spillable picks private versions that nobody has pinned, going round. What
-// they replace is not kept in RAM for the diff: they will be logged whole.
-func (t *WriteTx) spillable() (batch []*blockcache.Version) {
+// they replace is not kept in RAM for the diff: they will be logged whole. The
+// store's own blocks, which every transaction uses again and again, only if
+// asked.
+func (t *WriteTx) spillable(also bool) (batch []*blockcache.Version) {
 	for range t.blocks {
 		t.spillAt = (t.spillAt + 1) % len(t.blocks)
 		p := &t.blocks[t.spillAt]
-		if p.dropped || p.v.Data() == nil || p.v.Pinned() || t.s.geo.isReserved(p.v.ID) {
+		if p.v.Pinned() || t.s.geo.isReserved(p.v.ID) && !also {
 			continue
 		}
 		t.unbase(p)
@@ -278,21 +453,25 @@ func (t *WriteTx) spillable() (batch []*blockcache.Version) {
 
 // unspill brings a private version back. Its slot is given up: it may be
 // written to now.
-func (t *WriteTx) unspill(p *private) error {
-	if err := t.makeRoom(); err != nil {
-		return err
+func (t *WriteTx) unspill(h blockcache.Handle) (*private, error) {
+	c := t.s.cache
+	if err := t.makeRoom(awayBytes); err != nil {
+		return nil, err
 	}
-	d, err := t.s.cache.NewFrame()
+	d, err := c.NewFrame()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := t.s.cache.Unspill(p.v, d); err != nil {
-		t.s.cache.GiveFrame(d)
+	id := c.Entry(h).ID
+	p := t.s.privateOf(h)
+	t.away.Remove(id)
+	if p.v, err = c.Unspill(h, d); err != nil {
+		c.GiveFrame(d)
+		t.away.Insert(h)
 		t.failed = err
-		return fmt.Errorf("read private block %v: %w", p.v.ID, err)
+		return nil, fmt.Errorf("read private block %v: %w", id, err)
 	}
-	t.inRAM++
-	return nil
+	return t.add(p), nil
 }
 
 // Rollback forgets all changes. After Commit or Rollback it does nothing. It
@@ -302,12 +481,7 @@ func (t *WriteTx) Rollback() error {
 		return nil
 	}
 	s, base := t.s, t.base
-	for i := range t.blocks {
-		p := &t.blocks[i]
-		t.unbase(p)
-		t.kill(p)
-		s.allocHint(p.v.ID)
-	}
+	t.drop()
 	t.finish()
 	return s.awaitDurable(base)
 }
@@ -316,13 +490,13 @@ func (t *WriteTx) Rollback() error {
 func (t *WriteTx) finish() {
 	s := t.s
 	t.open = false
+	s.cache.Unpromise(t.promised)
 	if len(t.blocks) > 1<<13 {
-		s.workspace = workspace{byID: map[block.ID]int{}}
-	} else {
-		clear(t.byID)
-		clear(t.blocks)
-		s.workspace = workspace{t.byID, t.blocks[:0], t.freed[:0]}
+		t.byID, t.blocks = map[block.ID]int{}, nil
 	}
+	clear(t.byID)
+	clear(t.blocks)
+	s.workspace = workspace{t.byID, t.blocks[:0], t.away, t.freed[:0]}
 	t.workspace = workspace{}
 	s.writer.Unlock()
 	s.leave()
