@@ -77,9 +77,9 @@ func (c *Cache) Uncharge(n int64) {
 	c.frames.lend(-2 * n)
 }
 
-// Promise asks for room for what the write transaction will need for n bytes
-// more of entries and what leads to them (R7), own of which it was promised
-// already. ErrBudget if it alone asks for more than half of MaxRAM; false if
+// Promise asks for n bytes more of entries and what leads to them, which the write
+// transaction will need (R7); own are those that it has or was promised already.
+// ErrBudget if it alone asks for more than half of MaxRAM; false if
 // others have to make room first. Give it back with Unpromise.
 func (c *Cache) Promise(n, own int64) (bool, error) {
 	b := &c.budget
@@ -93,6 +93,6 @@ func (c *Cache) Promise(n, own int64) (bool, error) {
 	return true, nil
 }
 
-// Unpromise gives back what Promise granted, also because the entries are there
-// now.
+// Unpromise gives back what Promise granted, because the entries are there now, or
+// will not be.
 func (c *Cache) Unpromise(n int64) { c.budget.promised.Add(-n) }

@@ -89,10 +89,10 @@ func (g *Gauge) Watch(name string, used, limit int64) (c Crossing, crossed bool)
 
 // gauges of a cache.
 type gauges struct {
-	mu                        sync.Mutex
-	ram, temp, overflow, host gauge
-	memory                    hostMemory
-	followed                  map[*Peaks]struct{}
+	mu                               sync.Mutex
+	ram, temp, overflow, index, host gauge
+	memory                           hostMemory
+	followed                         map[*Peaks]struct{}
 }
 
 // reading is a level's name and size, and the gauge that follows it.
@@ -114,6 +114,7 @@ func (c *Cache) read() []reading {
 		{"ram", now.RAM, c.frames.limit * size, &c.gauges.ram},
 		{"temporary", now.Temporary, tempLimit, &c.gauges.temp},
 		{"overflow", now.Overflow, c.frames.overflow * size, &c.gauges.overflow},
+		{"index", c.overhead() - c.budget.promised.Load(), c.budget.ram / overheadShare, &c.gauges.index},
 	}
 	if used, total, ok := c.gauges.memory.read(time.Now()); ok {
 		list = append(list, reading{"host", used, total, &c.gauges.host})

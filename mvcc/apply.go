@@ -386,4 +386,5 @@ func (t *WriteTx) undo() {
 	clear(t.blocks)
 	t.blocks, t.meta = t.blocks[:0], t.was
 	t.unpromise(t.promised)
+	t.taken = 0
 }

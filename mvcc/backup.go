@@ -73,6 +73,7 @@ type Backup struct {
 
 	spilledBefore int64
 	peaks         *blockcache.Peaks
+	charges       charges
 }
 
 // Cost is what a backup has cost so far. The peaks are the store's while the
@@ -191,6 +192,7 @@ func (b *Backup) Close() error {
 	b.closed = true
 	b.live.Close()
 	b.s.cache.UnfollowPeaks(b.peaks)
+	b.charges.close(b.s)
 	b.s.leave()
 	return b.file.Close()
 }

@@ -11,7 +11,7 @@ import (
 
 // Level is one of the levels that can run full.
 type Level struct {
-	Name        string // "ram", "temporary", "overflow", "host", "log", "held log"
+	Name        string // "ram", "temporary", "overflow", "index", "host", "log", "held log"
 	Used, Limit int64  // bytes
 	Peak        int64  // bytes, since the store was opened
 	State       string // "normal", "low", "high", "critical"
@@ -44,6 +44,7 @@ type Status struct {
 	Holders         []wal.HolderStatus // who keeps log, the oldest first
 	LogWaits        int64              // commits that waited for log space
 	DirtyWaits      int64              // commits that waited for the dirty limit
+	IndexWaits      int64              // times that a large transaction waited until less had to be known of its predecessors
 	Failed          string             // why the store is poisoned, or ""
 }
 
@@ -70,6 +71,7 @@ func (s *Store) Status() Status {
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
 		Cache: s.cache.Stats(), Log: s.log.Stats(), Holders: s.log.Holders(),
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
+		IndexWaits: s.waits.index.Load(),
 	}
 	if err := s.state.failure(); err != nil {
 		st.Failed = err.Error()

@@ -73,7 +73,7 @@ type Store struct {
 }
 
 // waits count what a writer waited for: only ever the disk.
-type waits struct{ logSpace, dirtyLimit atomic.Int64 }
+type waits struct{ logSpace, dirtyLimit, index atomic.Int64 }
 
 // BlockSize is the size of a block in bytes.
 func (s *Store) BlockSize() int { return s.geo.size }

@@ -20,7 +20,8 @@ type WriteTx struct {
 	was  meta // as it was at the base
 
 	workspace
-	promised int64 // bytes asked of the budget
+	promised int64 // bytes asked of the budget and not taken yet
+	taken    int64 // bytes of entries in away, and what leads to them
 	spillAt  int   // where the search for something to spill goes on
 	open     bool
 	failed   error // what made the transaction unfit for commit
@@ -59,8 +60,8 @@ const (
 //
 // What it takes before it commits is counted as it is taken.
 const (
-	awayBytes     = blockcache.EntryBytes + blockcache.EntryTableBytes // becomes the head's entry
-	publishBytes  = blockcache.EntryTableBytes + 2*4 + 2*8             // place in the latch's table, in lists of spilled and of replaced blocks
+	awayBytes     = blockcache.EntryBytes + blockcache.EntryTableBytes // the entry becomes the head's
+	publishBytes  = blockcache.EntryTableBytes + 2*(4+8+8)             // place in the latch's table, in the lists of spilled, of replaced and of dirty blocks
 	replacedBytes = blockcache.EntryBytes                              // of the version that is replaced, while it is pending
 	privateBytes  = awayBytes + publishBytes
 )
@@ -236,6 +237,7 @@ func (t *WriteTx) blank(id block.ID, typ block.Type) (Block, error) {
 func (t *WriteTx) forget(h blockcache.Handle) {
 	t.away.Remove(t.s.cache.Entry(h).ID)
 	t.s.cache.FreeEntry(h)
+	t.taken -= awayBytes
 }
 
 // Free gives a block back, for use at once (L11): by this transaction, too. The
@@ -297,7 +299,7 @@ func (t *WriteTx) noteFree(id block.ID, since block.LSN) {
 	e := t.s.cache.Entry(h)
 	e.ID, e.Until, e.Flags = id, since, awayExisted|awayFreed
 	t.away.Insert(h)
-	t.unpromise(awayBytes)
+	t.take()
 }
 
 // discardAway is discard for a block that was spilled.
@@ -347,7 +349,7 @@ func (t *WriteTx) drop() {
 func (s *Store) privateMax() int { return int(max(s.cache.Room()/4, privateMin)) }
 
 // privateMin is more than a front door uses at once.
-const privateMin = 16
+const privateMin = 32
 
 // makeRoom makes room for one more private block: it spills others when the
 // transaction has used up its share of MaxRAM (L5), and asks for the bytes that
@@ -397,7 +399,7 @@ func (t *WriteTx) putAway(v *blockcache.Version) {
 		e.Flags |= awayExisted
 	}
 	t.away.Insert(h)
-	t.unpromise(awayBytes)
+	t.take()
 }
 
 // promise asks the budget for what the transaction will need beside frames (R7,
@@ -406,7 +408,7 @@ func (t *WriteTx) putAway(v *blockcache.Version) {
 func (t *WriteTx) promise(bytes int64) error {
 	s := t.s
 	for {
-		ok, err := s.cache.Promise(bytes, t.promised)
+		ok, err := s.cache.Promise(bytes, t.promised+t.taken)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: %w", ErrTxTooLarge, err)
@@ -414,6 +416,7 @@ func (t *WriteTx) promise(bytes int64) error {
 			t.promised += bytes
 			return nil
 		case s.cache.FrozenHeads() > 0:
+			s.waits.index.Add(1)
 			err = s.cleaner.awaitRound(s.cleaner.rounds())
 		case !s.snapshots.BreakVictim():
 			return fmt.Errorf("%w: no room for the numbers of %d blocks", ErrTxTooLarge, t.changed())
@@ -424,7 +427,13 @@ func (t *WriteTx) promise(bytes int64) error {
 	}
 }
 
-// unpromise says that bytes are counted where they are now.
+// take says that the bytes of an entry are counted as such now.
+func (t *WriteTx) take() {
+	t.taken += awayBytes
+	t.unpromise(awayBytes)
+}
+
+// unpromise says that bytes will not be needed.
 func (t *WriteTx) unpromise(bytes int64) {
 	t.promised -= bytes
 	t.s.cache.Unpromise(bytes)
@@ -471,6 +480,7 @@ func (t *WriteTx) unspill(h blockcache.Handle) (*private, error) {
 		t.failed = err
 		return nil, fmt.Errorf("read private block %v: %w", id, err)
 	}
+	t.taken -= awayBytes
 	return t.add(p), nil
 }
 
