@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,20 +23,26 @@ import (
 
 func init() { beChild("bounded", boundedMain) }
 
-const groupVar = "KV_TEST_CHILD_GROUP" // folder of the control group to join
-
 const (
-	boundedRAM     = 16 << 20
-	boundedSlack   = 64 << 20 // the rest of the process: code, stacks, what the kernel keeps for it
-	boundedRecord  = 900      // bytes, with its key: no block of its own
-	boundedRecords = 10 * boundedRAM / boundedRecord
-	boundedChanged = 2 * boundedRAM / boundedRecord // under a snapshot
+	groupVar     = "KV_TEST_CHILD_GROUP"     // folder of the control group to join
+	originalsVar = "KV_TEST_CHILD_ORIGINALS" // times MaxRAM
 )
 
+const (
+	boundedRAM    = 16 << 20
+	boundedSlack  = 64 << 20 // the rest of the process: code, stacks, what the kernel keeps for it
+	boundedRecord = 900      // bytes, with its key: no block of its own
+)
+
+// boundedRecords is how many records take so many times MaxRAM.
+func boundedRecords(times uint64) uint64 { return times * boundedRAM / boundedRecord }
+
+var flagOriginals = flag.Uint64("originals", 5, "originals of how many times MaxRAM there are to be in a process of bounded memory")
+
 // TestL9_ProcessStaysWithinMemoryGroup: a process that may take MaxRAM and 64 MiB
-// more, page cache included, loads ten times MaxRAM, changes two times MaxRAM of
-// it under an open snapshot, and takes a backup meanwhile. The kernel ends a
-// process that wants more.
+// more, page cache included, loads more than ten times MaxRAM, changes five times
+// MaxRAM of it under an open snapshot (or as many as are asked for), and takes a
+// backup meanwhile. The kernel ends a process that wants more.
 func TestL9_ProcessStaysWithinMemoryGroup(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector takes a multiple of the memory")
@@ -47,7 +54,7 @@ func TestL9_ProcessStaysWithinMemoryGroup(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, group.Close()) }()
 	c := newChild(t, "bounded", t.TempDir())
-	c.Env = append(c.Env, groupVar+"="+group.Dir)
+	c.Env = append(c.Env, groupVar+"="+group.Dir, originalsVar+"="+strconv.FormatUint(*flagOriginals, 10))
 	out, err := c.Output()
 	t.Logf("%s; the group had at most %d MiB of %d MiB", bytes.TrimSpace(out),
 		groupNumber(t, group, "memory.max_usage_in_bytes")>>20, groupNumber(t, group, "memory.limit_in_bytes")>>20)
@@ -72,12 +79,17 @@ func boundedMain(dir string) error {
 	if err := os.WriteFile(join, []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 		return err
 	}
+	times, err := strconv.ParseUint(os.Getenv(originalsVar), 10, 64)
+	if err != nil {
+		return err
+	}
 	db, err := kv.Open(filepath.Join(dir, "db"), kv.Options{Store: mvcc.Options{MaxRAM: boundedRAM}})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := boundedPut(db, 0, boundedRecords/2, "first"); err != nil {
+	first, changed := boundedRecords(max(5, times)), boundedRecords(times)
+	if err := boundedPut(db, 0, first, "first"); err != nil {
 		return err
 	}
 	snapshot, err := db.Begin(false)
@@ -85,24 +97,25 @@ func boundedMain(dir string) error {
 		return err
 	}
 	defer snapshot.Rollback()
-	if err := boundedPut(db, boundedRecords/2, boundedRecords, "first"); err != nil {
+	if err := boundedPut(db, first, 2*first, "first"); err != nil {
 		return err
 	}
 	backedUp := make(chan error, 1)
 	go func() { backedUp <- backUpOnce(db, dir) }()
-	if err := boundedPut(db, 0, boundedChanged, "second"); err != nil {
+	if err := boundedPut(db, 0, changed, "second"); err != nil {
 		return err
 	}
 	if err := <-backedUp; err != nil {
 		return err
 	}
-	if err := boundedProve(snapshot, boundedRecords/2, "first"); err != nil {
+	if err := boundedProve(snapshot, first, "first"); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	st := db.Store().Status()
-	fmt.Printf("%d originals made, %d MiB of data file, peak resident memory %s\n",
-		st.Originals.OriginalsMade, st.FileBytes>>20, peakRSS())
-	return db.View(func(tx *kv.Tx) error { return boundedProve(tx, boundedChanged, "second") })
+	fmt.Printf("%d originals made, %d MiB of them in temporary storage, %d MiB of data file, %d KiB of entries, %d KiB of MaxRAM lent, peak resident memory %s\n",
+		st.Originals.OriginalsMade, st.Cache.Temporary.UsedBytes>>20, st.FileBytes>>20,
+		st.Cache.Index*int64(st.BlockSize)>>10, st.Cache.LentBytes>>10, peakRSS())
+	return db.View(func(tx *kv.Tx) error { return boundedProve(tx, changed, "second") })
 }
 
 func boundedValue(i uint64, word string) []byte {

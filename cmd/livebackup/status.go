@@ -10,8 +10,10 @@ const statusLong = `Shows a database as its operators see it: its size, how full
 whether a watermark was crossed, and the live snapshots with what each holds.
 
 Levels: "ram" is what MaxRAM grants, "temporary" is where originals spill to,
-"overflow" is memory beyond MaxRAM for originals when that is full, "host" is
-the memory of the machine or the container, "log" is what recovery would read.
+"overflow" is memory beyond MaxRAM for originals when that is full, "index" is
+what MaxRAM has to give for knowing where originals are (when that is full,
+temporary storage counts as full), "host" is the memory of the machine or the
+container, "log" is what recovery would read.
 
 HOLDS is what a snapshot keeps; FREES is what ending it now would give back.
 
