@@ -8,7 +8,7 @@
 // frame, a slot of temporary storage, its place in the data file. A [Latch]
 // guards the places of all versions of a block (R4) and the table's entry for
 // the newest one. A [Cache] owns latches, frames, the order of eviction and the
-// spiller.
+// spiller. An [Entry] stands for a version that has no frame.
 //
 // # What leaves, and in which order
 //
@@ -19,6 +19,15 @@
 // MaxRAM under a cap of its own, and last the end of a snapshot. Dirty heads
 // leave by way of the cleaner, private versions by [Cache.SpillPrivate]; both
 // belong to the store above.
+//
+// # What is no frame
+//
+// A version without a frame has no Version either: it is frozen (freeze.go). Its
+// entry is in a page, which is a frame of class index; what leads to entries is on
+// the Go heap and counts twice. Both take frames away, and so do the buffers that
+// [Cache.Charge] grants. When they have half of MaxRAM temporary storage counts as
+// full, and the ladder goes on; the write transaction may have an eighth more
+// (budget.go), so that a small one always finds room.
 //
 // # Protocol
 //
@@ -32,12 +41,18 @@
 //     version waits on the latch. The frame is taken beforehand: nobody waits
 //     for memory with a latch or with a Loading mark that a spiller or cleaner
 //     needs (R7).
-//   - Lock order: latch, lists.mu, the snapshot set's lock, frames.mu. Eviction
-//     starts from a list and takes latches by TryLock.
+//   - A pointer to a version without a frame is good while the latch is held, or
+//     while the version is Loading or pinned. When the latch is let go it is
+//     frozen, and who looks it up next gets another one.
+//   - Lock order: latch, lists.mu, the snapshot set's lock, entries.mu, frames.mu.
+//     Eviction starts from a list and takes latches by TryLock.
 //   - A dead version's frame goes with its last pin (deadBit in pins).
 //
 // # Caveats
 //
-// Memory for frames comes in chunks and stays with the process until Close;
-// only overflow goes back at once. Watermarks are in watermark.go.
+// Memory for frames comes in chunks and stays with the process until Close; only
+// overflow, and what the Go heap has instead of frames, goes back at once. Pages of
+// entries go when they are empty: entries that go at random leave pages that are
+// not, but never more than there were at the peak, which is what the shares bound.
+// Watermarks are in watermark.go.
 package blockcache

@@ -38,6 +38,7 @@ type frames struct {
 	inUseMax int64
 	hot      [][]byte // free, with memory behind them
 	cold     [][]byte // free, memory given back
+	small    bool     // some memory was given back: no large pages any more
 	fresh    []byte   // rest of the newest chunk
 	chunks   [][]byte
 }
@@ -89,8 +90,7 @@ func (f *frames) lend(n int64) {
 	for n > 0 && len(f.hot) > hotMax && f.inUse+f.lent.Load()+int64(len(f.hot)) > f.limit {
 		d := f.hot[len(f.hot)-1]
 		f.hot = f.hot[:len(f.hot)-1]
-		hostmem.Discard(d)
-		f.cold = append(f.cold, d)
+		f.discard(d)
 	}
 	if n < 0 {
 		f.progressLocked()
@@ -110,6 +110,9 @@ func (f *frames) carve() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
 		}
+		if f.small {
+			hostmem.SmallPages(chunk)
+		}
 		f.chunks = append(f.chunks, chunk)
 		f.fresh = chunk
 	}
@@ -127,13 +130,25 @@ func (f *frames) give(d []byte) {
 	f.mu.Lock()
 	f.inUse--
 	if f.inUse+f.lent.Load() >= f.limit && len(f.hot) >= hotMax {
-		hostmem.Discard(d)
-		f.cold = append(f.cold, d)
+		f.discard(d)
 	} else {
 		f.hot = append(f.hot, d)
 	}
 	f.progressLocked()
 	f.mu.Unlock()
+}
+
+// discard gives the memory of a free frame back to the system, which shall not
+// bring it back by making one large page of what is left around it.
+func (f *frames) discard(d []byte) {
+	if !f.small {
+		f.small = true
+		for _, chunk := range f.chunks {
+			hostmem.SmallPages(chunk)
+		}
+	}
+	_ = hostmem.Discard(d) // the memory stays, then
+	f.cold = append(f.cold, d)
 }
 
 // spare is how many frames are left under MaxRAM; negative is overflow in use.

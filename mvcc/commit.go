@@ -125,6 +125,13 @@ func (t *WriteTx) commitRecord(lsn block.LSN, at time.Time, body []byte) error {
 // void ends a commit that failed half way through its redo, which happens when
 // temporary storage lost a private block (L10): the part that is in the log does
 // not count. The LSN is taken, by a commit that changes nothing.
+//
+// Commits that change nothing take no LSN otherwise (R6). Here records of that LSN
+// are in the log already, perhaps durable, and whoever reads the log has perhaps
+// seen them. To give the number to the next commit would put the records of two
+// commits behind one number: recovery and every reader would have to tell them
+// apart, and one that had seen the first part would take it for the beginning of
+// the second. A number that stands for nothing harms nobody.
 func (s *Store) void(lsn block.LSN) error {
 	if s.log.End() >= lsn || !s.partial {
 		return nil

@@ -34,7 +34,8 @@ var (
 	// ErrTxDone means that the transaction was committed or rolled back.
 	ErrTxDone = errors.New("transaction has ended")
 	// ErrTxTooLarge means that the transaction's private blocks fit neither in
-	// its share of MaxRAM nor in temporary storage.
+	// its share of MaxRAM nor in temporary storage, or that knowing where they are
+	// takes more than half of MaxRAM.
 	ErrTxTooLarge = errors.New("transaction too large for memory and temporary storage")
 	// ErrNoSpace means that the disk has no room for the commit. Nothing is
 	// lost; the store goes on when there is room again (R7).

@@ -53,7 +53,9 @@ type Options struct {
 	// when the database is created. 0: block.SizeDefault.
 	BlockSize int
 	// MaxRAM in bytes bounds frames and everything else whose size grows with
-	// load. 0: MaxRAMShare.
+	// load. Half of it may go to what is known of blocks that have no frame, 64
+	// bytes for an original and 24 more for each backup that wants it: when that
+	// is used up, temporary storage counts as full. 0: MaxRAMShare.
 	MaxRAM int64
 	// MaxRAMShare of what the cgroup or the host allows, 0 to 1, where MaxRAM
 	// is 0. 0: a quarter.
@@ -62,7 +64,8 @@ type Options struct {
 	// temporary storage is full. 0: a quarter of MaxRAM; negative: nothing.
 	OverflowMax int64
 	// Temp is where originals spill to. Nil: up to 1 GiB in unlinked files in
-	// the database's directory. Empty but not nil: no temporary storage.
+	// the database's directory. Empty but not nil: no temporary storage. With
+	// blocks of 4 KiB, more than 23 to 32 times MaxRAM is not used: see there.
 	Temp []TempDir
 	// EncryptTemp encrypts temporary storage with a key that dies with the
 	// process.

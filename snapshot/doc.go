@@ -7,7 +7,7 @@
 // A [Set] is the live snapshots of one store. A [Reader] sees one commit for as
 // long as it is open; readers of one LSN share a [Point]. A [Backup] reads every
 // block once, and wants the original of a block only until that block is done
-// (L3). An [Original] is one version, kept once for all who want it (L2).
+// (L3). An original is one version, kept once for all who want it (L2).
 //
 // # Who wants what
 //
@@ -36,10 +36,20 @@
 // be freed is therefore collected under mu and dropped after it. A [Backup] and a
 // [Reader] may be used by one goroutine at a time, Err by any.
 //
+// # What it takes
+//
+// An original is an entry of 40 bytes off the Go heap, and a handle of it in the
+// index and in the queue of each backup that wants it: 12 bytes of heap each at
+// most, which count twice. Only one that has a frame has a Version as well. All of
+// it is asked of MaxRAM (L9), and counts as held by who wants the original: so one
+// that the data file still has, which takes nothing else, is found by R13, too.
+//
 // # Caveats
 //
-// Entries of the index are on the Go heap. One whose original has a frame is
-// charged with it; those of spilled originals are bounded by temporary storage,
-// not by MaxRAM. Of the ladder only the last rung is here: backups do not fall
-// forward yet.
+// Readers without a name are only counted, by point. The age of those, by which R13
+// prefers victims, is that of their point: how long ago it became the horizon, not
+// when the last of them came. So a reader that has just joined an old point is not
+// taken for young. A point and its lists are on the Go heap; the lists, which come
+// with originals, are charged, the point belongs to who opened a reader there. Of
+// the ladder only the last rung is here: backups do not fall forward yet.
 package snapshot

@@ -18,6 +18,10 @@ func keepFromDumps(b []byte) error {
 	return nil
 }
 
+// SmallPages has the system put no more large pages behind b, which [Map] gave:
+// they would bring back what Discard gave away of them. Only advice.
+func SmallPages(b []byte) { _ = unix.Madvise(b, unix.MADV_NOHUGEPAGE) }
+
 // preferLargePages asks for large pages where b is long enough for them: memory
 // that is touched at random otherwise costs a walk of the page tables each time.
 // Only advice: a kernel without them says no.

@@ -11,3 +11,6 @@ const adviseDiscard = unix.MADV_FREE
 func keepFromDumps([]byte) error { return nil }
 
 func preferLargePages([]byte) {}
+
+// SmallPages does nothing: no large pages were asked for.
+func SmallPages([]byte) {}

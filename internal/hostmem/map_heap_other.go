@@ -16,5 +16,8 @@ func Map(n int) ([]byte, error) {
 // Unmap leaves it to the collector: drop every reference.
 func Unmap([]byte) error { return nil }
 
+// SmallPages does nothing: the heap has its own mind.
+func SmallPages([]byte) {}
+
 // Discard does nothing: the heap cannot give part of an object back.
 func Discard([]byte) error { return nil }
