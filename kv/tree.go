@@ -244,7 +244,7 @@ func (t *tree) seek(tr *trail, key []byte) (b mvcc.Block, n node, found bool, er
 // turn leads tr to the leaf beside its own: by = 1 the next, -1 the one before.
 // It reports false at the end of the tree.
 func (t *tree) turn(tr trail, by int) (bool, error) {
-	if t.parent.turn(tr, by) {
+	if t.parent.turn(t.read, tr, by) {
 		return true, nil
 	}
 	for level := 1; level < len(tr); level++ {

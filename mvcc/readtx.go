@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
@@ -17,6 +18,8 @@ type ReadTx struct {
 	view   view
 	meta   *meta // shared, constant
 	open   bool
+
+	touched byte // by Ahead: without a use of it nothing would be read
 }
 
 // SnapshotOptions name a read transaction in Status.
@@ -84,6 +87,17 @@ func (t *ReadTx) Block(id block.ID) (Block, error) {
 		return Block{}, err
 	}
 	return b, nil
+}
+
+// AheadMax is how many blocks one call of [ReadTx.Ahead] looks at.
+const AheadMax = blockcache.AheadMax
+
+// Ahead says which blocks will be asked for soon, at most AheadMax. What of them
+// is in memory comes closer to the processor; nothing is read from disk.
+func (t *ReadTx) Ahead(ids []block.ID) {
+	if t.open {
+		t.touched += t.s.cache.Ahead(ids)
+	}
 }
 
 // Close ends the transaction. Blocks it returned must have been released.
