@@ -1,0 +1,228 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// keptSource is a store with what it remembers of repositories.
+type keptSource struct {
+	Source
+	store *mvcc.Store
+}
+
+func (s keptSource) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
+	return s.store.CheckHead(repo, h)
+}
+
+func (s keptSource) RememberHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
+	return s.store.RememberHead(repo, h)
+}
+
+// live is a database in a directory of the system.
+type live struct {
+	t   *testing.T
+	dir string
+}
+
+// with opens the database, and closes it.
+func (d live) with(do func(*mvcc.Store)) {
+	d.t.Helper()
+	store, err := mvcc.Open(d.dir, mvcc.Options{MaxRAM: 32 << 20})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer store.Close()
+	do(store)
+}
+
+// commit writes a block with a text.
+func (d live) commit(text string) {
+	d.t.Helper()
+	d.with(func(store *mvcc.Store) {
+		tx, err := store.BeginWrite()
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		b, err := tx.Alloc(block.TypeUser)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		fmt.Fprint(payload{b.Payload()}, text)
+		b.Release()
+		if _, err := tx.Commit(); err != nil {
+			d.t.Fatal(err)
+		}
+	})
+}
+
+func (d live) backup(repo *Repository, o BackupOptions) (m Manifest, err error) {
+	d.with(func(store *mvcc.Store) {
+		var res Result
+		res, err = Backup(d.t.Context(), keptSource{NewSource(store), store}, repo, o)
+		m = res.Manifest
+	})
+	return m, err
+}
+
+func (d live) mustBackup(repo *Repository, o BackupOptions) Manifest {
+	d.t.Helper()
+	m, err := d.backup(repo, o)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return m
+}
+
+// copy copies the directory, as a person would.
+func (d live) copy(name string) live {
+	d.t.Helper()
+	c := live{d.t, filepath.Join(filepath.Dir(d.dir), name)}
+	if err := os.CopyFS(c.dir, os.DirFS(d.dir)); err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+func (d live) fork() {
+	d.t.Helper()
+	if err := mvcc.Fork(d.dir, mvcc.Options{MaxRAM: 32 << 20}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// wantTexts proves that backup m holds blocks with exactly these texts.
+func wantTexts(t *testing.T, repo *Repository, m Manifest, want ...string) {
+	t.Helper()
+	found := map[string]bool{}
+	for _, image := range contents(t, repo, m.ID) {
+		for _, text := range want {
+			if string(image[:len(text)]) == text {
+				found[text] = true
+			}
+		}
+	}
+	if len(found) != len(want) {
+		t.Fatalf("backup %v has %v, want %q", m.ID, found, want)
+	}
+	if _, err := Verify(t.Context(), repo, m.ID, VerifyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A directory that was copied, and whose copies both go on (R18, T33): who pushes
+// second is refused; forked, he goes on from what both have, and the first is told.
+func TestR18_CopiedDirectory(t *testing.T) {
+	one := live{t, filepath.Join(t.TempDir(), "one")}
+	repo := realRepo(t)
+	one.commit("common")
+	first := one.mustBackup(repo, BackupOptions{})
+	two := one.copy("two")
+	one.commit("of one")
+	two.commit("of two")
+	two.commit("of two again")
+	second := one.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	if _, err := two.backup(repo, BackupOptions{}); !errors.Is(err, mvcc.ErrHistory) {
+		t.Fatal(err)
+	}
+	two.fork()
+	m := two.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	if m.Base != first.ID { // not the second, though its LSN is lower than ours
+		t.Fatalf("base is %v, want %v", m.Base, first.ID)
+	}
+	wantTexts(t, repo, m, "common", "of two", "of two again")
+	wantTexts(t, repo, second, "common", "of one")
+	if list := mustList(t, repo); list[1].State() != StateDisabled || list[2].State() != StateProven {
+		t.Fatalf("%s, %s", list[1].State(), list[2].State())
+	}
+	if _, err := one.backup(repo, BackupOptions{}); !errors.Is(err, ErrTimelineAbandoned) {
+		t.Fatal(err)
+	}
+	one.fork()
+	m = one.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	if m.Base != second.ID && m.Base != first.ID {
+		t.Fatalf("base is %v", m.Base)
+	}
+	wantTexts(t, repo, m, "common", "of one")
+}
+
+// A machine that was rolled back to an older state of its disk.
+func TestR18_RolledBackMachine(t *testing.T) {
+	now := live{t, filepath.Join(t.TempDir(), "now")}
+	repo := realRepo(t)
+	now.commit("common")
+	first := now.mustBackup(repo, BackupOptions{})
+	before := now.copy("before")
+	now.commit("lost")
+	now.mustBackup(repo, BackupOptions{})
+	if _, err := before.backup(repo, BackupOptions{}); !errors.Is(err, ErrRepositoryAhead) {
+		t.Fatal(err)
+	}
+	before.commit("new")
+	if _, err := before.backup(repo, BackupOptions{}); !errors.Is(err, mvcc.ErrHistory) {
+		t.Fatal(err)
+	}
+	before.fork()
+	m := before.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	if m.Base != first.ID {
+		t.Fatalf("base is %v, want %v", m.Base, first.ID)
+	}
+	wantTexts(t, repo, m, "common", "new")
+}
+
+// Two restores of one backup, both of which go on, and one of an older backup (S4-18 to
+// S4-20, S4-47).
+func TestR18_RestoresThatGoOn(t *testing.T) {
+	origin := live{t, filepath.Join(t.TempDir(), "origin")}
+	repo := realRepo(t)
+	origin.commit("a")
+	first := origin.mustBackup(repo, BackupOptions{})
+	origin.commit("b")
+	second := origin.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	restore := func(id BackupID, name string) live {
+		d := live{t, filepath.Join(filepath.Dir(origin.dir), name)}
+		if _, err := Restore(t.Context(), repo, id, d.dir, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	states := func(want ...State) {
+		t.Helper()
+		for i, e := range mustList(t, repo) {
+			if got := e.State(); (got == StateDisabled) != (want[i] == StateDisabled) {
+				t.Fatalf("%v is %s: %s", e.ID, got, e.Disabled)
+			}
+		}
+	}
+	one, two, old := restore(second.ID, "one"), restore(second.ID, "two"), restore(first.ID, "old")
+	one.commit("one")
+	m := one.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	wantTexts(t, repo, m, "a", "b", "one")
+	states(StateComplete, StateComplete, StateComplete)
+	if _, err := origin.backup(repo, BackupOptions{}); !errors.Is(err, ErrTimelineAbandoned) {
+		t.Fatal(err)
+	}
+	two.commit("two")
+	m = two.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	if m.Base != second.ID {
+		t.Fatalf("base is %v", m.Base)
+	}
+	wantTexts(t, repo, m, "a", "b", "two")
+	states(StateComplete, StateComplete, StateDisabled, StateComplete)
+	old.commit("old")
+	m = old.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	wantTexts(t, repo, m, "a", "old")
+	states(StateComplete, StateDisabled, StateDisabled, StateDisabled, StateComplete)
+	again := restore(second.ID, "again") // a disabled one, as a database
+	again.commit("again")
+	m = again.mustBackup(repo, BackupOptions{Type: TypeIncremental})
+	wantTexts(t, repo, m, "a", "b", "again")
+	states(StateComplete, StateComplete, StateDisabled, StateDisabled, StateDisabled, StateComplete)
+}
