@@ -98,8 +98,8 @@ func (d live) fork() {
 	}
 }
 
-// wantTexts proves that backup m holds blocks with exactly these texts.
-func wantTexts(t *testing.T, repo *Repository, m Manifest, want ...string) {
+// wantBackedUp proves that backup m holds blocks with exactly these texts.
+func wantBackedUp(t *testing.T, repo *Repository, m Manifest, want ...string) {
 	t.Helper()
 	found := map[string]bool{}
 	for _, image := range contents(t, repo, m.ID) {
@@ -137,8 +137,8 @@ func TestR18_CopiedDirectory(t *testing.T) {
 	if m.Base != first.ID { // not the second, though its LSN is lower than ours
 		t.Fatalf("base is %v, want %v", m.Base, first.ID)
 	}
-	wantTexts(t, repo, m, "common", "of two", "of two again")
-	wantTexts(t, repo, second, "common", "of one")
+	wantBackedUp(t, repo, m, "common", "of two", "of two again")
+	wantBackedUp(t, repo, second, "common", "of one")
 	if list := mustList(t, repo); list[1].State() != StateDisabled || list[2].State() != StateProven {
 		t.Fatalf("%s, %s", list[1].State(), list[2].State())
 	}
@@ -150,7 +150,7 @@ func TestR18_CopiedDirectory(t *testing.T) {
 	if m.Base != second.ID && m.Base != first.ID {
 		t.Fatalf("base is %v", m.Base)
 	}
-	wantTexts(t, repo, m, "common", "of one")
+	wantBackedUp(t, repo, m, "common", "of one")
 }
 
 // A machine that was rolled back to an older state of its disk.
@@ -174,7 +174,7 @@ func TestR18_RolledBackMachine(t *testing.T) {
 	if m.Base != first.ID {
 		t.Fatalf("base is %v, want %v", m.Base, first.ID)
 	}
-	wantTexts(t, repo, m, "common", "new")
+	wantBackedUp(t, repo, m, "common", "new")
 }
 
 // Two restores of one backup, both of which go on, and one of an older backup (S4-18 to
@@ -188,7 +188,7 @@ func TestR18_RestoresThatGoOn(t *testing.T) {
 	second := origin.mustBackup(repo, BackupOptions{Type: TypeIncremental})
 	restore := func(id BackupID, name string) live {
 		d := live{t, filepath.Join(filepath.Dir(origin.dir), name)}
-		if _, err := Restore(t.Context(), repo, id, d.dir, RestoreOptions{}); err != nil {
+		if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: id}, d.dir, RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		return d
@@ -204,7 +204,7 @@ func TestR18_RestoresThatGoOn(t *testing.T) {
 	one, two, old := restore(second.ID, "one"), restore(second.ID, "two"), restore(first.ID, "old")
 	one.commit("one")
 	m := one.mustBackup(repo, BackupOptions{Type: TypeIncremental})
-	wantTexts(t, repo, m, "a", "b", "one")
+	wantBackedUp(t, repo, m, "a", "b", "one")
 	states(StateComplete, StateComplete, StateComplete)
 	if _, err := origin.backup(repo, BackupOptions{}); !errors.Is(err, ErrTimelineAbandoned) {
 		t.Fatal(err)
@@ -214,15 +214,15 @@ func TestR18_RestoresThatGoOn(t *testing.T) {
 	if m.Base != second.ID {
 		t.Fatalf("base is %v", m.Base)
 	}
-	wantTexts(t, repo, m, "a", "b", "two")
+	wantBackedUp(t, repo, m, "a", "b", "two")
 	states(StateComplete, StateComplete, StateDisabled, StateComplete)
 	old.commit("old")
 	m = old.mustBackup(repo, BackupOptions{Type: TypeIncremental})
-	wantTexts(t, repo, m, "a", "old")
+	wantBackedUp(t, repo, m, "a", "old")
 	states(StateComplete, StateDisabled, StateDisabled, StateDisabled, StateComplete)
 	again := restore(second.ID, "again") // a disabled one, as a database
 	again.commit("again")
 	m = again.mustBackup(repo, BackupOptions{Type: TypeIncremental})
-	wantTexts(t, repo, m, "a", "b", "again")
+	wantBackedUp(t, repo, m, "a", "b", "again")
 	states(StateComplete, StateComplete, StateDisabled, StateDisabled, StateDisabled, StateComplete)
 }
