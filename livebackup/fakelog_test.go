@@ -238,8 +238,7 @@ type fakeLog struct {
 	tails   map[*fakeTail]bool
 	let     block.LSN   // highest commit that a follower said it is done with
 	heads   []mvcc.Head // remembered, in order
-	marks   []string
-	quiets  int // at the moment
+	quiets  int         // at the moment
 	onRead  func() error
 }
 

@@ -27,7 +27,7 @@ func (c *Client) dialExchange(ctx context.Context, k frameKind, asked, v any) (*
 // OpenLog follows the log of the database in the serving process.
 func (c *Client) OpenLog(ctx context.Context, o LogOptions) (LogSession, error) {
 	var reply logOpenReply
-	x, err := c.dialExchange(ctx, frameLogOpen, logOpenRequest{o.Name, o.After}, &reply)
+	x, err := c.dialExchange(ctx, frameLogOpen, logOpenRequest(o), &reply)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

@@ -342,7 +342,6 @@ func randomStock(rng *rand.Rand) *stock {
 type oracle struct {
 	*stock
 	policy RetentionPolicy
-	now    time.Time
 }
 
 func (o *oracle) find(id BackupID) *Entry {

@@ -30,7 +30,7 @@ func (c *serverConn) openLog(ctx context.Context, payload []byte) error {
 	if err := errors.Join(c.begin(), decodeRequest(payload, &req)); err != nil {
 		return err
 	}
-	session, err := c.s.src.OpenLog(ctx, LogOptions{Name: req.Name, After: req.After})
+	session, err := c.s.src.OpenLog(ctx, LogOptions(req))
 	if err != nil {
 		return err
 	}

@@ -224,31 +224,30 @@ func followedLogSurvives(t *testing.T) {
 func TestLogTail_Wait(t *testing.T) {
 	c, _ := newCrashRun(t, seeded(t), nil)
 	tail := openTail(t, c.s, 0)
-	wait := func(ctx context.Context) (err error, done <-chan struct{}) {
-		result := new(error)
-		done = async(func() { *result = tail.Wait(ctx) })
+	wait := func(ctx context.Context) (done <-chan struct{}) {
+		done = async(func() { _ = tail.Wait(ctx) })
 		mustWait(t, done, "Wait")
-		return *result, done
+		return done
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	_, done := wait(ctx)
+	done := wait(ctx)
 	cancel()
 	<-done
-	_, done = wait(context.Background())
+	done = wait(context.Background())
 	ok(t, c.allocMany(1))
 	<-done
 	ok(t, tail.Wait(context.Background())) // it was not read yet
 	if got := records(t, tail); len(got) != 1 {
 		t.Fatalf("%d records", len(got))
 	}
-	_, done = wait(context.Background())
+	done = wait(context.Background())
 	tail.Close()
 	<-done
 	if err := tail.Wait(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
 	}
 	tail = openTail(t, c.s, 1)
-	_, done = wait(context.Background())
+	done = wait(context.Background())
 	mustCloseWithTail(t, c.s)
 	<-done
 	if err := tail.Wait(context.Background()); !errors.Is(err, ErrClosed) {
