@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
@@ -611,10 +612,10 @@ func TestSegmentSizeChanges(t *testing.T) {
 	n.crash(simfs.DropAll).mustEndAt(n.acked)
 }
 
-// Random histories of commits, groups, releases, reopenings and cuts against
-// the model.
+// Random histories of commits, groups, releases, reopenings, cuts, kills, failed
+// writes and syncs, and options that change, against the model.
 func TestRandomHistories(t *testing.T) {
-	runs := 150
+	runs := 100
 	if raceDetector {
 		runs = 20
 	} else if *soak {
@@ -627,15 +628,40 @@ func TestRandomHistories(t *testing.T) {
 		r := newRig(t, newTestFS(t)).create()
 		for range 60 {
 			randomStep(r, rng)
-			if r.err != nil {
+			if r.err != nil && !errors.Is(r.err, syscall.EIO) {
 				t.Fatalf("seed %d run %d: %v", seed, run, r.err)
 			}
-			if rng.IntN(12) == 0 {
-				r = r.after(r.fs.Crash(rng, simfs.Random))
-				r.recover()
+			if r.err != nil || rng.IntN(12) == 0 {
+				if r = randomEnd(r, rng); r.err != nil {
+					t.Fatalf("seed %d run %d: recovery: %v", seed, run, r.err)
+				}
+			}
+			if rng.IntN(40) == 0 {
+				r.fs.Fail(simfs.Fault{
+					Ops: simfs.OpSync | simfs.OpWrite | simfs.OpSyncDir, Skip: rng.IntN(5),
+					Sync: simfs.SyncFailure(rng.IntN(3)), Short: rng.IntN(2) == 0, Late: rng.IntN(4) == 0,
+				})
 			}
 		}
 	}
+}
+
+// randomEnd is the end of the power or of the process, and the next opening,
+// often with other options.
+func randomEnd(r *rig, rng *rand.Rand) *rig {
+	if rng.IntN(2) == 0 {
+		r = r.after(r.fs.Kill())
+	} else {
+		r = r.after(r.fs.Crash(rng, simfs.Random))
+	}
+	if rng.IntN(3) == 0 {
+		r.o.SegmentBytes = SegmentBytesMin << rng.IntN(4)
+		r.o.LimitBytes = r.o.SegmentBytes * int64(3+rng.IntN(6))
+		r.o.BufferBytes = 1 << (10 + rng.IntN(12))
+	}
+	r.declare = rng.IntN(2) == 0
+	r.recover()
+	return r
 }
 
 func randomStep(r *rig, rng *rand.Rand) {

@@ -65,6 +65,7 @@ type rig struct {
 	created bool
 	nonce   uint64
 	hook    func()
+	declare bool // a checkpoint says what was acknowledged
 
 	model    map[block.LSN]commit
 	appended block.LSN // last commit that may be there
@@ -196,7 +197,11 @@ func (r *rig) recover() {
 		r.create()
 		return
 	}
-	l, err := Open(r.o, Start{Redo: r.redo})
+	s := Start{Redo: r.redo}
+	if r.declare {
+		s.Durable = r.acked
+	}
+	l, err := Open(r.o, s)
 	if !r.keep(err) {
 		return
 	}
