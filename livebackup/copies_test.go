@@ -35,7 +35,7 @@ type live struct {
 // with opens the database, and closes it.
 func (d live) with(do func(*mvcc.Store)) {
 	d.t.Helper()
-	store, err := mvcc.Open(d.dir, mvcc.Options{MaxRAM: 32 << 20})
+	store, err := mvcc.Open(d.dir, mvcc.Options{MaxRAM: 32 << 20, LogBytesMax: mvcc.LogBytesMin})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func (d live) copy(name string) live {
 
 func (d live) fork() {
 	d.t.Helper()
-	if err := mvcc.Fork(d.dir, mvcc.Options{MaxRAM: 32 << 20}); err != nil {
+	if err := mvcc.Fork(d.dir, mvcc.Options{MaxRAM: 32 << 20, LogBytesMax: mvcc.LogBytesMin}); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -212,6 +212,7 @@ type backupJSON struct {
 	State      livebackup.State  `json:"state"`
 	Damage     string            `json:"damage,omitempty"`
 	Unreadable string            `json:"unreadable,omitempty"`
+	Disabled   string            `json:"disabled,omitempty"`
 	Proof      *livebackup.Proof `json:"proof,omitempty"`
 }
 

@@ -49,7 +49,7 @@ func (a *app) runList(ctx context.Context, f repositoryFlags) error {
 
 func entryJSON(e *livebackup.Entry) backupJSON {
 	b := manifestJSON(e.Manifest)
-	b.ID, b.State, b.Proof = e.ID, e.State(), e.Proof
+	b.ID, b.State, b.Proof, b.Disabled = e.ID, e.State(), e.Proof, e.Disabled
 	if e.Damage != nil {
 		b.Damage = e.Damage.Error()
 	}
@@ -81,6 +81,9 @@ func listText(w io.Writer, list []backupJSON) {
 		}
 		if b.Unreadable != "" {
 			fmt.Fprintf(w, "%v cannot be read: %s\n", b.ID, b.Unreadable)
+		}
+		if b.Disabled != "" {
+			fmt.Fprintf(w, "%v is disabled: %s\n", b.ID, b.Disabled)
 		}
 	}
 }
