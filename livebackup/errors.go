@@ -45,7 +45,7 @@ var (
 // Errors of making a backup.
 var (
 	// ErrOptions: an option has a value that makes no sense.
-	ErrOptions = errors.New("invalid backup options")
+	ErrOptions = errors.New("invalid options")
 	// ErrRepositoryWrite: an object could not be written, made durable or
 	// published. The repository is as it was; the cause is wrapped.
 	ErrRepositoryWrite = errors.New("cannot write to repository")
