@@ -13,6 +13,9 @@ import (
 // budget was asked for twice what of it is on the Go heap, in whatever order they
 // came, however many share them, and while they go.
 func TestL9_BytesOfAnOriginal(t *testing.T) {
+	if slower > 1 {
+		t.Skip("the race detector has its own bytes")
+	}
 	const originals = 200_000
 	for _, run := range []struct {
 		backups int
