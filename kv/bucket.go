@@ -14,30 +14,36 @@ import (
 type Bucket struct {
 	tx     *Tx
 	number uint64
-	prefix []byte // encoded number
 	entry  []byte // composite key of its entry in the parent; nil: bucket 0
 
 	// deletions of the transaction when it was last known to exist.
 	deletions uint64
-	buf       [40]byte // backs prefix and short entries: one allocation
+
+	// buf begins with the encoded number; behind it is room for the entry of most
+	// buckets: one allocation.
+	buf        [39]byte
+	prefixSize uint8
 }
 
 // init makes b the bucket of this number; entry is copied.
 func (b *Bucket) init(tx *Tx, number uint64, entry []byte) *Bucket {
 	b.tx, b.number, b.deletions = tx, number, tx.deletions
-	b.prefix = appendPrefix(b.buf[:0:prefixSizeMax], number)
+	b.prefixSize = uint8(len(appendPrefix(b.buf[:0], number)))
 	if entry != nil {
 		b.entry = append(b.buf[prefixSizeMax:prefixSizeMax], entry...)
 	}
 	return b
 }
 
+// prefix is the encoded number.
+func (b *Bucket) prefix() []byte { return b.buf[:b.prefixSize:b.prefixSize] }
+
 // Tx returns the transaction to which the bucket belongs.
 func (b *Bucket) Tx() *Tx { return b.tx }
 
 // composite appends the key as the tree knows it.
 func (b *Bucket) composite(dst, key []byte) []byte {
-	return append(append(dst, b.prefix...), key...)
+	return append(append(dst, b.prefix()...), key...)
 }
 
 // use reports why the bucket cannot be used.

@@ -310,7 +310,7 @@ func (c *Cursor) take(i int) (k, v []byte) {
 	start := s.offset() - l.low
 	mid := start + s.keySize()
 	stop := mid + s.valueSize()
-	prefix := len(c.bucket.prefix)
+	prefix := int(c.bucket.prefixSize)
 	if start < 0 || stop > len(l.cells) || start+prefix >= mid {
 		return c.fail(misfit(c.trail[0].id))
 	}
@@ -324,7 +324,7 @@ func (c *Cursor) take(i int) (k, v []byte) {
 
 // arrive makes the cursor stand on an entry, whose bytes are the user's now.
 func (c *Cursor) arrive(e cell) (k, v []byte) {
-	prefix := len(c.bucket.prefix)
+	prefix := int(c.bucket.prefixSize)
 	if len(e.key) <= prefix {
 		return c.fail(corrupt(c.trail[0].id, "key is shorter than the number of its bucket"))
 	}

@@ -121,10 +121,9 @@ func (db *DB) begin(tx *Tx, writable bool) (err error) {
 		root = tx.tree.read.Root()
 		tx.base = tx.tree.read.LSN()
 	}
-	if tx.began, err = decodeRoot(&root); err != nil {
+	if tx.tree.rootFields, err = decodeRoot(&root); err != nil {
 		return withCleanup(err, tx.rollback())
 	}
-	tx.tree.rootFields = tx.began
 	tx.top.init(tx, 0, nil)
 	return nil
 }

@@ -101,7 +101,7 @@ func (b *Bucket) cursor(from, to []byte) *Cursor {
 func (b *Bucket) bounds(from, to []byte) (lower, upper []byte) {
 	lower = b.composite(nil, from)
 	if to == nil {
-		return lower, successor(b.prefix)
+		return lower, successor(b.prefix())
 	}
 	return lower, b.composite(nil, to)
 }
@@ -230,7 +230,7 @@ func (s *scan) isAhead(key []byte) bool {
 
 // lend calls fn for slots [i, end) of a leaf, or until fn changes the tree.
 func (s *scan) lend(n node, i, end int) error {
-	prefix, fn := len(s.b.prefix), s.fn
+	prefix, fn := int(s.b.prefixSize), s.fn
 	for ; i < end; i++ {
 		at := n.slot(i)
 		start := at.offset()

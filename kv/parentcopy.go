@@ -14,13 +14,18 @@ type parentCopy struct {
 	ahead int  // leaves that the transaction was told of and the walk has not come to
 }
 
-// see is told of branch n, which was fetched to go to the leaf beside.
-func (p *parentCopy) see(id block.ID, n node) {
-	if p.id == id {
+// see is told of branch n, which was fetched to go to the leaf beside, and returns
+// what then is known: p may be nil.
+func (p *parentCopy) see(id block.ID, n node) *parentCopy {
+	switch {
+	case p == nil:
+		p = &parentCopy{id: id}
+	case p.id == id:
 		p.node = append(p.node[:0], n...)
-		return
+	default:
+		p.id, p.node, p.ahead = id, p.node[:0], 0
 	}
-	p.id, p.node, p.ahead = id, p.node[:0], 0
+	return p
 }
 
 // turn leads tr to the leaf beside its own, if the copy says which that is.

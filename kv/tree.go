@@ -15,9 +15,9 @@ type tree struct {
 	rootFields
 	read    *mvcc.ReadTx // one of these two
 	write   *mvcc.WriteTx
-	payload int  // bytes of a block's payload
-	top     node // a copy of the root, or nil; of a read transaction
-	parent  parentCopy
+	payload int         // bytes of a block's payload
+	top     node        // a copy of the root, or nil; of a read transaction
+	parent  *parentCopy // of a read transaction that walks
 
 	// changes counts what was done to the tree: who remembers a place in it
 	// must search again when the number is another one.
@@ -244,7 +244,7 @@ func (t *tree) seek(tr *trail, key []byte) (b mvcc.Block, n node, found bool, er
 // turn leads tr to the leaf beside its own: by = 1 the next, -1 the one before.
 // It reports false at the end of the tree.
 func (t *tree) turn(tr trail, by int) (bool, error) {
-	if t.parent.turn(t.read, tr, by) {
+	if t.parent != nil && t.parent.turn(t.read, tr, by) {
 		return true, nil
 	}
 	for level := 1; level < len(tr); level++ {
@@ -254,7 +254,7 @@ func (t *tree) turn(tr trail, by int) (bool, error) {
 			return false, err
 		}
 		if level == 1 && t.read != nil {
-			t.parent.see(s.id, n)
+			t.parent = t.parent.see(s.id, n)
 		}
 		if next := s.slot + by; next >= 0 && next < n.count() {
 			s.slot = next

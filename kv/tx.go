@@ -17,7 +17,6 @@ import (
 type Tx struct {
 	db       *DB
 	tree     tree
-	began    rootFields // to know whether anything changed
 	base     block.LSN
 	managed  bool  // by Update, View or Batch
 	done     bool  // committed or rolled back
@@ -111,7 +110,8 @@ func (tx *Tx) Commit() error {
 
 func (tx *Tx) commit() error {
 	tx.done = true
-	if tx.tree.rootFields != tx.began {
+	was := tx.tree.write.Root()
+	if f, err := decodeRoot(&was); err != nil || f != tx.tree.rootFields {
 		tx.tree.write.SetRoot(tx.tree.rootFields.encode())
 	}
 	counts := tx.tree.w.counts

@@ -15,7 +15,6 @@ type ReadTx struct {
 	s      *Store
 	reader snapshot.Reader
 	lsn    block.LSN
-	view   view
 	meta   *meta // shared, constant
 	open   bool
 
@@ -49,7 +48,6 @@ func (s *Store) beginRead(t *ReadTx, o SnapshotOptions) error {
 	t.reader.Owner, t.reader.Label = o.Owner, o.Label
 	s.snapshots.OpenReader(&t.reader)
 	t.lsn = t.reader.LSN()
-	t.view = view{t.lsn, &t.reader}
 	if known := s.knownMeta.Load(); known != nil && known.lsn == t.lsn {
 		t.meta = &known.meta
 		return nil
@@ -78,7 +76,7 @@ func (t *ReadTx) Block(id block.ID) (Block, error) {
 	if !t.open {
 		return Block{}, ErrTxDone
 	}
-	b, err := t.s.get(id, t.view)
+	b, err := t.s.get(id, view{t.lsn, &t.reader})
 	if err != nil {
 		return Block{}, err
 	}
