@@ -142,15 +142,24 @@ func TestL9_SpilledOriginalIsAnEntry(t *testing.T) {
 		l.Unlock()
 		versions = append(versions, v)
 	}
+	o.mu.Lock()
+	frozen := o.frozen
+	o.mu.Unlock()
+	if frozen < 1000 {
+		t.Errorf("%d are frozen", frozen)
+	}
 	for h, id := range handles {
 		l := c.Latch(id)
 		v := versions[id]
+		o.mu.Lock()
+		images := o.images[h]
+		o.mu.Unlock()
 		switch e := c.Entry(h); {
 		case v.Role == RoleDead:
 			image, err := c.ReadSlot(e.Slot, e.ID, e.LSN)
 			ok(t, err)
-			if image[0] != byte(id) || image[1] != byte(id>>8) || e.Type != block.TypeLeaf || o.images[h] != 1 || v.data != nil || v.Entry != 0 {
-				t.Fatalf("block %v is %+v with %d images", id, e, o.images[h])
+			if image[0] != byte(id) || image[1] != byte(id>>8) || e.Type != block.TypeLeaf || images != 1 || v.data != nil || v.Entry != 0 {
+				t.Fatalf("block %v is %+v with %d images", id, e, images)
 			}
 			c.FreeSlot(e.Slot)
 		case v.data == nil:
@@ -161,9 +170,6 @@ func TestL9_SpilledOriginalIsAnEntry(t *testing.T) {
 		}
 		c.FreeEntry(h)
 		l.Unlock()
-	}
-	if o.frozen < 1000 {
-		t.Errorf("%d are frozen", o.frozen)
 	}
 	awaitFree(t, c)
 	closeEmpty(t, c)

@@ -170,7 +170,10 @@ func (t *WriteTx) Edit(id block.ID) (Block, error) {
 	if p, err := t.own(id); p != nil || err != nil {
 		return t.pin(p), err
 	}
-	if err := t.makeRoom(privateBytes + replacedBytes); err != nil {
+	if err := t.promise(privateBytes + replacedBytes); err != nil {
+		return Block{}, err
+	}
+	if err := t.makeRoom(); err != nil {
 		return Block{}, err
 	}
 	old, err := t.s.get(id, view{lsn: newest})
@@ -216,7 +219,10 @@ func (t *WriteTx) blank(id block.ID, typ block.Type) (Block, error) {
 	if h != 0 {
 		bytes = awayBytes + replacedBytes
 	}
-	if err := t.makeRoom(bytes); err != nil {
+	if err := t.promise(bytes); err != nil {
+		return Block{}, err
+	}
+	if err := t.makeRoom(); err != nil {
 		return Block{}, err
 	}
 	v, err := t.version(id, typ)
@@ -299,7 +305,7 @@ func (t *WriteTx) noteFree(id block.ID, since block.LSN) {
 	e := t.s.cache.Entry(h)
 	e.ID, e.Until, e.Flags = id, since, awayExisted|awayFreed
 	t.away.Insert(h)
-	t.take()
+	t.take(1)
 }
 
 // discardAway is discard for a block that was spilled.
@@ -352,12 +358,8 @@ func (s *Store) privateMax() int { return int(max(s.cache.Room()/4, privateMin))
 const privateMin = 32
 
 // makeRoom makes room for one more private block: it spills others when the
-// transaction has used up its share of MaxRAM (L5), and asks for the bytes that
-// come with it.
-func (t *WriteTx) makeRoom(bytes int64) error {
-	if err := t.promise(bytes); err != nil {
-		return err
-	}
+// transaction has used up its share of MaxRAM (L5).
+func (t *WriteTx) makeRoom() error {
 	for len(t.blocks) >= t.s.privateMax() {
 		batch := t.spillable(false)
 		if len(batch) == 0 {
@@ -399,7 +401,7 @@ func (t *WriteTx) putAway(v *blockcache.Version) {
 		e.Flags |= awayExisted
 	}
 	t.away.Insert(h)
-	t.take()
+	t.take(1)
 }
 
 // promise asks the budget for what the transaction will need beside frames (R7,
@@ -427,10 +429,11 @@ func (t *WriteTx) promise(bytes int64) error {
 	}
 }
 
-// take says that the bytes of an entry are counted as such now.
-func (t *WriteTx) take() {
-	t.taken += awayBytes
-	t.unpromise(awayBytes)
+// take says that the bytes of an entry more are counted as such now; or, of one
+// less, that they will be again.
+func (t *WriteTx) take(entries int64) {
+	t.taken += entries * awayBytes
+	t.unpromise(entries * awayBytes)
 }
 
 // unpromise says that bytes will not be needed.
@@ -464,7 +467,7 @@ func (t *WriteTx) spillable(also bool) (batch []*blockcache.Version) {
 // written to now.
 func (t *WriteTx) unspill(h blockcache.Handle) (*private, error) {
 	c := t.s.cache
-	if err := t.makeRoom(awayBytes); err != nil {
+	if err := t.makeRoom(); err != nil {
 		return nil, err
 	}
 	d, err := c.NewFrame()
@@ -480,7 +483,7 @@ func (t *WriteTx) unspill(h blockcache.Handle) (*private, error) {
 		t.failed = err
 		return nil, fmt.Errorf("read private block %v: %w", id, err)
 	}
-	t.taken -= awayBytes
+	t.take(-1)
 	return t.add(p), nil
 }
 
