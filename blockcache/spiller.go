@@ -89,14 +89,18 @@ func (s *spiller) run() {
 			return
 		case <-s.kicked:
 		}
+		wasFull, wrote := s.isFull(), false
 		for (s.demanded.Swap(false) || s.c.Available() < s.high) && s.spillSome() {
+			wrote = true
 			select {
 			case <-s.quit:
 				return
 			default:
 			}
 		}
-		s.c.Progress()
+		if wrote || s.isFull() != wasFull { // or who waits and we would wake each other for nothing
+			s.c.Progress()
+		}
 	}
 }
 

@@ -22,7 +22,8 @@
 // they replace hangs behind them, pending, until readers see the commit. Only
 // then it is known who can want the old version: nobody who opens later. The
 // sweep makes it an original if a live snapshot wants it (package snapshot), or
-// frees it (R1, R2).
+// frees it (R1, R2). While a version has no frame, whatever it is, it is an entry of
+// package blockcache and nothing else.
 //
 // # Commit, step by step
 //
