@@ -23,9 +23,16 @@ type Point struct {
 	ended   bool
 
 	// unnamed counts the readers that are in no list, and is sealedCount when
-	// nobody may join any more. Not guarded by mu.
+	// nobody may join any more. Not guarded by mu. It has a cache line of its own:
+	// every reader writes it when it comes and goes, and looks at broken at each
+	// block.
+	_       [cacheLine - 8]byte
 	unnamed atomic.Int64
+	_       [cacheLine - 8]byte
 }
+
+// cacheLine is what processors of today take turns at, in bytes.
+const cacheLine = 64
 
 // sealedCount is far below what joining and leaving can move it.
 const sealedCount = -1 << 40
