@@ -259,7 +259,10 @@ func (t *WriteTx) applyRuns(e *redoEntry, p private, old []byte) error {
 	if p.existed {
 		bytes += replacedBytes
 	}
-	if err := t.makeRoom(bytes); err != nil {
+	if err := t.promise(bytes); err != nil {
+		return err
+	}
+	if err := t.makeRoom(); err != nil {
 		return err
 	}
 	v, err := t.version(e.id, e.typ)
