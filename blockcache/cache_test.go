@@ -205,7 +205,7 @@ func TestLadder_OverflowOnlyWhenTemporaryIsFull(t *testing.T) {
 		o.Exhausted = func() bool {
 			exhausted++
 			c.follow()
-			if used := c.opts.Spill.Stats().UsedBytes; used < tempBlocks*size*9/10 {
+			if used := c.opts.Spill.Stats().UsedBytes; used < tempBlocks*size*3/4 { // an eighth comes free before it is worth a write, and more meanwhile
 				t.Errorf("a snapshot must end with %d of %d bytes of temporary storage in use", used, tempBlocks*size)
 			}
 			if over := c.Stats().FramesPeak - c.FramesMax(); over < overflow { // the spiller may have freed some since
