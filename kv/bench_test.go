@@ -233,6 +233,17 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
+// BenchmarkLoad puts records in random order, benchBatch in a transaction, into a
+// database that grows to b.N records.
+func BenchmarkLoad(b *testing.B) {
+	db, err := kv.Open(b.TempDir(), benchOptions)
+	must(b, err)
+	defer db.Close()
+	b.ReportAllocs()
+	load(b, db, 0, b.N, benchKey)
+	b.ReportMetric(float64(db.Store().Status().Log.WrittenBytes)/float64(b.N), "log-B/op")
+}
+
 func BenchmarkUpdateOne(b *testing.B) {
 	db, err := kv.Open(b.TempDir(), benchOptions)
 	must(b, err)

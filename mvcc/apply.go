@@ -269,13 +269,15 @@ func (t *WriteTx) applyRuns(e *redoEntry, p private, old []byte) error {
 	if err != nil {
 		return err
 	}
+	var was []byte
 	if old == nil {
 		clear(v.Data())
 		v.Image = v.LSN
 	} else {
 		copy(v.Data(), old)
+		was = block.Payload(old)
 	}
-	if err := applyRuns(block.Payload(v.Data()), e.runs); err != nil {
+	if err := e.apply(block.Payload(v.Data()), was); err != nil {
 		t.s.cache.Kill(v)
 		return err
 	}

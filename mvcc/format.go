@@ -98,9 +98,13 @@ import (
 //	4 free     count, blocks
 //	5 mark     length, name: 1 to 255 bytes of UTF-8; in a commit without blocks
 //	6 void     the commit was given up half way: none of its entries count
+//	7 move     a diff whose runs may be moves: otherwise as 3
 //
 // Runs are pairs of skip and length, the bytes behind each; a length of 0 ends
-// the list. A diff applies to exactly the predecessor's LSN (R8).
+// the list. In a move entry the second number is twice the length, plus 1 if the run
+// is a move: instead of bytes a distance follows (signed varint, not 0), and the
+// bytes are those that the predecessor has that much before the run's place. A diff
+// applies to exactly the predecessor's LSN (R8).
 
 const (
 	formatVersion     = 1
@@ -122,6 +126,7 @@ const (
 	entryFree   = 4
 	entryMark   = 5
 	entryVoid   = 6
+	entryMove   = 7
 )
 
 // UserRootSize is the number of bytes that a front door may keep at the root.

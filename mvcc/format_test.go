@@ -2,11 +2,14 @@ package mvcc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,7 +206,7 @@ func TestGolden_Redo(t *testing.T) {
 				copy(p, payload)
 				want = changed
 			}
-			ok(t, applyRuns(p, e.runs))
+			ok(t, e.apply(p, payload))
 			if !bytes.Equal(p, want) {
 				t.Fatalf("kind %d gives %x", e.kind, p)
 			}
@@ -245,12 +248,18 @@ func FuzzRedo(f *testing.F) {
 	w.image(300, block.TypeLeaf, []byte("payload"), zeros)
 	w.diff(13, block.TypeBranch, 5, zeros[:50], bytes.Repeat([]byte{1}, 50), zeros)
 	w.free([]block.ID{14, 400})
+	f.Add(bytes.Clone(w.buf))
+	w.buf = w.buf[:0]
+	old := countedBytes(100)
+	w.diff(13, block.TypeLeaf, 5, old, slices.Concat(old[:12], []byte("inserted"), old[12:92]), zeros)
 	f.Add(w.buf)
+	f.Add([]byte{entryMove, 1, 1, 1, 0, 33, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0})
 	f.Add([]byte{entryImage, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 9, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		rd := redoReader{b}
 		p := make([]byte, 4096+8)
 		copy(p[4096:], "sentinel")
+		old := make([]byte, 4096)
 		for range len(b) + 1 {
 			e, more, err := rd.next()
 			if err != nil || !more {
@@ -259,9 +268,12 @@ func FuzzRedo(f *testing.F) {
 			if len(e.ids) > len(b) {
 				t.Fatalf("%d ids from %d bytes", len(e.ids), len(b))
 			}
-			_ = applyRuns(p[:4096:4096], e.runs)
+			_ = e.apply(p[:4096:4096], old)
 		}
-		_ = applyRuns(p[:4096:4096], b)
+		for _, moves := range []bool{false, true} {
+			e := redoEntry{runs: b, moves: moves}
+			_ = e.apply(p[:4096:4096], old)
+		}
 		if string(p[4096:]) != "sentinel" {
 			t.Fatal("written behind the payload")
 		}
@@ -271,23 +283,79 @@ func FuzzRedo(f *testing.F) {
 // FuzzDiff: what a diff or an image leads to is what it was made from.
 func FuzzDiff(f *testing.F) {
 	f.Add([]byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), []byte("aaaabaaaaaaaaaaaaaaaaaaaaaaaaaac"))
-	f.Fuzz(func(t *testing.T, old, now []byte) {
-		n := min(len(old), len(now), 8192)
-		old, now = old[:n], now[:n]
+	many := countedBytes(512)
+	f.Add(many, slices.Concat(many[:44], []byte("inserted"), many[44:]))
+	f.Add(many, slices.Concat(many[:44], many[52:200], []byte("inserted twice, ok"), many[200:]))
+	f.Fuzz(proveDiff)
+}
+
+// countedBytes are n bytes of which no eight are like eight others.
+func countedBytes(n int) []byte {
+	b := make([]byte, 0, n+4)
+	for i := uint32(0); len(b) < n; i++ {
+		b = binary.BigEndian.AppendUint32(b, i*0x9e3779b1)
+	}
+	return b[:n]
+}
+
+func proveDiff(t *testing.T, old, now []byte) {
+	n := min(len(old), len(now), 8192)
+	old, now = old[:n], now[:n]
+	var w redoWriter
+	image := w.diff(1, block.TypeLeaf, 1, old, now, make([]byte, 8192))
+	rd := redoReader{w.buf}
+	e, _, err := rd.next()
+	ok(t, err)
+	p := bytes.Clone(old)
+	if image {
+		clear(p)
+	}
+	ok(t, e.apply(p, old))
+	if !bytes.Equal(p, now) || len(rd.rest) != 0 {
+		t.Fatalf("%x, want %x", p, now)
+	}
+}
+
+// Arrays that grow and shrink in their middles, at several places at once: what a
+// diff leads to is right, and of an entry of 8 bytes that is put into 2000 or taken
+// out little more than itself is logged.
+func TestR8_MovesInDiffs(t *testing.T) {
+	rng := rand.New(rand.NewPCG(seeded(t), 0))
+	logged, all := 0, 0
+	for range 3000 {
+		old := countedBytes(2000)
+		now := slices.Clone(old)
+		changes := 1 + rng.IntN(4)
+		for range changes {
+			at := moveStep * rng.IntN(450)
+			if rng.IntN(2) == 0 {
+				now = slices.Insert(now, at, binary.LittleEndian.AppendUint64(nil, rng.Uint64())...)
+			} else {
+				now = slices.Delete(now, at, at+8)
+			}
+		}
+		now = slices.Grow(now, 2000)[:2000]
+		proveDiff(t, old, now)
 		var w redoWriter
-		image := w.diff(1, block.TypeLeaf, 1, old, now, make([]byte, 8192))
-		rd := redoReader{w.buf}
-		e, _, err := rd.next()
-		ok(t, err)
-		p := bytes.Clone(old)
-		if image {
-			clear(p)
-		}
-		ok(t, applyRuns(p, e.runs))
-		if !bytes.Equal(p, now) || len(rd.rest) != 0 {
-			t.Fatalf("%x, want %x", p, now)
-		}
-	})
+		w.diff(1, block.TypeLeaf, 1, old, now, make([]byte, 2000))
+		logged += len(w.buf)
+		all += changes
+	}
+	// Where changes stand close to each other, what lies between them is logged too.
+	if logged > 40*all {
+		t.Errorf("a change of 8 bytes is logged as %d bytes on average", logged/all)
+	}
+}
+
+// TestGolden_Moves: a move entry, made by hand of the format's description.
+func TestGolden_Moves(t *testing.T) {
+	old := countedBytes(80)
+	now := slices.Concat(old[:16], []byte("inserted"), old[16:72])
+	now[79] ^= 0xff
+	var w redoWriter
+	w.diff(13, block.TypeLeaf, 5, old, now, make([]byte, 80))
+	golden(t, "redo-move.hex", w.buf)
+	proveDiff(t, old, now)
 }
 
 // hostile is a small sound database, closed.

@@ -316,7 +316,7 @@ func (r *recovery) image(e *redoEntry) error {
 		return err
 	}
 	clear(d)
-	if err := applyRuns(block.Payload(d), e.runs); err != nil {
+	if err := e.apply(block.Payload(d), nil); err != nil {
 		s.cache.GiveFrame(d)
 		return err
 	}
@@ -352,7 +352,7 @@ func (r *recovery) diff(e *redoEntry) error {
 		return err
 	}
 	copy(d, b.data)
-	if err := applyRuns(block.Payload(d), e.runs); err != nil {
+	if err := e.apply(block.Payload(d), b.Payload()); err != nil {
 		s.cache.GiveFrame(d)
 		return err
 	}

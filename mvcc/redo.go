@@ -12,7 +12,13 @@ import (
 )
 
 // redoWriter encodes the entries of one commit.
-type redoWriter struct{ buf []byte }
+type redoWriter struct {
+	buf []byte
+
+	// Of the entry that is being made.
+	runs  []run
+	moves bool // one of runs is a move
+}
 
 func (w *redoWriter) commit(at, raw time.Time) {
 	w.buf = append(w.buf, entryCommit)
@@ -39,7 +45,8 @@ func (w *redoWriter) image(id block.ID, t block.Type, payload, zeros []byte) {
 	w.buf = append(w.buf, entryImage)
 	w.buf = binary.AppendUvarint(w.buf, uint64(id))
 	w.buf = append(w.buf, byte(t))
-	w.buf = appendRuns(w.buf, zeros[:len(payload)], payload)
+	w.compare(zeros[:len(payload)], payload, false)
+	w.appendRuns(payload)
 }
 
 // diff logs the difference to the version that is replaced. If that turns out
@@ -47,11 +54,16 @@ func (w *redoWriter) image(id block.ID, t block.Type, payload, zeros []byte) {
 // predecessor, and reports that.
 func (w *redoWriter) diff(id block.ID, t block.Type, since block.LSN, old, payload, zeros []byte) (image bool) {
 	start := len(w.buf)
-	w.buf = append(w.buf, entryDiff)
+	w.compare(old, payload, true)
+	kind := byte(entryDiff)
+	if w.moves {
+		kind = entryMove
+	}
+	w.buf = append(w.buf, kind)
 	w.buf = binary.AppendUvarint(w.buf, uint64(id))
 	w.buf = append(w.buf, byte(t))
 	w.buf = binary.AppendUvarint(w.buf, uint64(since))
-	w.buf = appendRuns(w.buf, old, payload)
+	w.appendRuns(payload)
 	size := len(w.buf) - start
 	if size < len(payload)/2 {
 		return false
@@ -74,21 +86,40 @@ const compareStep = 128
 // to twice as many do not end one.
 const gapMin = 8
 
-// appendRuns appends where payload differs from old.
-func appendRuns(buf, old, payload []byte) []byte {
-	at, n := 0, len(payload)
-	for i := 0; i < n; {
-		i = skipEqual(old, payload, i)
-		if i == n {
-			break
-		}
+// compare finds where payload differs from old, and, if moves are looked for, what
+// of that only moved.
+func (w *redoWriter) compare(old, payload []byte, moves bool) {
+	w.runs, w.moves = w.runs[:0], false
+	for i := skipEqual(old, payload, 0); i < len(payload); {
 		end := runEnd(old, payload, i)
-		buf = binary.AppendUvarint(buf, uint64(i-at))
-		buf = binary.AppendUvarint(buf, uint64(end-i))
-		buf = append(buf, payload[i:end]...)
-		at, i = end, end
+		if moves {
+			w.split(old, payload, i, end)
+		} else {
+			w.runs = append(w.runs, run{at: i, size: end - i})
+		}
+		i = skipEqual(old, payload, end)
 	}
-	return append(buf, 0, 0)
+}
+
+// appendRuns appends what compare found.
+func (w *redoWriter) appendRuns(payload []byte) {
+	at := 0
+	for _, r := range w.runs {
+		w.buf = binary.AppendUvarint(w.buf, uint64(r.at-at))
+		at = r.at + r.size
+		switch {
+		case r.distance != 0:
+			w.buf = binary.AppendUvarint(w.buf, uint64(r.size)<<1|1)
+			w.buf = binary.AppendVarint(w.buf, int64(r.distance))
+			continue
+		case w.moves:
+			w.buf = binary.AppendUvarint(w.buf, uint64(r.size)<<1)
+		default:
+			w.buf = binary.AppendUvarint(w.buf, uint64(r.size))
+		}
+		w.buf = append(w.buf, payload[r.at:at]...)
+	}
+	w.buf = append(w.buf, 0, 0)
 }
 
 // skipEqual is the first place from i on where the two differ.
@@ -133,6 +164,7 @@ type redoEntry struct {
 	typ   block.Type
 	since block.LSN // of a diff: LSN minus predecessor's
 	runs  []byte
+	moves bool       // runs may be moves; its kind is that of a diff
 	ids   []block.ID // of a free
 	at    time.Time  // of a commit
 	raw   time.Time
@@ -172,6 +204,9 @@ func (r *redoReader) next() (e redoEntry, more bool, err error) {
 	switch e.kind {
 	case entryCommit:
 		err = r.commit(&e)
+	case entryMove:
+		e.kind, e.moves = entryDiff, true
+		err = r.change(&e)
 	case entryImage, entryDiff:
 		err = r.change(&e)
 	case entryFree:
@@ -233,21 +268,57 @@ func (r *redoReader) change(e *redoEntry) error {
 func (r *redoReader) skipRuns(e *redoEntry) error {
 	start := r.rest
 	for {
-		if _, err := r.uvarint(); err != nil {
-			return err
-		}
-		n, err := r.uvarint()
+		s, more, err := r.run(e.moves)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if !more {
 			e.runs = start[:len(start)-len(r.rest)]
 			return nil
 		}
-		if _, err := r.take(n); err != nil {
-			return err
+		if s.distance == 0 {
+			if _, err := r.take(s.size); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// storedRun is the head of a run: the bytes of a new one follow.
+type storedRun struct {
+	skip, size uint64
+	distance   int64 // 0: not a move
+}
+
+// run decodes the head of the next run; more is false at the end of the list.
+func (r *redoReader) run(moves bool) (s storedRun, more bool, err error) {
+	if s.skip, err = r.uvarint(); err != nil {
+		return s, false, err
+	}
+	if s.size, err = r.uvarint(); err != nil || s.size == 0 {
+		return s, false, err
+	}
+	if !moves {
+		return s, true, nil
+	}
+	isMove := s.size&1 != 0
+	if s.size >>= 1; s.size == 0 {
+		return s, false, fmt.Errorf("%w: a move of nothing", errRedo)
+	}
+	if isMove {
+		s.distance, err = r.varint()
+	}
+	return s, err == nil, err
+}
+
+// varint decodes the distance of a move, which is not 0.
+func (r *redoReader) varint() (int64, error) {
+	v, n := binary.Varint(r.rest)
+	if n <= 0 || v == 0 {
+		return 0, fmt.Errorf("%w: distance", errRedo)
+	}
+	r.rest = r.rest[n:]
+	return v, nil
 }
 
 func (r *redoReader) frees(e *redoEntry) error {
@@ -268,28 +339,38 @@ func (r *redoReader) frees(e *redoEntry) error {
 	return nil
 }
 
-// applyRuns writes runs into a payload.
-func applyRuns(payload, runs []byte) error {
-	r := redoReader{runs}
-	at := uint64(0)
+// apply writes the runs of an image or a diff into a payload, which is zeros or
+// what the predecessor old has. They do not overlap in memory.
+func (e *redoEntry) apply(payload, old []byte) error {
+	r := redoReader{e.runs}
+	at, room := uint64(0), uint64(len(payload))
 	for {
-		skip, err := r.uvarint()
+		s, more, err := r.run(e.moves)
+		if err != nil || !more {
+			return err
+		}
+		if s.skip > room-at || s.size > room-at-s.skip {
+			return fmt.Errorf("%w: run of %d bytes behind %d in a payload of %d", errRedo, s.size, at+s.skip, room)
+		}
+		at += s.skip
+		b, err := r.source(s, at, old)
 		if err != nil {
 			return err
 		}
-		n, err := r.uvarint()
-		if err != nil || n == 0 {
-			return err
-		}
-		room := uint64(len(payload))
-		if skip > room-at || n > room-at-skip {
-			return fmt.Errorf("%w: run of %d bytes behind %d in a payload of %d", errRedo, n, at+skip, room)
-		}
-		b, err := r.take(n)
-		if err != nil {
-			return err
-		}
-		copy(payload[at+skip:], b)
-		at += skip + n
+		copy(payload[at:], b)
+		at += s.size
 	}
+}
+
+// source returns the bytes of a run that begins at this place.
+func (r *redoReader) source(s storedRun, at uint64, old []byte) ([]byte, error) {
+	if s.distance == 0 {
+		return r.take(s.size)
+	}
+	// A distance beyond every payload wraps round to a place that is not there.
+	from, room := at-uint64(s.distance), uint64(len(old))
+	if from > room || s.size > room-from {
+		return nil, fmt.Errorf("%w: %d bytes moved by %d to %d in a payload of %d", errRedo, s.size, s.distance, at, room)
+	}
+	return old[from : from+s.size], nil
 }

@@ -242,7 +242,7 @@ func TestR20_ApplyRefusesWhatDoesNotFit(t *testing.T) {
 		"unknown":          func(w *redoWriter) { w.buf = append(w.buf, 77) },
 		"run out of block": func(w *redoWriter) { w.buf = append(w.buf, entryImage, byte(data), 5, 0xff, 0x7f, 1, 0, 0, 0) },
 	} {
-		bad := redoWriter{append([]byte(nil), head...)}
+		bad := redoWriter{buf: append([]byte(nil), head...)}
 		w(&bad)
 		err := standby.Apply(LogRecord{LSN: list[0].LSN, Last: true, Body: bad.buf})
 		if !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, errRedo) {

@@ -156,8 +156,11 @@ func (w *writeOp) note(b Block) {
 	w.next.blocks[b.ID()] = contentOf(b)
 }
 
-// scribble changes a payload a little, half, or wholly.
+// scribble changes a payload a little, half, or wholly, or moves a part of it.
 func (w *writeOp) scribble(p []byte) {
+	if w.rng.IntN(4) == 0 {
+		w.shift(p)
+	}
 	n := [...]int{1, 9, 300, len(p) / 2, len(p)}[w.rng.IntN(5)]
 	at := w.rng.IntN(len(p) - n + 1)
 	var word [8]byte
@@ -168,6 +171,17 @@ func (w *writeOp) scribble(p []byte) {
 	if n == 1 {
 		p[at] ^= 0x55
 	}
+}
+
+// shift does to a part of a payload what putting something into an array does, or
+// taking it out.
+func (w *writeOp) shift(p []byte) {
+	n := 8 * w.rng.IntN(40)
+	from, to := 4*w.rng.IntN(500), 4*w.rng.IntN(500)
+	if w.rng.IntN(2) == 0 {
+		to = max(0, from+8*(w.rng.IntN(9)-4))
+	}
+	copy(p[to:to+n], p[from:from+n])
 }
 
 func (w *writeOp) pick() (block.ID, bool) {
