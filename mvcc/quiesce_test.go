@@ -196,8 +196,10 @@ func TestQuiesce_Waits(t *testing.T) {
 	<-second
 	ok(t, err)
 	again.Release()
-	ok(t, c.editMany(5))
+	c.s.cleaner.turn.Lock() // nobody else writes what is to fail
+	ok(t, c.allocMany(5))
 	fsys.Fail(simfs.Fault{Ops: simfs.OpWrite, File: testDir + "/data", Sticky: true})
+	c.s.cleaner.turn.Unlock()
 	if _, err := c.s.Quiesce(); !errors.Is(err, ErrPoisoned) {
 		t.Fatalf("quiet without being at rest: %v", err)
 	}
