@@ -307,14 +307,13 @@ func (c *Cursor) inBounds(n node, by int) (begin, end int, ok bool) {
 func (c *Cursor) take(i int) (k, v []byte) {
 	l := &c.leaf
 	s := slotAt(l.slots[slotSize*i:])
-	start := s.offset() - l.low
-	mid := start + s.keySize()
-	stop := mid + s.valueSize()
+	start, mid, stop := s.span()
 	prefix := int(c.bucket.prefixSize)
-	if start < 0 || stop > len(l.cells) || start+prefix >= mid {
+	if start < l.low || stop > l.low+len(l.cells) || start+prefix >= mid {
 		return c.fail(misfit(c.trail[0].id))
 	}
-	key, value := l.cells[start:mid:mid], l.cells[mid:stop:stop]
+	cells := l.cells
+	key, value := cells[start-l.low:mid-l.low:mid-l.low], cells[mid-l.low:stop-l.low:stop-l.low]
 	if s.kind() != kindInline {
 		return c.arrive(cell{key, value, s.kind()})
 	}

@@ -233,9 +233,7 @@ func (s *scan) lend(n node, i, end int) error {
 	prefix, fn := int(s.b.prefixSize), s.fn
 	for ; i < end; i++ {
 		at := n.slot(i)
-		start := at.offset()
-		mid := start + at.keySize()
-		stop := mid + at.valueSize()
+		start, mid, stop := at.span()
 		if stop > len(n) || start+prefix >= mid {
 			return misfit(s.trail[0].id)
 		}

@@ -46,15 +46,11 @@ func (s slot) keySize() int   { return int(uint16(s >> 32)) }
 func (s slot) valueSize() int { return int(s >> 48 & (1<<14 - 1)) }
 func (s slot) kind() kind     { return kind(s >> 62) }
 
-// cell returns what s names in data, where offset 0 is at base.
-func (s slot) cell(data []byte, base int) (c cell, ok bool) {
-	start := s.offset() - base
-	mid := start + s.keySize()
-	end := mid + s.valueSize()
-	if start < 0 || end > len(data) {
-		return c, false
-	}
-	return cell{key: data[start:mid:mid], value: data[mid:end:end], kind: s.kind()}, true
+// span returns where key and value begin and where they end. Nothing is checked.
+func (s slot) span() (start, mid, end int) {
+	start = s.offset()
+	mid = start + s.keySize()
+	return start, mid, mid + s.valueSize()
 }
 
 // hintOf is the hint of key in a node whose keys share that many bytes.
@@ -92,7 +88,14 @@ func (n node) key(i int) (key []byte, ok bool) {
 	return n[start:end], true
 }
 
-func (n node) cell(i int) (c cell, ok bool) { return n.slot(i).cell(n, 0) }
+func (n node) cell(i int) (c cell, ok bool) {
+	s := n.slot(i)
+	start, mid, end := s.span()
+	if end > len(n) {
+		return c, false
+	}
+	return cell{key: n[start:mid:mid], value: n[mid:end:end], kind: s.kind()}, true
+}
 
 // size is what the cell takes in a node, without its slot.
 func (c cell) size() int { return len(c.key) + len(c.value) }
