@@ -11,16 +11,6 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-// headKeeper is a source that knows its history (R18). What a source without it
-// pushes is checked by LSN alone.
-type headKeeper interface {
-	// CheckHead proves that the state h, which is the newest that repository repo has of
-	// the source's timeline, lies in the source's history: mvcc.ErrHistory.
-	CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
-	// RememberHead makes it durable that repo is about to have the state h.
-	RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
-}
-
 // heads are the newest states that a repository has of each timeline.
 //
 // Two copies of one database push on one timeline without knowing of each other:
@@ -122,11 +112,10 @@ func (r *Repository) enter(ctx context.Context, src Source, h heads, i mvcc.Back
 // checkHead asks the source whether a state of its timeline that the repository has is
 // one of its own.
 func (r *Repository) checkHead(ctx context.Context, src Source, t block.TimelineID, head mvcc.Head) error {
-	keeper, ok := src.(headKeeper)
-	if !ok || head.LSN == 0 || head.Sum == 0 {
+	if head.LSN == 0 || head.Sum == 0 {
 		return nil
 	}
-	err := keeper.CheckHead(ctx, r.id, head)
+	err := src.CheckHead(ctx, r.id, head)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil // a serving process of an older program
@@ -158,11 +147,7 @@ func (r *Repository) announce(ctx context.Context, src Source, h heads, own Back
 
 // rememberHead makes the source remember what it is about to push.
 func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Head) error {
-	keeper, ok := src.(headKeeper)
-	if !ok {
-		return nil
-	}
-	err := keeper.RememberHead(ctx, r.id, head)
+	err := src.RememberHead(ctx, r.id, head)
 	// What is read only writes nothing, and so has nothing to remember: its newest
 	// commit is the head.
 	if err == nil || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, mvcc.ErrReadOnly) {
@@ -174,9 +159,6 @@ func (r *Repository) rememberHead(ctx context.Context, src Source, head mvcc.Hea
 // checkRivals looks at what was pushed on timeline t since heads were read: see heads.
 // It returns the newest state that the repository has of t, but for own.
 func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own BackupID, t block.TimelineID) (newest mvcc.Head, err error) {
-	if _, ok := src.(headKeeper); !ok {
-		return newest, nil
-	}
 	c, err := r.catalog(ctx)
 	if err != nil {
 		return newest, err

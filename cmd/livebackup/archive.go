@@ -98,8 +98,7 @@ const awaitDatabase = 2 * time.Second
 // keepArchiving goes on when the process that serves the database ends and comes
 // back. A database that nobody serves is left to whoever opens it next.
 func (a *app) keepArchiving(ctx context.Context, f archiveFlags, db *database, repo *livebackup.Repository, o livebackup.ArchiveOptions) error {
-	told := false
-	for {
+	for told := false; ; told = true {
 		err := livebackup.Archive(ctx, db, repo, o)
 		lost := errors.Is(err, livebackup.ErrDisconnected) || errors.Is(err, livebackup.ErrServerClosed) || errors.Is(err, livebackup.ErrNotServed)
 		if !db.served || !lost || ctx.Err() != nil {
@@ -108,7 +107,6 @@ func (a *app) keepArchiving(ctx context.Context, f archiveFlags, db *database, r
 		if !told {
 			a.note("the database is not served any more: waiting for it to come back (%v)", err)
 		}
-		told = !errors.Is(err, livebackup.ErrDisconnected)
 		select {
 		case <-ctx.Done():
 			return nil

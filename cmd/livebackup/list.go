@@ -23,7 +23,9 @@ func (a *app) list() *cobra.Command {
 		Long: `Lists the backups of a repository, oldest first, without reading their blocks.
 
 States: "complete" is whole as far as names and sizes tell, "proven" was read
-back by verify, "damaged" cannot be restored.`,
+back by verify or restored by a drill, "damaged" cannot be restored, "disabled"
+belongs to a future that was abandoned by a restore and is restored only by its
+name, "unreadable" means that its manifest could not be read just now.`,
 		Example: listExample, Args: cobra.NoArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, f) }),
 	}
