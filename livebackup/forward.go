@@ -75,12 +75,17 @@ func (r *restore) endBefore(ctx context.Context, lost *LogLostError) error {
 	case err != nil && !errors.Is(err, ErrUnreachable):
 		return err
 	}
-	r.plan.Lost = &LSNRange{lost.Lost.From + 1, r.plan.LSN}
+	r.endAt(lost.Lost.From)
+	return nil
+}
+
+// endAt says that the restore ends at lsn, short of what was asked for.
+func (r *restore) endAt(lsn block.LSN) {
+	r.plan.Lost = &LSNRange{lsn + 1, r.plan.LSN}
 	if r.plan.Target.Recover == RecoverAll {
 		r.plan.Lost.To = r.plan.newest
 	}
-	r.plan.LSN, r.plan.Time = lost.Lost.From, r.reached
-	return nil
+	r.plan.LSN, r.plan.Time = lsn, r.reached
 }
 
 func (r *restore) rollForward(ctx context.Context, dir string) (err error) {
@@ -89,10 +94,14 @@ func (r *restore) rollForward(ctx context.Context, dir string) (err error) {
 		return fmt.Errorf("open what was built: %w", err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if !store.Standby() {
-		return nil // it was promoted, and is at the plan's end
+	st := store.Status()
+	at, sum := st.NewestLSN, uint32(0)
+	if !store.Standby() { // it was promoted: by one that was cut off between that and the end
+		if r.reached = st.LastCommit; at < r.plan.LSN {
+			r.endAt(at) // that one had met damage
+		}
+		return nil
 	}
-	at, sum := store.Status().NewestLSN, uint32(0)
 	if at == r.plan.Backup.EndLSN {
 		sum = r.plan.Backup.RecordSum
 	}

@@ -256,6 +256,50 @@ func TestRecover_DamagedLog(t *testing.T) {
 	}
 }
 
+// A restore that ended before damage and was cut off at any event behind that says, when
+// it goes on, what it is at and what is lost.
+func TestRecover_DamageIsToldAfterACut(t *testing.T) {
+	a := newArchived(t, 7)
+	a.change(2)
+	a.full()
+	a.change(6)
+	bad := a.archive()
+	data, err := readSmall(t.Context(), a.repo.objects, bad.Name(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	rewrite(t, a.repo, bad.Name(), data)
+	base := a.fs.(*simfs.FS)
+	run := func(fs *simfs.FS) (RestoreResult, error) {
+		return Restore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{}, "/d/new", RestoreOptions{FS: fs, MaxRAM: 16 << 20})
+	}
+	whole := base.Crash(nil, simfs.KeepAll)
+	want, err := run(whole)
+	if err != nil || want.Lost == nil {
+		t.Fatalf("%+v, %v", want, err)
+	}
+	resumed := 0
+	for back := range 40 {
+		fs := base.Crash(nil, simfs.KeepAll)
+		repo := openAt(t, fs, "/d/repo")
+		fs.CutAfter(whole.Events() - back)
+		Restore(t.Context(), repo, RestoreTarget{}, "/d/new", RestoreOptions{FS: fs, MaxRAM: 16 << 20})
+		fs = fs.Kill()
+		if _, err := fs.Lstat("/d/new"); err == nil {
+			continue
+		}
+		resumed++
+		got, err := run(fs)
+		if err != nil || got.LSN != want.LSN || got.Lost == nil || *got.Lost != *want.Lost {
+			t.Fatalf("%d events before the end: %+v, %v", back, got, err)
+		}
+	}
+	if resumed == 0 {
+		t.Fatal("nothing was cut off")
+	}
+}
+
 // An older backup is taken with consent only.
 func TestRecover_AllowOlder(t *testing.T) {
 	a := newArchived(t, 4)
