@@ -164,7 +164,9 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 		return err
 	}
 	if f.follow {
-		return a.follow(ctx, repo, f)
+		if err := a.follow(ctx, repo, f); err != nil {
+			return err
+		}
 	}
 	if res.Lost != nil {
 		return &incompleteError{fmt.Errorf("commits %v were made and could not be reached", *res.Lost)}
