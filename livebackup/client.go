@@ -206,6 +206,15 @@ func (c *Client) Status(ctx context.Context) (mvcc.Status, error) {
 	return reply.Status, nil
 }
 
+// Events are those of the database in the serving process.
+func (c *Client) Events(ctx context.Context, after uint64) ([]mvcc.Event, error) {
+	var reply eventsReply
+	if err := c.call(ctx, frameEvents, eventsRequest{after}, &reply, nil); err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	return reply.Events, nil
+}
+
 // Check runs in the serving process. It ends there when ctx does.
 func (c *Client) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
 	if progress == nil {

@@ -25,6 +25,7 @@ type fakeSource struct {
 	batch  int               // blocks per Next at most; 0: as many as fit
 	onNext func(n int) error // called with the number of the call, may be nil
 	status mvcc.Status
+	events []mvcc.Event // numbered from 1
 	check  func(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
 	log    *fakeLog
 

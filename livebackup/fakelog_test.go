@@ -410,6 +410,10 @@ func (s *fakeSource) Mark(_ context.Context, name string) (block.LSN, error) {
 	return s.log.durableLSN(), nil
 }
 
+func (s *fakeSource) Events(_ context.Context, after uint64) ([]mvcc.Event, error) {
+	return s.events[min(after, uint64(len(s.events))):], nil
+}
+
 func (s *fakeSource) CheckHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
 	l := s.log
 	if l == nil {

@@ -48,10 +48,11 @@ import (
 //	15    client  head check JSON of headRequest
 //	16    client  remember   JSON of headRequest
 //	17    client  mark       JSON of markRequest
+//	19    client  events     JSON of eventsRequest
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
-//	                         snapshot), logOpenReply, waitReply, sumReply, lsnMessage (of mark and
-//	                         quiesce), nothing else: {}
+//	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
+//	                         mark and quiesce), nothing else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
 //	0x84  server  log        records, see below; the reply to log next
@@ -126,6 +127,7 @@ const (
 	frameHead     frameKind = 15
 	frameRemember frameKind = 16
 	frameMark     frameKind = 17
+	frameEvents   frameKind = 19
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81
 	frameData     frameKind = 0x82
@@ -158,6 +160,15 @@ type openReply struct {
 type statusReply struct {
 	Status           mvcc.Status `json:"status"`
 	SnapshotsLeftOut int         `json:"snapshots_left_out"`
+}
+
+type eventsRequest struct {
+	After uint64 `json:"after"`
+}
+
+// eventsReply has the oldest events that were asked for, as many as fit into a frame.
+type eventsReply struct {
+	Events []mvcc.Event `json:"events"`
 }
 
 type checkProgress struct {

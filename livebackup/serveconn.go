@@ -196,6 +196,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.head(ctx, r)
 	case frameMark:
 		return c.mark(ctx, r.payload)
+	case frameEvents:
+		return c.events(ctx, r.payload)
 	}
 	if len(r.payload) > 0 {
 		return fmt.Errorf("%w: request %d has a payload", ErrProtocol, r.kind)
@@ -239,6 +241,25 @@ func (c *serverConn) status(ctx context.Context) error {
 		// The oldest cost most, and come first: leave out from the end.
 		keep := len(reply.Status.Snapshots) / 2
 		reply.Status.Snapshots, reply.SnapshotsLeftOut = st.Snapshots[:keep], len(st.Snapshots)-keep
+	}
+}
+
+// events leaves out what does not fit, from the end: the client asks again.
+func (c *serverConn) events(ctx context.Context, payload []byte) error {
+	var req eventsRequest
+	if err := decodeRequest(payload, &req); err != nil {
+		return err
+	}
+	list, err := c.s.src.Events(ctx, req.After)
+	if err != nil {
+		return err
+	}
+	for {
+		payload, err := json.Marshal(eventsReply{Events: list})
+		if err != nil || len(payload) <= controlBytesMax || len(list) < 2 {
+			return errors.Join(err, c.write(frameReply, payload))
+		}
+		list = list[:len(list)/2]
 	}
 }
 

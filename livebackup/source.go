@@ -17,6 +17,9 @@ type Source interface {
 	Open(ctx context.Context, o SessionOptions) (Session, error)
 	// Status tells how the database is.
 	Status(ctx context.Context) (mvcc.Status, error)
+	// Events returns what happened after the event numbered after, the oldest first: see
+	// mvcc.Store.Events. It may return fewer than there are; none, if there are none.
+	Events(ctx context.Context, after uint64) ([]mvcc.Event, error)
 	// Check reads every block and proves every tree, online. progress may be
 	// nil; it is called now and then, by one goroutine at a time.
 	Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
@@ -78,6 +81,10 @@ func (s storeSource) Open(ctx context.Context, o SessionOptions) (Session, error
 
 func (s storeSource) Status(ctx context.Context) (mvcc.Status, error) {
 	return s.store.Status(), context.Cause(ctx)
+}
+
+func (s storeSource) Events(ctx context.Context, after uint64) ([]mvcc.Event, error) {
+	return s.store.Events(after), context.Cause(ctx)
 }
 
 func (s storeSource) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {

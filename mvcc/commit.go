@@ -261,14 +261,33 @@ func (s *Store) publishFree(id block.ID, p *private, lsn block.LSN) {
 }
 
 // commitTime is the commit's time, which never steps back, and the raw clock
-// (R19).
+// (R19). What is compared is what is logged: the wall clock, not the one that the
+// process has beside it and that nobody can put back.
 func (s *Store) commitTime() (at, raw time.Time) {
-	raw = time.Now()
+	raw = s.now().Round(0)
 	at = raw
 	if !at.After(s.lastTime) {
 		at = s.lastTime.Add(1)
 	}
+	s.lookAtClock(at.Sub(raw))
 	return at, raw
+}
+
+// clockGapMax is how far the time of commits may be ahead of the clock before that
+// is an event (R19): the clock was put back.
+const clockGapMax = time.Second
+
+// lookAtClock tells when the gap grows beyond clockGapMax, and when it has closed.
+// The writer calls it.
+func (s *Store) lookAtClock(gap time.Duration) {
+	switch {
+	case gap > clockGapMax && !s.clockIsBack:
+		s.clockIsBack = true
+		s.emit(Event{Kind: EventClock, Why: "the clock was put back: the time of commits stands still until it has caught up", Gap: gap})
+	case gap <= time.Millisecond && s.clockIsBack:
+		s.clockIsBack = false
+		s.emit(Event{Kind: EventClock, Why: "the clock has caught up with the time of commits"})
+	}
 }
 
 // awaitCommitted waits until the commit may be acknowledged.

@@ -76,5 +76,5 @@ func (k *keptLog) tick(now time.Time) {
 
 // onHolderBroken is told by the log whom it let go (R14).
 func (s *Store) onHolderBroken(h wal.HolderStatus) {
-	s.events.send(Event{Kind: EventLogGone, Holder: h, LSN: s.newestLSN()})
+	s.emit(Event{Kind: EventLogGone, Why: "it takes more than LogHoldMax (R14)", Holder: h})
 }

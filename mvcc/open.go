@@ -134,7 +134,7 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 
 // newStore is a store as its superblock describes it; build does the rest.
 func newStore(dir string, o Options, sb superblock, slot int) *Store {
-	s := &Store{opts: o, dir: dir, log2: o.Logger, quit: make(chan struct{})}
+	s := &Store{opts: o, dir: dir, log2: o.Logger, now: time.Now, quit: make(chan struct{})}
 	s.state.idle = make(chan struct{})
 	s.database, s.timeline, s.created, s.standby = sb.database, sb.timeline, sb.created, sb.standby
 	s.geo = newGeometry(sb.blockSize)
@@ -386,6 +386,18 @@ func (s *Store) undo() (errs []error) {
 
 // onBroken tells of a snapshot that was broken.
 func (s *Store) onBroken(e *snapshot.BrokenError) {
-	s.log2.Warn("snapshot broken", "owner", e.Owner, "label", e.Label, "lsn", uint64(e.LSN), "reason", string(e.Reason), "freed", e.HeldBytes)
-	s.events.send(Event{Kind: EventBroken, Snapshot: e, LSN: s.newestLSN()})
+	ev := Event{
+		Kind: EventBroken, Why: string(e.Reason), Bytes: e.HeldBytes, Snapshot: e, Err: e.Cause,
+		Of: SnapshotName{ID: e.ID, Kind: e.Kind, Owner: e.Owner, Label: e.Label, LSN: e.LSN},
+	}
+	var guard *GuardError
+	switch {
+	case errors.As(e.Cause, &guard):
+		ev.Kind, ev.Guard = EventGuard, guard
+	case e.Reason == snapshot.ReasonReleased || e.Reason == snapshot.ReasonExpired:
+		ev.Kind = EventReleased
+	case e.Reason == snapshot.ReasonExhausted:
+		ev.Rung = RungBreak
+	}
+	s.emit(ev)
 }

@@ -72,8 +72,7 @@ func (t *state) shut() (first bool) {
 func (s *Store) fail(cause error) error {
 	e := fmt.Errorf("%w: %w", ErrPoisoned, cause)
 	if s.state.failed.CompareAndSwap(nil, &e) {
-		s.log2.Error("store failed: no commit is taken until it is opened again", "cause", cause)
-		s.events.send(Event{Kind: EventFailed, Err: cause})
+		s.emit(Event{Kind: EventFailed, Err: cause})
 	}
 	s.cleaner.kick() // it stops, and wakes those who wait for it
 	return *s.state.failed.Load()

@@ -20,6 +20,7 @@ type Store struct {
 	dir       string
 	geo       geometry
 	log2      *slog.Logger
+	now       func() time.Time // the clock of commits
 	database  block.DatabaseID
 	timeline  block.TimelineID
 	created   time.Time
@@ -51,18 +52,19 @@ type Store struct {
 	publishing sync.Mutex
 
 	// writer is held by the open write transaction. It guards what follows.
-	writer     sync.Mutex
-	workspace  workspace
-	meta       meta
-	hints      []uint64 // per group: no free bit below
-	firstGroup uint64
-	redo       redoWriter
-	redoHalves [2]redoWriter
-	scratch    []byte // one block
-	marking    []block.ID
-	partial    bool  // some records of the commit being encoded are in the log
-	logged     int64 // bytes since the last round was asked for
-	lastTime   time.Time
+	writer      sync.Mutex
+	workspace   workspace
+	meta        meta
+	hints       []uint64 // per group: no free bit below
+	firstGroup  uint64
+	redo        redoWriter
+	redoHalves  [2]redoWriter
+	scratch     []byte // one block
+	marking     []block.ID
+	partial     bool  // some records of the commit being encoded are in the log
+	logged      int64 // bytes since the last round was asked for
+	lastTime    time.Time
+	clockIsBack bool // the clock is behind lastTime, and that was told
 
 	kept       keptLog
 	lastCommit atomic.Int64 // Unix ns, time of the newest commit

@@ -30,8 +30,6 @@ func (s *Store) watch() {
 		crossed = append(crossed, c)
 	}
 	for _, c := range crossed {
-		l := levelOf(c.Level)
-		s.log2.Warn("watermark crossed", "level", l.Name, "state", l.State, "was", c.Was.String(), "used", l.Used, "limit", l.Limit)
-		s.events.send(Event{Kind: EventWatermark, Level: l, Was: c.Was.String(), LSN: s.newestLSN()})
+		s.emit(Event{Kind: EventWatermark, Level: levelOf(c.Level), Was: c.Was.String()})
 	}
 }

@@ -24,15 +24,20 @@ const (
 	ReasonUnreadable Reason = "an original could not be read back"
 	ReasonClosed     Reason = "the store was closed"
 	ReasonLease      Reason = "its lease ran out"
+	ReasonReleased   Reason = "it was released by an operator"
+	ReasonExpired    Reason = "it was open for longer than it may be"
+	ReasonGuard      Reason = "a guard's limit was reached"
 )
 
 // BrokenError is what every use of a broken snapshot returns (L10).
 type BrokenError struct {
+	ID           uint64 // 0: readers without a name
+	Kind         string // "reader" or "backup"
 	Owner, Label string
 	LSN          block.LSN
 	Reason       Reason
 	HeldBytes    int64 // what ending it freed, in bytes
-	Cause        error // or nil
+	Cause        error `json:"-"` // or nil
 }
 
 func (e *BrokenError) Error() string {

@@ -152,16 +152,16 @@ func (s *Set) everyHolder() (best victim, ok bool) {
 }
 
 func (s *Set) breakBackup(b *Backup, why Reason, cause error) *BrokenError {
-	e := &BrokenError{Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
+	e := &BrokenError{ID: b.id, Kind: "backup", Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
 	b.broken.CompareAndSwap(nil, e)
 	s.broken++
 	return e
 }
 
 func (s *Set) breakPoint(p *Point, why Reason, cause error) (*BrokenError, []*sublist) {
-	e := &BrokenError{LSN: p.lsn, Reason: why, HeldBytes: p.exclusive(), Cause: cause}
+	e := &BrokenError{Kind: "reader", LSN: p.lsn, Reason: why, HeldBytes: p.exclusive(), Cause: cause}
 	if r := p.readers.first; r != nil {
-		e.Owner, e.Label = r.Owner, r.Label
+		e.ID, e.Owner, e.Label = r.id, r.Owner, r.Label
 	}
 	p.broken.Store(e)
 	s.broken += uint64(p.readerCount())
@@ -210,7 +210,7 @@ func (s *Set) BreakAll(why Reason) {
 		errs, free = append(errs, e), append(free, f...)
 	}
 	if p := s.horizon; p.readerCount() > 0 {
-		p.broken.Store(&BrokenError{LSN: p.lsn, Reason: why})
+		p.broken.Store(&BrokenError{Kind: "reader", LSN: p.lsn, Reason: why})
 	}
 	s.mu.Unlock()
 	for _, b := range backups {
