@@ -28,19 +28,23 @@ const (
 // one moment. rng is used by Random only. Safe for concurrent use, but for rng.
 func (f *FS) Crash(rng *rand.Rand, mode Mode) *FS {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	nodes := f.reachable()
-	fate := newFate(rng, mode, nodes)
-	c := crash{fate: fate, entries: make(map[*node]map[string]*node), copies: make(map[*node]*node)}
-	for _, n := range nodes {
+	m := f.capture()
+	f.mu.Unlock()
+	return m.crash(newFate(rng, mode, m.nodes))
+}
+
+// crash works out what is left of the moment by one fate.
+func (m *Moment) crash(fate *fate) *FS {
+	after := newFS(m.capacity)
+	c := crash{m: m, clock: after.clock, entries: make(map[*node]map[string]*node), copies: make(map[*node]*node)}
+	for _, n := range m.nodes {
 		if n.isDir() {
-			c.entries[n] = n.dir.survivors(fate)
+			c.entries[n] = n.dir.survivors(n.id, fate)
 		}
 	}
-	after := newFS(f.capacity)
-	after.root = c.rebuild(f.root)
-	after.nextID = f.nextID
-	for _, n := range nodes {
+	after.root = c.rebuild(m.nodes[0])
+	after.nextID = m.nextID
+	for _, n := range m.nodes {
 		if copied := c.copies[n]; copied != nil && !n.isDir() {
 			copied.durable = n.survivor(fate)
 			copied.live = copied.durable.clone()
@@ -52,7 +56,8 @@ func (f *FS) Crash(rng *rand.Rand, mode Mode) *FS {
 
 // crash is one crash being worked out.
 type crash struct {
-	fate    *fate
+	m       *Moment
+	clock   *int                       // of the file system that is left
 	entries map[*node]map[string]*node // what is left of each directory
 	copies  map[*node]*node
 }
@@ -64,12 +69,12 @@ func (c *crash) rebuild(n *node) *node {
 		copied.links++
 		return copied
 	}
-	copied := &node{id: n.id, mode: n.mode, links: 1}
+	copied := &node{id: n.id, mode: n.mode, links: 1, clock: c.clock}
 	c.copies[n] = copied
 	if n.isDir() {
-		copied.dir = newDirectory()
+		copied.dir = newDirectory(c.clock)
 		for name, child := range c.entries[n] {
-			copied.dir.live[name] = c.rebuild(child)
+			copied.dir.live[name] = c.rebuild(c.m.then[child])
 		}
 		copied.dir.durable = maps.Clone(copied.dir.live)
 	}
@@ -94,7 +99,7 @@ func (f *FS) reachable() []*node {
 			add(child)
 		}
 		for _, op := range nodes[i].dir.pending {
-			for _, entry := range op {
+			for _, entry := range op.entries {
 				add(entry.node)
 			}
 		}
@@ -104,10 +109,10 @@ func (f *FS) reachable() []*node {
 }
 
 // survivors returns the names left of a directory.
-func (d *directory) survivors(fate *fate) map[string]*node {
+func (d *directory) survivors(id int, fate *fate) map[string]*node {
 	entries := maps.Clone(d.durable)
 	for _, op := range d.pending {
-		if fate.keeps() {
+		if fate.keeps(id, op.seq) {
 			op.apply(entries)
 		}
 	}
@@ -127,10 +132,10 @@ func (n *node) survivor(fate *fate) content {
 	for i := range n.pending {
 		c := &n.pending[i]
 		if c.structural() && !structureLost {
-			structureLost = !fate.keeps()
+			structureLost = !fate.keepsSize(n.id, c.seq)
 		}
 		if c.kind == changeWrite {
-			fate.writeSectors(&left, c, detached)
+			fate.writeSectors(&left, n.id, c, detached)
 		}
 		if !structureLost {
 			c.applyStructure(&left)

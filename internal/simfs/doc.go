@@ -42,4 +42,6 @@
 // end of the process alone: what was written and not synced is still there, and
 // still not on disk. [FS.Fail] injects errors and counts what it let pass, so
 // that a sweep knows its end. [FS.Trace] shows every operation in its order.
+// [FS.Moments] keeps the disk of each event of one run, and [Moment.States] lists
+// what a cut there could leave, one by one instead of at random.
 package simfs

@@ -135,6 +135,9 @@ func (f *FS) run(ev Event, do func(ev *Event) error) error {
 	if f.trace != nil {
 		f.trace(ev)
 	}
+	if f.moment != nil && ev.Op&Events != 0 {
+		f.moment(ev, f.capture())
+	}
 	if f.cutArmed && f.events >= f.cutAt {
 		f.dead = true
 	}

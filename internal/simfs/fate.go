@@ -16,6 +16,8 @@ type fate struct {
 	lonely      bool // special is kept, not lost
 	garbage     bool // what was extended and not written is garbage
 	asked       int  // changes decided so far
+
+	chosen *choice // decides instead of chance
 }
 
 func newFate(rng *rand.Rand, mode Mode, nodes []*node) *fate {
@@ -49,8 +51,11 @@ func decisions(nodes []*node) int {
 	return count
 }
 
-// keeps decides about the next change.
-func (f *fate) keeps() bool {
+// keeps decides about the next change: that with number seq, of node id.
+func (f *fate) keeps(id, seq int) bool {
+	if f.chosen != nil {
+		return f.chosen.keeps(id, seq)
+	}
 	number := f.asked
 	f.asked++
 	switch {
@@ -62,10 +67,18 @@ func (f *fate) keeps() bool {
 	return f.rng.IntN(100) < f.keepPercent
 }
 
+// keepsSize is keeps for the part of a change that is not data.
+func (f *fate) keepsSize(id, seq int) bool {
+	if f.chosen != nil && f.chosen.tears(seq) {
+		return true
+	}
+	return f.keeps(id, seq)
+}
+
 // writeSectors stores those sectors of a write that reach the disk. Garbage is
 // left where the write extends the file; if the longer size is lost, so is it.
-func (f *fate) writeSectors(to *content, c *change, detached []span) {
-	reaches := f.sectors(len(c.data) / sectorBytes)
+func (f *fate) writeSectors(to *content, id int, c *change, detached []span) {
+	reaches := f.sectors(id, c.seq, len(c.data)/sectorBytes)
 	for i := 0; i*sectorBytes < len(c.data); i++ {
 		off := c.off + int64(i)*sectorBytes
 		lost := slices.ContainsFunc(detached, func(s span) bool { return s.touches(off, sectorBytes) })
@@ -81,8 +94,11 @@ func (f *fate) writeSectors(to *content, c *change, detached []span) {
 
 // sectors decides which of a write's sectors reach the disk: all, none, or if
 // it is torn those before a point, those behind it, or any.
-func (f *fate) sectors(count int) func(int) bool {
-	kept := f.keeps()
+func (f *fate) sectors(id, seq, count int) func(int) bool {
+	if f.chosen != nil && f.chosen.tears(seq) {
+		return f.chosen.reaches
+	}
+	kept := f.keeps(id, seq)
 	if f.mode != Random || f.rng.IntN(100) >= f.tearPercent {
 		return func(int) bool { return kept }
 	}

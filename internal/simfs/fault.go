@@ -17,6 +17,8 @@ type Fault struct {
 	// touch Len bytes from Off on; Len 0 does not narrow.
 	Off, Len int64
 
+	Match func(Event) bool // asked last; nil is every one. On the caller's goroutine; it must not call the file system
+
 	Skip   int   // how many that match pass before
 	Err    error // nil is EIO
 	Sticky bool  // all that match from then on fail, not just one
@@ -132,7 +134,8 @@ func (f *Fault) matches(ev *Event) bool {
 	if f.Len > 0 && ev.Op&ranged != 0 && (ev.Off >= f.Off+f.Len || ev.Off+ev.Len <= f.Off) {
 		return false
 	}
-	return f.File == "" || f.matchesName(ev.File) || ev.To != "" && f.matchesName(ev.To)
+	named := f.File == "" || f.matchesName(ev.File) || ev.To != "" && f.matchesName(ev.To)
+	return named && (f.Match == nil || f.Match(*ev))
 }
 
 func (f *Fault) matchesName(name string) bool {

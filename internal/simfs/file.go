@@ -55,7 +55,7 @@ func (f *FS) find(name string, flag int, perm fs.FileMode) (*node, error) {
 	case n == nil:
 		n = f.newNode(perm.Perm())
 		n.links = 1
-		d.change(nameOp{{base, n}})
+		d.change(entry{base, n})
 		return n, nil
 	case flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL:
 		return nil, fs.ErrExist

@@ -30,6 +30,8 @@ type FS struct {
 	faults []*Armed
 	trace  func(Event)
 	before func(Event)
+	moment func(Event, *Moment)
+	clock  *int // numbers changes in their order; shared with the nodes
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -43,7 +45,7 @@ func New() *FS {
 }
 
 func newFS(capacityPages int64) *FS {
-	return &FS{capacity: capacityPages, open: make(map[*file]struct{})}
+	return &FS{capacity: capacityPages, open: make(map[*file]struct{}), clock: new(int)}
 }
 
 // node is a file or a directory, whatever its names.
@@ -59,13 +61,15 @@ type node struct {
 	live    content // what reads show
 	durable content // what the last good Sync left
 	pending []change
+	clock   *int
+	frozen  *content // clone of durable; nil if there is none of it as it is now
 }
 
 func (f *FS) newNode(mode fs.FileMode) *node {
-	n := &node{id: f.nextID, mode: mode}
+	n := &node{id: f.nextID, mode: mode, clock: f.clock}
 	f.nextID++
 	if mode.IsDir() {
-		n.dir = newDirectory()
+		n.dir = newDirectory(f.clock)
 	} else {
 		n.live, n.durable = newContent(), newContent()
 	}
@@ -79,14 +83,18 @@ type directory struct {
 	live    map[string]*node
 	durable map[string]*node
 	pending []nameOp
+	clock   *int
 }
 
-func newDirectory() *directory {
-	return &directory{live: make(map[string]*node), durable: make(map[string]*node)}
+func newDirectory(clock *int) *directory {
+	return &directory{live: make(map[string]*node), durable: make(map[string]*node), clock: clock}
 }
 
 // nameOp is one atomic change of a directory.
-type nameOp []entry
+type nameOp struct {
+	entries []entry
+	seq     int // its number among all changes
+}
 
 // entry is a name and what it leads to afterwards; nil if nothing.
 type entry struct {
@@ -95,7 +103,7 @@ type entry struct {
 }
 
 func (op nameOp) apply(entries map[string]*node) {
-	for _, e := range op {
+	for _, e := range op.entries {
 		if e.node == nil {
 			delete(entries, e.name)
 		} else {
@@ -105,7 +113,9 @@ func (op nameOp) apply(entries map[string]*node) {
 }
 
 // change makes a change of names that the next SyncDir makes durable.
-func (d *directory) change(op nameOp) {
+func (d *directory) change(entries ...entry) {
+	*d.clock++
+	op := nameOp{entries, *d.clock}
 	op.apply(d.live)
 	d.pending = append(d.pending, op)
 }
@@ -125,7 +135,8 @@ func (f *FS) Kill() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := newFS(f.capacity)
-	next.root, next.nextID = f.root, f.nextID
+	next.root, next.nextID, next.clock = f.root, f.nextID, f.clock
+	f.clock = new(int)
 	for file := range f.open {
 		file.closed = true
 		file.node.opens = 0

@@ -77,6 +77,7 @@ func (f *FS) FlipBits(name string, off int64, mask byte) error {
 	if off < 0 || off >= n.live.size {
 		return &fs.PathError{Op: "flip bits", Path: name, Err: fs.ErrInvalid}
 	}
+	n.frozen = nil
 	for _, c := range []*content{&n.live, &n.durable} {
 		c.flip(off, mask)
 	}

@@ -65,7 +65,7 @@ func (f *FS) Mkdir(name string, perm fs.FileMode) error {
 		}
 		n := f.newNode(fs.ModeDir | perm.Perm())
 		n.links = 1
-		d.change(nameOp{{base, n}})
+		d.change(entry{base, n})
 		return nil
 	})
 }
@@ -84,7 +84,7 @@ func (f *FS) Remove(name string) error {
 		if n.isDir() && len(n.dir.live) > 0 {
 			return syscall.ENOTEMPTY
 		}
-		d.change(nameOp{{base, nil}})
+		d.change(entry{base, nil})
 		f.unlink(n)
 		return nil
 	})
@@ -111,10 +111,10 @@ func (f *FS) Rename(oldname, newname string) error {
 			return err
 		}
 		if from == to {
-			from.change(nameOp{{oldbase, nil}, {newbase, n}})
+			from.change(entry{oldbase, nil}, entry{newbase, n})
 		} else {
-			to.change(nameOp{{newbase, n}})
-			from.change(nameOp{{oldbase, nil}})
+			to.change(entry{newbase, n})
+			from.change(entry{oldbase, nil})
 		}
 		if replaced != nil {
 			f.unlink(replaced)
@@ -156,7 +156,7 @@ func (f *FS) Link(oldname, newname string) error {
 		case d.live[base] != nil:
 			return fs.ErrExist
 		}
-		d.change(nameOp{{base, n}})
+		d.change(entry{base, n})
 		n.links++
 		return nil
 	})

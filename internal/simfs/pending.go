@@ -7,6 +7,7 @@ type change struct {
 	n    int64
 	data []byte // of a write: whole sectors, as the cache showed them then
 	size int64  // of the file after it, or sizeSame
+	seq  int    // its number among all changes
 }
 
 type changeKind int
@@ -101,6 +102,8 @@ func (n *node) writeZeros(off, end int64) {
 // neither.
 func (n *node) remember(c change) {
 	if !n.temp {
+		*n.clock++
+		c.seq = *n.clock
 		n.pending = append(n.pending, c)
 	}
 }
@@ -108,6 +111,9 @@ func (n *node) remember(c change) {
 func (n *node) sync() {
 	for i := range n.pending {
 		n.pending[i].apply(&n.durable)
+	}
+	if len(n.pending) > 0 {
+		n.frozen = nil
 	}
 	n.pending = nil
 }

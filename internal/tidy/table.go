@@ -41,6 +41,9 @@ var table = []row{
 	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
 	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
 	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
+	{pkg: "internal/prove", ours: []string{"*"}},
+	{pkg: "internal/mutants"},
+	{pkg: "internal/soak", ours: []string{"*"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
 	{pkg: "bench/blocksize", ours: []string{"*"}},

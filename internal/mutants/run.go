@@ -1,0 +1,111 @@
+package mutants
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Result is what became of a planted bug.
+type Result struct {
+	Mutant Mutant
+	Killed bool
+	By     string        // package and test that found it
+	Took   time.Duration // all runs together
+}
+
+// Options of [Run]. The zero value is good.
+type Options struct {
+	Timeout time.Duration // of one package's tests; 0: five minutes. A test that hangs has found the bug
+	Args    []string      // for go test, behind the package; nil: the short tests
+}
+
+// errUnfit is a mutant that does not build: it proves nothing.
+var errUnfit = errors.New("does not build")
+
+// Run plants a bug and runs the tests that should find it, package by package, until
+// one fails. An error means that nothing is known: the bug could not be planted, or the
+// program does not build with it.
+func Run(ctx context.Context, root string, m Mutant, o Options) (res Result, err error) {
+	began := time.Now()
+	res.Mutant = m
+	dir, err := os.MkdirTemp("", "mutant")
+	if err != nil {
+		return res, fmt.Errorf("run %q: %w", m.Name, err)
+	}
+	defer os.RemoveAll(dir)
+	overlay, err := Plant(root, dir, m)
+	if err != nil {
+		return res, err
+	}
+	for _, pkg := range m.Packages {
+		by, err := test(ctx, root, overlay, pkg, o)
+		res.Took = time.Since(began)
+		if err != nil {
+			return res, fmt.Errorf("run %q in %s: %w", m.Name, pkg, err)
+		}
+		if by != "" {
+			res.Killed, res.By = true, pkg+"."+by
+			return res, nil
+		}
+	}
+	return res, nil
+}
+
+// test runs the tests of one package and returns the one that failed, or "".
+func test(ctx context.Context, root, overlay, pkg string, o Options) (by string, err error) {
+	timeout := o.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Minute
+	}
+	args := []string{"test", "-overlay", overlay, "-count=1", "-failfast", "-vet=off", "-timeout", timeout.String(), "-short", "./" + pkg}
+	cmd := exec.CommandContext(ctx, "go", append(args, o.Args...)...)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return "", nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if bytes.Contains(out, []byte("[build failed]")) || bytes.Contains(out, []byte("[setup failed]")) {
+		return "", fmt.Errorf("%w:\n%s", errUnfit, tail(out))
+	}
+	return failing(out), nil
+}
+
+var (
+	failed  = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	running = regexp.MustCompile(`(?m)^\s+(Test\S+) \(`)
+	inTest  = regexp.MustCompile(`\.(Test\w+)\(`)
+)
+
+// failing names the test that failed, by the innermost name that the output has.
+func failing(out []byte) string {
+	if all := failed.FindAllSubmatch(out, -1); len(all) > 0 {
+		return string(all[len(all)-1][1])
+	}
+	if m := running.FindSubmatch(out); m != nil && bytes.Contains(out, []byte("test timed out")) {
+		return string(m[1]) + " (hangs)"
+	}
+	if m := inTest.FindSubmatch(out); m != nil {
+		return string(m[1]) + " (panics)"
+	}
+	return "(the process ends: " + strings.TrimSpace(firstLine(out)) + ")"
+}
+
+func firstLine(out []byte) string {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(out), []byte("\n"))
+	return string(line)
+}
+
+func tail(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}

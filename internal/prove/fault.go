@@ -1,0 +1,461 @@
+package prove
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
+	"github.com/spillwaydb/spillway/wal"
+)
+
+// FaultOptions of a sweep over failing operations.
+type FaultOptions struct {
+	Seed     uint64
+	Duration time.Duration // how long to begin new rounds; 0: one round
+	Each     int           // how many of a call site's operations are failed by each kind of fault; 0: one
+	Kinds    int           // how many kinds of fault each call site gets; 0: all
+	Progress func(FaultCounts)
+}
+
+// FaultCounts are what a sweep over faults has done.
+type FaultCounts struct {
+	Runs     int            // of the workload
+	Injected int            // faults that struck
+	Sites    int            // call sites that asked the file system for something
+	Hit      int            // of these, those of which an operation failed
+	Failed   int            // runs after which the store had failed, and said so
+	Backups  int            // that were acknowledged, and read back whole after the fault
+	Elapsed  time.Duration  //
+	Missed   []string       // call sites that were never hit
+	Kinds    map[string]int // faults that struck, by kind
+}
+
+func (c FaultCounts) String() string {
+	return fmt.Sprintf("%d runs, %d faults struck, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
+		c.Runs, c.Injected, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
+}
+
+// faultKind is one way to fail an operation.
+type faultKind struct {
+	name  string
+	ops   simfs.Op
+	fault simfs.Fault
+}
+
+// faultKinds are all ways, those for good last.
+func faultKinds() (kinds []faultKind) {
+	const writes = simfs.OpWrite | simfs.OpAllocate | simfs.OpCreate | simfs.OpTemp | simfs.OpMkdir | simfs.OpLink | simfs.OpRename | simfs.OpSync | simfs.OpSyncDir
+	const opens = simfs.OpOpen | simfs.OpCreate | simfs.OpTemp | simfs.OpReadDir
+	const all = simfs.IO | simfs.OpLstat | simfs.OpSize | simfs.OpFreeBytes
+	once := []faultKind{
+		{"EIO", all, simfs.Fault{Err: syscall.EIO}},
+		{"ENOSPC", writes, simfs.Fault{Err: syscall.ENOSPC}},
+		{"EDQUOT", writes, simfs.Fault{Err: syscall.EDQUOT}},
+		{"EMFILE", opens, simfs.Fault{Err: syscall.EMFILE}},
+		{"EROFS", writes | simfs.OpTruncate | simfs.OpPunch | simfs.OpRemove, simfs.Fault{Err: syscall.EROFS}},
+		{"short write", simfs.OpWrite, simfs.Fault{Err: syscall.ENOSPC, Short: true}},
+		{"short read", simfs.OpRead, simfs.Fault{Err: syscall.EIO, Short: true}},
+		{"sync that loses", simfs.OpSync, simfs.Fault{Err: syscall.EIO, Sync: simfs.SyncCacheNew}},
+		{"done, and failed", simfs.Events, simfs.Fault{Err: syscall.EIO, Late: true}},
+	}
+	kinds = append(kinds, once...)
+	for _, k := range once {
+		k.name += " for good"
+		k.fault.Sticky = true
+		kinds = append(kinds, k)
+	}
+	return kinds
+}
+
+// site is a place in the product that calls the file system.
+type site struct {
+	op   simfs.Op
+	at   string // file and line
+	role string // which kind of file
+}
+
+func (s site) String() string { return fmt.Sprintf("%v of %s at %s", s.op, s.role, s.at) }
+
+// roleOf says what a file is to the store.
+func roleOf(name string) string {
+	base := path.Base(name)
+	switch {
+	case base == "(temporary)":
+		return "temporary storage"
+	case strings.HasPrefix(name, repoDir):
+		return "repository"
+	case strings.HasSuffix(base, ".wal") || strings.HasSuffix(base, ".wal.new") || base == "log":
+		return "log"
+	case base == "data" || base == "doublewrite":
+		return base
+	}
+	return "directory"
+}
+
+// caller is the innermost place of the product on the way to the simulated disk.
+// Called on the goroutine of the operation.
+func caller() string {
+	var pcs [24]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if _, in, ours := strings.Cut(f.Function, "spillwaydb/spillway/"); ours && !strings.HasPrefix(in, "internal/simfs") && !strings.HasPrefix(in, "internal/prove") {
+			return fmt.Sprintf("%s/%s:%d", path.Dir(in), path.Base(f.File), f.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
+}
+
+// siteCounts counts operations by site. Safe for concurrent use.
+type siteCounts struct {
+	mu   sync.Mutex
+	seen map[site]int
+	hit  map[site]int
+}
+
+// note is a trace function.
+func (c *siteCounts) note(ev simfs.Event) {
+	if ev.Op&(simfs.IO|simfs.OpLstat|simfs.OpSize|simfs.OpFreeBytes) == 0 {
+		return
+	}
+	at := caller()
+	if at == "" {
+		return // of the proof itself
+	}
+	s := site{ev.Op, at, roleOf(ev.File)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[s]++
+}
+
+func (c *siteCounts) sites() []site {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(c.seen), func(a, b site) int { return strings.Compare(a.String(), b.String()) })
+}
+
+// Fault runs a workload again and again, each time with one operation that fails, at
+// every call site, in every way. It ends at the first promise that is not kept.
+func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
+	began := time.Now()
+	f := &faultSweep{ctx: ctx, o: o, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}}}
+	f.counts.Kinds = map[string]int{}
+	for round := uint64(0); ; round++ {
+		if err := f.round(o.Seed + round); err != nil {
+			return f.done(began), err
+		}
+		if o.Duration == 0 || time.Since(began) > o.Duration || ctx.Err() != nil {
+			return f.done(began), context.Cause(ctx)
+		}
+	}
+}
+
+type faultSweep struct {
+	ctx    context.Context
+	o      FaultOptions
+	sites  *siteCounts
+	counts FaultCounts
+}
+
+func (f *faultSweep) done(began time.Time) FaultCounts {
+	c := f.counts
+	c.Elapsed = time.Since(began)
+	for _, s := range f.sites.sites() {
+		c.Sites++
+		if f.sites.hit[s] > 0 {
+			c.Hit++
+		} else {
+			c.Missed = append(c.Missed, s.String())
+		}
+	}
+	return c
+}
+
+// round learns the call sites from runs without a fault, and fails each.
+func (f *faultSweep) round(seed uint64) error {
+	for range 2 { // which goroutine comes first decides about some
+		if err := f.run(seed, nil); err != nil {
+			return err
+		}
+	}
+	rng := rand.New(rand.NewPCG(seed, 21))
+	done := map[site]bool{}
+	for more := true; more; { // a run with a fault shows sites that others do not have
+		more = false
+		for _, s := range f.sites.sites() {
+			if done[s] || f.ctx.Err() != nil {
+				continue
+			}
+			done[s], more = true, true
+			if err := f.failSite(seed, s, rng); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// failSite runs the workload with operations of one call site failing.
+func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
+	var kinds []faultKind
+	for _, k := range faultKinds() {
+		if k.ops&s.op != 0 {
+			kinds = append(kinds, k)
+		}
+	}
+	if f.o.Kinds > 0 && f.o.Kinds < len(kinds) {
+		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+		kinds = kinds[:f.o.Kinds]
+	}
+	for _, k := range kinds {
+		for n := range max(f.o.Each, 1) {
+			skip := 0
+			if seen := f.sites.seen[s]; n > 0 || rng.IntN(2) == 0 {
+				skip = rng.IntN(max(seen/max(f.counts.Runs, 1), 1))
+			}
+			if err := f.run(seed, &injection{site: s, kind: k, skip: skip}); err != nil {
+				return err
+			}
+			if f.o.Progress != nil {
+				f.o.Progress(f.counts)
+			}
+		}
+	}
+	return nil
+}
+
+// injection is one fault: operation number skip of a call site.
+type injection struct {
+	site site
+	kind faultKind
+	skip int
+}
+
+func (i *injection) String() string {
+	if i == nil {
+		return "no fault"
+	}
+	return fmt.Sprintf("%s at operation %d, %v", i.kind.name, i.skip, i.site)
+}
+
+// run is one run of the workload with a fault, and what is found afterwards.
+func (f *faultSweep) run(seed uint64, inject *injection) error {
+	fs, err := newDisk()
+	if err != nil {
+		return err
+	}
+	fs.Trace(f.sites.note)
+	o := smallOptions(fs)
+	w := &faultWorld{world: world{ctx: f.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
+	var armed *simfs.Armed
+	if inject != nil {
+		fault := inject.kind.fault
+		fault.Ops, fault.Skip = inject.site.op, inject.skip
+		fault.Match = func(ev simfs.Event) bool { return caller() == inject.site.at && roleOf(ev.File) == inject.site.role }
+		armed = fs.Fail(fault)
+	}
+	err = w.playFaulty()
+	f.counts.Runs++
+	if armed != nil {
+		if armed.Fired() > 0 {
+			f.counts.Injected++
+			f.counts.Kinds[inject.kind.name]++
+			f.sites.hit[inject.site]++
+		}
+		armed.Disarm()
+	}
+	fs.Trace(nil)
+	if w.failed {
+		f.counts.Failed++
+	}
+	if err == nil && armed == nil && w.errors > 0 {
+		err = fmt.Errorf("%d errors without a fault, the last: %w", w.errors, w.last)
+	}
+	if err == nil {
+		err = f.afterwards(seed, w, fs)
+	}
+	if err != nil {
+		return &Failure{What: "a run with " + inject.String(), Seed: seed, Err: err}
+	}
+	return nil
+}
+
+// afterwards proves what a run left: after a power cut, and as the system has it.
+func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error {
+	if open := fs.OpenFiles(); len(open) > 0 {
+		return fmt.Errorf("left open: %v", open)
+	}
+	s := &sweep{r: &recording{o: w.o, m: w.m, backups: w.backups}, known: map[uint64]block.LSN{}}
+	v := &verifier{s: s, rng: rand.New(rand.NewPCG(seed, 5)), verifyAll: true}
+	m := &moment{promises: w.promised()}
+	for how, disk := range map[string]*simfs.FS{"a power cut": fs.Crash(nil, simfs.DropAll), "the end of the process": fs.Kill()} {
+		var counts CrashCounts
+		if _, _, err := v.recover(f.ctx, disk, m, false, &counts); err != nil {
+			return fmt.Errorf("after %s: %w", how, err)
+		}
+		f.counts.Backups += int(counts.Restored)
+	}
+	return nil
+}
+
+// faultWorld is a workload that goes on after errors, so that what comes after them is
+// seen, and judges each.
+type faultWorld struct {
+	world
+	failed bool // the store has failed
+	errors int
+	last   error
+	wrong  error // what an error must not be, or a success
+}
+
+// playFaulty runs the workload. An error is something that must not be.
+func (w *faultWorld) playFaulty() error {
+	for range 2 { // one that fails to open may be opened again
+		if err := w.open(); err != nil {
+			w.note(err)
+			continue
+		}
+		w.script()
+		w.failed = w.failed || w.s.Status().Failed != ""
+		if err := w.s.Close(); err != nil && !w.failed {
+			w.note(err)
+		}
+		break
+	}
+	return w.wrong
+}
+
+// script is everything at once, in small.
+func (w *faultWorld) script() {
+	w.try(func(e *edit) error { return e.mixed(8, 40) })
+	w.try(func(e *edit) error { return e.grow(130) })
+	r, err := w.s.BeginRead()
+	w.note(err)
+	for range 2 {
+		w.try(func(e *edit) error { return e.sweepAll(110) })
+		w.rest()
+	}
+	w.backupFaulty(livebackup.BackupOptions{})
+	w.try(func(e *edit) error { return e.shrink(30) })
+	w.rest()
+	w.try(func(e *edit) error { return e.mixed(20, 60) })
+	w.backupFaulty(livebackup.BackupOptions{Type: livebackup.TypeIncremental})
+	if r != nil {
+		w.readAll(r)
+		r.Close()
+	}
+	w.try(func(e *edit) error { return e.mixed(20, 60) })
+}
+
+// try is a transaction that may fail, and what its failure may mean.
+func (w *faultWorld) try(f func(*edit) error) {
+	failedBefore := w.s.Status().Failed != ""
+	tx, err := w.s.BeginWrite()
+	if err != nil {
+		w.note(err)
+		return
+	}
+	base, known := w.m.image(tx.Base())
+	if !known {
+		w.judge(fmt.Errorf("transaction on LSN %v, which was never given", tx.Base()))
+		_ = tx.Rollback()
+		return
+	}
+	e := &edit{rng: w.rng, tx: tx, next: base.clone(), held: base.ids()}
+	if err := f(e); err != nil {
+		_ = tx.Rollback()
+		w.note(err)
+		return
+	}
+	e.setRoot()
+	due := tx.Base() + 1
+	w.m.try(due, e.next)
+	lsn, err := tx.Commit()
+	switch {
+	case err == nil && failedBefore:
+		w.judge(fmt.Errorf("commit %v is acknowledged by a store that had failed (L8)", lsn))
+	case err == nil:
+		raise(&w.m.acked, lsn)
+	case w.s.Status().Failed == "":
+		// Nothing was committed. The LSN is taken if the redo was given up half way.
+		if w.s.Status().NewestLSN < due {
+			w.m.cutTo(due - 1)
+		} else {
+			w.m.try(due, base.clone())
+		}
+	}
+	w.note(err)
+}
+
+// rest has everything brought into place.
+func (w *faultWorld) rest() {
+	q, err := w.s.Quiesce()
+	w.note(err)
+	if err == nil {
+		q.Release()
+	}
+}
+
+func (w *faultWorld) backupFaulty(o livebackup.BackupOptions) {
+	err := w.backup(o)
+	if errors.Is(err, livebackup.ErrNoBase) && w.errors > 0 {
+		return // the first one failed
+	}
+	w.note(err)
+}
+
+// readAll reads everything that a snapshot sees: right, or an error.
+func (w *faultWorld) readAll(r *mvcc.ReadTx) {
+	im, _ := w.m.image(r.LSN())
+	for _, id := range im.ids() {
+		b, err := r.Block(id)
+		if err != nil {
+			w.note(err)
+			continue
+		}
+		if contentOf(b) != im.blocks[id] {
+			w.judge(fmt.Errorf("block %v at LSN %v is another version", id, r.LSN()))
+		}
+		b.Release()
+	}
+}
+
+func (w *faultWorld) judge(err error) {
+	if w.wrong == nil {
+		w.wrong = err
+	}
+}
+
+// note takes an error in. It must be one that callers can tell.
+func (w *faultWorld) note(err error) {
+	if err == nil {
+		return
+	}
+	w.errors++
+	w.last = err
+	for _, known := range []error{
+		syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.EROFS,
+		mvcc.ErrPoisoned, mvcc.ErrNoSpace, mvcc.ErrTxTooLarge, mvcc.ErrBroken, mvcc.ErrBase, mvcc.ErrNotDatabase,
+		wal.ErrFailed, wal.ErrUnknownOutcome, block.ErrCorrupt, livebackup.ErrRepositoryWrite,
+	} {
+		if errors.Is(err, known) {
+			return
+		}
+	}
+	w.judge(fmt.Errorf("an error of no kind that callers can tell: %w", err))
+}

@@ -1,0 +1,49 @@
+package prove
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+var (
+	flagSeed   = flag.Uint64("seed", 0, "seed of the sweeps; 0: a new one")
+	flagStates = flag.Int("states", 0, "distinct crash states for each workload; 0: few")
+	flagFor    = flag.Duration("for", 0, "how long sweeps go on; 0: one run of each workload")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// seeded gives a test its source of chance and prints how to repeat it.
+func seeded(t testing.TB) uint64 {
+	seed := *flagSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("repeat with -run '^%s$' -seed %d", t.Name(), seed)
+	return seed
+}
+
+// TestCrash_D1_D2_D3_D9_EveryState cuts the power at events of every workload, and
+// again within the recovery from some of the states that this leaves: a sample by
+// default, the slice of CI with -states 12000.
+func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
+	o := CrashOptions{Seed: seeded(t), States: 150, Recovery: 40, RecoveryStates: 2, Duration: *flagFor, Workers: runtime.GOMAXPROCS(0)}
+	if testing.Short() {
+		o.States, o.Recovery = 25, 60
+	}
+	if *flagStates > 0 {
+		o.States = *flagStates
+	}
+	began := time.Now()
+	counts, err := Crash(context.Background(), o)
+	t.Logf("%v; %.0f states/s", counts, float64(counts.Distinct+counts.InRecovery)/time.Since(began).Seconds())
+	if err != nil {
+		t.Fatal(err)
+	}
+}

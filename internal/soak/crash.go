@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spillwaydb/spillway/internal/prove"
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+func crash(ctx context.Context, s *settings) error {
+	return s.sweep(ctx, prove.CrashOptions{States: s.states, Recovery: 20, RecoveryStates: 8})
+}
+
+func recoveryCrash(ctx context.Context, s *settings) error {
+	states := s.states
+	if states == 0 {
+		states = 300
+	}
+	return s.sweep(ctx, prove.CrashOptions{States: states, Recovery: 700, RecoveryStates: 12})
+}
+
+// sweep runs crash states and prints what was done.
+func (s *settings) sweep(ctx context.Context, o prove.CrashOptions) error {
+	o.Seed, o.Duration = s.seed, s.duration
+	for _, wl := range prove.Workloads() {
+		if strings.Contains(wl.Name, s.only) {
+			o.Workloads = append(o.Workloads, wl)
+		}
+	}
+	if len(o.Workloads) == 0 {
+		return fmt.Errorf("no workload has %q in its name", s.only)
+	}
+	o.Progress = func(c prove.CrashCounts) { s.progress("%v", c) }
+	counts, err := prove.Crash(ctx, o)
+	s.say("%v", counts)
+	return s.failure(err)
+}
+
+// failure leaves what a failure found and says how to repeat it.
+func (s *settings) failure(err error) error {
+	var f *prove.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	s.say("repeat with: go run ./internal/soak %s --seed %d --states %d", s.part, f.Seed, s.states)
+	if f.Disk == nil {
+		return err
+	}
+	dir, keepErr := s.export(f.Disk)
+	if keepErr != nil {
+		return errors.Join(err, keepErr)
+	}
+	s.say("the disk, as it was found, is in %s", dir)
+	return err
+}
+
+// export writes a simulated disk as files.
+func (s *settings) export(disk *simfs.FS) (dir string, err error) {
+	if dir = s.keep; dir == "" {
+		if dir, err = os.MkdirTemp("", "soak"); err != nil {
+			return "", err
+		}
+	}
+	for _, name := range disk.Names() {
+		to := filepath.Join(dir, filepath.FromSlash(name))
+		if info, err := disk.Lstat(name); err != nil {
+			return dir, err
+		} else if info.IsDir() {
+			if err := os.MkdirAll(to, 0o700); err != nil {
+				return dir, err
+			}
+			continue
+		}
+		data, err := disk.Bytes(name)
+		if err == nil {
+			err = os.WriteFile(to, data, 0o600)
+		}
+		if err != nil {
+			return dir, err
+		}
+	}
+	return dir, nil
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+)
+
+// settings are what every part gets.
+type settings struct {
+	part     string
+	seed     uint64
+	duration time.Duration
+	states   int
+	sample   int
+	keep     string
+	only     string
+	out      io.Writer
+	last     time.Time // of a progress line
+}
+
+// part is one thing that can be proven for hours.
+type part struct {
+	name, text string
+	run        func(context.Context, *settings) error
+}
+
+func parts() []part {
+	return []part{
+		{"crash", "power cuts at every event of every workload, every legal state", crash},
+		{"recovery-crash", "the same, and most states cut again within recovery, twice", recoveryCrash},
+		{"kill", "processes killed while they write and back up, on this file system", kill},
+		{"fuzz", "every fuzz target, each for its share of the duration", fuzz},
+		{"mutants", "planted bugs: every one has to be found by a test", plantedBugs},
+	}
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run executes the command line and returns the exit code.
+func run(args []string, out, errs io.Writer) int {
+	s := settings{out: out, last: time.Now()}
+	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	flags.Uint64Var(&s.seed, "seed", 0, "of all chance; 0: a new one")
+	flags.DurationVar(&s.duration, "duration", 0, "how long new runs begin; 0: one round")
+	flags.IntVar(&s.states, "states", 0, "crash states for each run of a workload; 0: all")
+	flags.IntVar(&s.sample, "sample", 0, "planted bugs, drawn by the seed; 0: all")
+	flags.StringVar(&s.keep, "keep", "", "`directory` for disks that show a failure; empty: a new one")
+	flags.StringVar(&s.only, "only", "", "what has this `text` in its name: a workload, a planted bug, a fuzz target")
+	flags.Usage = func() {
+		fmt.Fprintln(errs, "usage: soak PART [flags]; PART is all or one of")
+		for _, p := range parts() {
+			fmt.Fprintf(errs, "  %-15s %s\n", p.name, p.text)
+		}
+		fmt.Fprintln(errs, "flags:")
+		flags.PrintDefaults()
+	}
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" {
+		flags.Usage()
+		return 2
+	}
+	s.part = args[0]
+	if flags.Parse(args[1:]) != nil || flags.NArg() > 0 {
+		return 2
+	}
+	if s.seed == 0 {
+		s.seed = rand.Uint64()>>1 | 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	return s.runParts(ctx, errs)
+}
+
+// runParts runs one part, or all, each for its share of the time.
+func (s *settings) runParts(ctx context.Context, errs io.Writer) int {
+	chosen := parts()
+	if s.part == "all" {
+		s.duration /= time.Duration(len(chosen))
+	} else {
+		var one []part
+		for _, p := range chosen {
+			if p.name == s.part {
+				one = append(one, p)
+			}
+		}
+		chosen = one
+	}
+	if len(chosen) == 0 {
+		fmt.Fprintf(errs, "soak: there is no part %q; try \"soak help\"\n", s.part)
+		return 2
+	}
+	code := 0
+	for _, p := range chosen {
+		s.part = p.name
+		fmt.Fprintf(s.out, "%s: repeat with: %s\n", p.name, s.again(""))
+		began := time.Now()
+		err := p.run(ctx, s)
+		switch {
+		case err == nil || errors.Is(err, context.Canceled):
+			fmt.Fprintf(s.out, "%s: ok, %v\n", p.name, time.Since(began).Round(time.Second))
+		default:
+			fmt.Fprintf(s.out, "%s: FAILED: %v\n", p.name, err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// again is the command that repeats what is being run.
+func (s *settings) again(only string) string {
+	text := fmt.Sprintf("go run ./internal/soak %s --seed %d", s.part, s.seed)
+	if s.duration > 0 {
+		text += fmt.Sprintf(" --duration %v", s.duration)
+	}
+	if s.states > 0 {
+		text += fmt.Sprintf(" --states %d", s.states)
+	}
+	if s.sample > 0 {
+		text += fmt.Sprintf(" --sample %d", s.sample)
+	}
+	if only == "" {
+		only = s.only
+	}
+	if only != "" {
+		text += fmt.Sprintf(" --only %q", only)
+	}
+	return text
+}
+
+// progress prints a line, but not too many.
+func (s *settings) progress(format string, args ...any) {
+	if time.Since(s.last) < 5*time.Second {
+		return
+	}
+	s.last = time.Now()
+	fmt.Fprintf(s.out, "%s: %s\n", s.part, fmt.Sprintf(format, args...))
+}
+
+func (s *settings) say(format string, args ...any) {
+	fmt.Fprintf(s.out, "%s: %s\n", s.part, fmt.Sprintf(format, args...))
+}
