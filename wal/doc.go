@@ -10,10 +10,12 @@
 //
 // # Segments
 //
-// The log is a run of segments in files of fixed names and size, written through
-// with zeros before their first use and used again without a change of
-// metadata. A segment's header has a random salt, to which each of its records
-// is bound, and names the record that it follows. format.go describes the bytes.
+// The log is a run of segments in files of fixed names and size, whose space is
+// allocated before their first use. Unless syncs are large they are then written
+// through with zeros: from there on, and wherever a file is used again, a sync
+// changes no metadata. A segment's header has a random salt, to which each of its
+// records is bound, and names the record that it follows. format.go describes the
+// bytes.
 //
 // A segment is always in one of these states; the arrow names who moves it:
 //

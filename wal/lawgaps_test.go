@@ -216,7 +216,7 @@ func TestR5_HeaderDisagreesOnOpenCommit(t *testing.T) {
 	}
 	seg.header.open = !seg.header.open
 	n := r.crash(simfs.DropAll)
-	if err := seg.openSlot(&n.o, false); err != nil {
+	if err := seg.openSlot(&n.o); err != nil {
 		t.Fatal(err)
 	}
 	if err := seg.writeHeaders(0); err != nil {

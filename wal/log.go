@@ -61,6 +61,7 @@ type Log struct {
 	failed  error
 	closed  bool
 	stats   Stats
+	perSync int64 // bytes, on the average of the last syncs
 }
 
 func newLog(o Options) *Log {

@@ -67,8 +67,9 @@ type Options struct {
 
 	Logger *slog.Logger // nil: silent
 
-	readOnly   bool // nothing is written: OpenReadOnly
-	foreground bool // tests: no background work, so that histories repeat
+	readOnly      bool  // nothing is written: OpenReadOnly
+	foreground    bool  // tests: no background work, so that histories repeat
+	prewriteBelow int64 // tests: see there; negative: nothing is prewritten
 }
 
 // validate fills in defaults and names the first rule that o breaks.
@@ -81,6 +82,9 @@ func (o *Options) validate() error {
 	}
 	if o.BufferBytes == 0 {
 		o.BufferBytes = bufferBytesDefault
+	}
+	if o.prewriteBelow == 0 {
+		o.prewriteBelow = prewriteBelow
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

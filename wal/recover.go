@@ -344,7 +344,7 @@ func (r *recovery) rewrite(s *segment, synced block.LSN) error {
 		return err
 	}
 	defer in.close()
-	if err := s.openSlot(r.o, false); err != nil {
+	if err := s.openSlot(r.o); err != nil {
 		return err
 	}
 	defer func() {

@@ -86,16 +86,17 @@ type slotError struct{ err error }
 func (e *slotError) Error() string { return e.err.Error() }
 func (e *slotError) Unwrap() error { return e.err }
 
-// createSlot makes the file of a slot: preallocated, written through with
-// zeros so that a later overwrite changes no metadata, with two spare headers,
-// synced, and only then given its name.
-func createSlot(o *Options, slot int) error {
+// createSlot makes the file of a slot: preallocated, with two spare headers,
+// synced, and only then given its name. If it is prewritten it is also written
+// through with zeros, so that a later overwrite changes no metadata. If not, its
+// space reads as zeros all the same until it is written to: for R5 both are one.
+func createSlot(o *Options, slot int, prewrite bool) error {
 	name := filepath.Join(o.Dir, slotName(slot))
 	f, err := o.FS.OpenFile(name+unborn, os.O_RDWR|os.O_CREATE|os.O_TRUNC, slotMode)
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	err = fillSlot(o, f)
+	err = fillSlot(o, f, prewrite)
 	f.Close() // synced, or thrown away
 	if err == nil {
 		err = publishSlot(o, name)
@@ -106,16 +107,21 @@ func createSlot(o *Options, slot int) error {
 	return err
 }
 
-func fillSlot(o *Options, f vfs.File) error {
-	if err := f.Allocate(0, o.SegmentBytes); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+func fillSlot(o *Options, f vfs.File, prewrite bool) error {
+	err := f.Allocate(0, o.SegmentBytes)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("allocate segment: %w", err)
 	}
+	end := int64(recordsOffset)
+	if prewrite || err != nil { // zeros reserve space, too (R7)
+		end = o.SegmentBytes
+	}
 	h := header{kind: kindSpare, size: o.SegmentBytes, database: o.Database, timeline: o.Timeline}
-	chunk := make([]byte, min(prewriteBytes, o.SegmentBytes))
+	chunk := make([]byte, min(prewriteBytes, end))
 	h.encode(chunk)
 	h.encode(chunk[headerBlockBytes:])
-	for off := int64(0); off < o.SegmentBytes; off += int64(len(chunk)) {
-		chunk = chunk[:min(int64(len(chunk)), o.SegmentBytes-off)]
+	for off := int64(0); off < end; off += int64(len(chunk)) {
+		chunk = chunk[:min(int64(len(chunk)), end-off)]
 		if _, err := f.WriteAt(chunk, off); err != nil {
 			return &slotError{fmt.Errorf("prewrite segment: %w", err)}
 		}
@@ -139,14 +145,8 @@ func publishSlot(o *Options, name string) error {
 	return nil
 }
 
-// openSlot opens the slot file of s for its next use, and makes it if it does
-// not exist.
-func (s *segment) openSlot(o *Options, create bool) error {
-	if create {
-		if err := createSlot(o, s.slot); err != nil {
-			return err
-		}
-	}
+// openSlot opens the slot file of s for its next use.
+func (s *segment) openSlot(o *Options) error {
 	f, err := o.FS.OpenFile(s.path(o.Dir), os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("open segment: %w", err)

@@ -44,5 +44,6 @@ func (l *Log) count(r *run, took time.Duration) {
 	l.stats.Syncs++
 	l.stats.Commits += uint64(r.commits)
 	l.stats.WrittenBytes += int64(r.to - r.from)
+	l.perSync += (int64(r.to-r.from) - l.perSync) / syncsAveraged
 	l.stats.SyncMax = max(l.stats.SyncMax, took)
 }
