@@ -119,7 +119,7 @@ func (p *basePicker) checkBase(base []Entry, info mvcc.BackupInfo) error {
 }
 
 func (p *basePicker) sessionOptions(base []Entry) SessionOptions {
-	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed}
+	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed, OnExhaustion: mvcc.ExhaustionAbort}
 	if base != nil {
 		o.Base, o.AuditBlocks = base[0].Manifest.EndLSN, auditBlocks(&base[0].Manifest)
 	}

@@ -149,6 +149,8 @@ type openRequest struct {
 
 	Base        block.LSN `json:"base,omitempty"`
 	AuditBlocks int       `json:"audit_blocks,omitempty"`
+
+	OnExhaustion mvcc.Exhaustion `json:"on_exhaustion,omitempty"`
 }
 
 type openReply struct {

@@ -62,6 +62,7 @@ func (c *Client) Open(ctx context.Context, o SessionOptions) (Session, error) {
 func openRemote(conn *clientConn, o SessionOptions) (*remoteSession, error) {
 	req, err := json.Marshal(openRequest{
 		Owner: o.Owner, Label: o.Label, FullSpeed: o.FullSpeed, BatchBytes: batchBytesWanted, Base: o.Base, AuditBlocks: o.AuditBlocks,
+		OnExhaustion: o.OnExhaustion,
 	})
 	if err != nil {
 		return nil, err

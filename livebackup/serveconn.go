@@ -313,6 +313,7 @@ func (c *serverConn) open(ctx context.Context, payload []byte) error {
 	}
 	session, err := c.s.src.Open(ctx, SessionOptions{
 		Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed, Base: req.Base, AuditBlocks: req.AuditBlocks,
+		OnExhaustion: req.OnExhaustion,
 	})
 	if err != nil {
 		return err

@@ -45,9 +45,10 @@ type Source interface {
 type SessionOptions struct {
 	Owner, Label string // what operators see in the database's status
 	FullSpeed    bool   // does not rest for the sake of those who write meanwhile
-	// Base and AuditBlocks are those of mvcc.BackupOptions.
-	Base        block.LSN
-	AuditBlocks int
+	// Base, AuditBlocks and OnExhaustion are those of mvcc.BackupOptions.
+	Base         block.LSN
+	AuditBlocks  int
+	OnExhaustion mvcc.Exhaustion
 }
 
 // Session is a snapshot that hands out its blocks. Not safe for concurrent use.

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -28,6 +29,9 @@ type BackupOptions struct {
 	// hands out all the same, drawn at random, for its taker to compare with the
 	// base. Their trailers' LSNs are at or below Base.
 	AuditBlocks int
+	// OnExhaustion says what the backup does when its originals outgrow what was
+	// granted. "": ExhaustionForward.
+	OnExhaustion Exhaustion
 }
 
 // BackupInfo says what a backup is of.
@@ -74,6 +78,7 @@ type Backup struct {
 	spilledBefore int64
 	peaks         *blockcache.Peaks
 	charges       charges
+	fwd           forward
 }
 
 // Cost is what a backup has cost so far. The peaks are the store's while the
@@ -101,7 +106,7 @@ const readAhead = 64 << 10
 // durable first in the weaker modes (R6). ErrTooManyBackups of package snapshot
 // if there are too many. Close it.
 func (s *Store) OpenBackup(ctx context.Context, o BackupOptions) (*Backup, error) {
-	if err := context.Cause(ctx); err != nil {
+	if err := errors.Join(context.Cause(ctx), o.OnExhaustion.validate()); err != nil {
 		return nil, err
 	}
 	if err := s.state.enterUnlessClosed(); err != nil {
@@ -138,6 +143,9 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	if err == nil {
 		b.file, err = s.data.openScan(s.opts.FS)
 	}
+	if err == nil && o.OnExhaustion != ExhaustionAbort {
+		live.CanFallForward(b.fellForward)
+	}
 	if err != nil {
 		live.Close()
 		s.cache.UnfollowPeaks(b.peaks)
@@ -157,7 +165,7 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 	b.info = BackupInfo{
 		Database: s.database, Timeline: s.timeline, LSN: b.live.LSN(), Time: s.lastCommitTime(),
 		BlockSize: s.geo.size, HighWater: m.highWater,
-		Blocks: m.inUse + s.geo.groups(m.highWater) + 1, // and bitmaps, and the meta block
+		Blocks: s.inUseAt(&m),
 		Opened: began, StartStall: stall,
 		History: s.history(), RecordSum: s.recordSum(b.live.LSN()),
 	}
@@ -191,6 +199,7 @@ func (b *Backup) Close() error {
 	}
 	b.closed = true
 	b.live.Close()
+	b.fwd.close()
 	b.s.cache.UnfollowPeaks(b.peaks)
 	b.charges.close(b.s)
 	b.s.leave()
@@ -202,7 +211,7 @@ func (b *Backup) Close() error {
 // with 0 after the last. The images are the caller's: Next has let go of the
 // originals (R10). After another error it may be called again and goes on where
 // it was. A snapshot that was broken returns *snapshot.BrokenError for ever
-// after (L10).
+// after (L10). One that fell forward says so once, by a *FellForwardError.
 func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -215,13 +224,13 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		return 0, fmt.Errorf("backup: buffer of %d bytes and %d numbers holds no block", len(buf), len(ids))
 	}
 	n := 0
-	for n < room {
+	for n < room && !b.turning() {
 		got, err := 0, b.stop(ctx)
 		if err == nil {
 			got, err = b.step(ctx, buf[n*size:room*size], ids[n:room])
 			n += got
 		}
-		if err != nil && n == 0 {
+		if err != nil && n == 0 && !b.turning() { // else it is because originals are gone
 			return 0, b.explain(err)
 		}
 		if err != nil || got == 0 {
@@ -230,6 +239,9 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 	}
 	if err := b.live.Err(); err != nil {
 		return 0, err
+	}
+	if n == 0 && b.turning() {
+		return 0, b.turn()
 	}
 	if n == 0 {
 		return 0, b.end()
@@ -242,7 +254,7 @@ func (b *Backup) stop(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	return b.live.Err()
+	return b.stopForward()
 }
 
 // explain prefers "broken" to what followed from it.
@@ -256,6 +268,9 @@ func (b *Backup) explain(err error) error {
 // end is io.EOF if the number of blocks handed out is what the meta block says. How
 // many an incremental has to hand out nobody knows; who lays it over its base counts.
 func (b *Backup) end() error {
+	if b.fwd.told {
+		return b.endForward()
+	}
 	if b.inc != nil {
 		return b.endIncremental()
 	}
@@ -267,6 +282,9 @@ func (b *Backup) end() error {
 
 // step hands out some blocks; none means that all are done.
 func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
+	if b.fwd.told {
+		return b.stepForward(ctx, buf, ids)
+	}
 	for {
 		if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
 			return n, err

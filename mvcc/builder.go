@@ -19,6 +19,7 @@ type Builder struct {
 	dir   string
 	file  vfs.File
 	marks *buildMap
+	redo  *redoWriterAt // nil: none came yet
 
 	standby bool
 }
@@ -121,7 +122,10 @@ func (b *Builder) Kept(first block.ID, n int) (bool, error) {
 // written, makes everything durable, and gives the database a new timeline
 // whose LSNs go on from there (L14). A standby stays on the backup's.
 func (b *Builder) Finish() error {
-	err := b.Prover.Finish()
+	err := b.redo.flush()
+	if err == nil {
+		err = b.Prover.Finish()
+	}
 	if err == nil {
 		err = b.marks.finish()
 	}

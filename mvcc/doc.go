@@ -58,6 +58,12 @@
 // are written in place by the cleaner. An incremental backup looks at extents with a mark
 // above its base, and takes the blocks whose own LSN is (increment.go).
 //
+// # Falling forward
+//
+// A backup whose originals outgrow what was granted gives them up, and becomes one of a
+// later commit that carries redo (fallforward.go). Builder and Prover apply that redo by
+// the rules of recovery (forwardredo.go).
+//
 // # Recovery
 //
 // Open repairs torn blocks from second copies written since the checkpoint in

@@ -66,6 +66,7 @@ type Event struct {
 	Rung     Rung                  // of a rung, and of a snapshot that fell forward or was broken because of one: which was reached
 	Next     Rung                  // of a rung: what comes next; "": nothing
 	Bytes    int64                 // of a rung: of originals held by whom it is about; of the end of a snapshot: what that freed
+	Forward  block.LSN             // of a backup that fell forward: F
 	Guard    *GuardError           // of a guard
 	Gap      time.Duration         // of the clock: by how much the time of commits is ahead of it
 	Snapshot *snapshot.BrokenError // of a snapshot that was broken, whatever for

@@ -23,6 +23,10 @@ type Prover struct {
 	bitmaps map[uint64][]byte   // per group: its allocation bits
 	count   uint64
 	failed  error
+
+	// Of a backup with redo, see Follow:
+	redone      map[block.ID]redone // blocks that redo changes; nil: there is none
+	metaPayload []byte
 }
 
 // NewProver begins a proof. path is what its errors name.
@@ -62,7 +66,7 @@ func (p *Prover) one(id block.ID, image []byte) error {
 		return p.corrupt(id, fmt.Sprintf("its LSN %v is above the backup's %v", t.LSN, p.info.LSN))
 	case !p.geo.isVersioned(id):
 		return p.corrupt(id, "it is a reserved place")
-	case !p.mark(id, image):
+	case !p.mark(id, t.LSN, image):
 		return p.corrupt(id, "it is there twice")
 	}
 	if p.told != nil {
@@ -83,9 +87,28 @@ func (p *Prover) fail(err error) {
 }
 
 // mark notes that a block was told; false if it was before.
-func (p *Prover) mark(id block.ID, image []byte) bool {
+func (p *Prover) mark(id block.ID, lsn block.LSN, image []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.enter(id) {
+		return false
+	}
+	if g := p.geo.groupOf(id); id == p.geo.bitmapOf(g) {
+		p.bitmaps[g] = append([]byte(nil), block.Payload(image)...)
+	}
+	if p.redone != nil {
+		if _, found := p.redone[id]; found {
+			p.redone[id] = redone{lsn, true}
+		}
+		if id == metaBlock {
+			p.metaPayload = append([]byte(nil), block.Payload(image)...)
+		}
+	}
+	return true
+}
+
+// enter puts a block among those that are there; false if it was. mu is held.
+func (p *Prover) enter(id block.ID) bool {
 	g, bit := p.geo.groupOf(id), p.geo.bitOf(id)
 	set := p.written[g]
 	if set == nil {
@@ -97,9 +120,6 @@ func (p *Prover) mark(id block.ID, image []byte) bool {
 	}
 	set[bit/64] |= 1 << (bit % 64)
 	p.count++
-	if id == p.geo.bitmapOf(g) {
-		p.bitmaps[g] = append([]byte(nil), block.Payload(image)...)
-	}
 	return true
 }
 
@@ -117,6 +137,9 @@ func (p *Prover) Finish() error {
 	}
 	if !p.has(metaBlock) {
 		return p.corrupt(metaBlock, "it is missing")
+	}
+	if err := p.finishRedo(); err != nil {
+		return err
 	}
 	want := uint64(1)
 	for g := range p.geo.groups(p.info.HighWater) {

@@ -30,6 +30,9 @@ type Backup struct {
 	exclusive int64
 	broken    atomic.Pointer[BrokenError]
 	closed    bool
+
+	onForward func(frees int64, why Reason, cause error) // nil: it cannot fall forward
+	forward   atomic.Bool                                // it fell forward: it wants nothing
 }
 
 // OpenBackup opens a backup at the horizon; ErrTooManyBackups.
@@ -51,6 +54,9 @@ func (s *Set) OpenBackup(owner, label string) (*Backup, error) {
 	return nil, ErrTooManyBackups
 }
 
+// ID is the backup's number among the set's snapshots.
+func (b *Backup) ID() uint64 { return b.id }
+
 // LSN is the commit that the backup is of.
 func (b *Backup) LSN() block.LSN { return b.lsn }
 
@@ -65,7 +71,7 @@ func (b *Backup) Err() error {
 // wantedByBackups is the bits of the backups that will still read v.
 func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
-		if b != nil && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
+		if b != nil && !b.forward.Load() && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
 			wants |= 1 << i
 		}
 	}
@@ -201,11 +207,13 @@ func (b *Backup) Close() {
 		b.done.fill() // no new original is wanted from here on
 	}
 	s.mu.Unlock()
-	for b.closeSome() {
+	for b.dropSome(true) {
 	}
 }
 
-func (b *Backup) closeSome() bool {
+// dropSome lets go of some of what only the backup wants, and reports whether there
+// is more. At the end, if that is the backup's own, its place is another's.
+func (b *Backup) dropSome(closing bool) bool {
 	s := b.set
 	var drop []blockcache.Handle
 	s.mu.Lock()
@@ -219,7 +227,7 @@ func (b *Backup) closeSome() bool {
 		}
 	}
 	more := b.queue.Len() > 0
-	if !more && s.backups[b.bit] == b {
+	if !more && closing && s.backups[b.bit] == b {
 		s.backups[b.bit] = nil
 	}
 	s.account()

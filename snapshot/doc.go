@@ -26,7 +26,9 @@
 //
 // # How a snapshot ends
 //
-// Closed by who opened it, or broken: [Set.BreakVictim] when nothing else gives
+// A [Backup] that can fall forward does that first (forward.go): it lives on, wants
+// nothing, and its owner knows what to do. Else it ends:
+// closed by who opened it, or broken: [Set.BreakVictim] when nothing else gives
 // memory back (R13), [Set.BreakWanting] when an original is lost. From then on
 // every use of it returns a [BrokenError] that says why (L10).
 //
@@ -50,6 +52,5 @@
 // prefers victims, is that of their point: how long ago it became the horizon, not
 // when the last of them came. So a reader that has just joined an old point is not
 // taken for young. A point and its lists are on the Go heap; the lists, which come
-// with originals, are charged, the point belongs to who opened a reader there. Of
-// the ladder only the last rung is here: backups do not fall forward yet.
+// with originals, are charged, the point belongs to who opened a reader there.
 package snapshot

@@ -27,6 +27,7 @@ const (
 	ReasonReleased   Reason = "it was released by an operator"
 	ReasonExpired    Reason = "it was open for longer than it may be"
 	ReasonGuard      Reason = "a guard's limit was reached"
+	ReasonLogHeld    Reason = "it fell forward, and more redo came than may be held for it"
 )
 
 // BrokenError is what every use of a broken snapshot returns (L10).

@@ -18,11 +18,17 @@ type victim struct {
 	frees  int64
 	young  bool
 	opened int64
+
+	forward bool // the backup would not be broken: it falls forward
 }
 
-// better reports whether breaking v is preferred to breaking w: those that are
-// not young first, then by bytes freed per snapshot ended, then the oldest.
+// better reports whether breaking v is preferred to breaking w: those that only
+// fall forward first, then those that are not young, then by bytes freed per
+// snapshot ended, then the oldest.
 func (v victim) better(w victim) bool {
+	if v.forward != w.forward {
+		return v.forward
+	}
 	if v.young != w.young {
 		return !v.young
 	}
@@ -33,15 +39,22 @@ func (v victim) better(w victim) bool {
 	return v.opened < w.opened
 }
 
-// BreakVictim breaks the snapshot whose end frees most (R13), or, if no
-// snapshot alone frees anything, the run of neighbours that does. It reports
-// whether anything was freed. The caller holds no latch.
+// BreakVictim has a backup fall forward, if one can and that frees anything. Else it
+// breaks the snapshot whose end frees most (R13), or, if no snapshot alone frees
+// anything, the run of neighbours that does. It reports whether anything was freed.
+// The caller holds no latch.
 func (s *Set) BreakVictim() bool {
 	s.mu.Lock()
 	v, ok := s.chooseVictim()
 	if !ok {
 		s.mu.Unlock()
 		return false
+	}
+	if v.forward {
+		f := v.backup.fallForward(ReasonExhausted, nil)
+		s.mu.Unlock()
+		f.finish()
+		return true
 	}
 	var errs []*BrokenError
 	var free []*sublist
@@ -77,7 +90,7 @@ func (s *Set) chooseVictim() (best victim, ok bool) {
 	}
 	for _, b := range s.backups {
 		if b != nil && !b.closed {
-			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < YoungAge, opened: b.opened})
+			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < YoungAge, opened: b.opened, forward: b.canForward()})
 		}
 	}
 	for _, p := range s.points {
@@ -144,8 +157,11 @@ func (s *Set) eachRun(f func([]*Point, int64)) {
 // backups: the backup that holds most, whose end makes the rest exclusive.
 func (s *Set) everyHolder() (best victim, ok bool) {
 	for _, b := range s.backups {
-		if b != nil && !b.closed && b.held > best.frees {
-			best, ok = victim{backup: b, frees: b.held}, true
+		if b == nil || b.closed || b.held == 0 {
+			continue
+		}
+		if v := (victim{backup: b, frees: b.held, forward: b.canForward()}); !ok || v.better(best) {
+			best, ok = v, true
 		}
 	}
 	return best, ok
@@ -169,15 +185,21 @@ func (s *Set) breakPoint(p *Point, why Reason, cause error) (*BrokenError, []*su
 }
 
 // BreakWanting breaks every snapshot that wants v, an original that cannot be
-// read (R4: that is no failure of the store). The caller holds no latch.
+// read (R4: that is no failure of the store). A backup that can falls forward
+// instead. The caller holds no latch.
 func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) {
 	s.mu.Lock()
 	var errs []*BrokenError
 	var free []*sublist
 	var backups []*Backup
+	var forward []forwarding
 	wants := s.wantedByBackups(v)
 	for i, b := range s.backups {
-		if b != nil && wants&(1<<i) != 0 {
+		switch {
+		case b == nil || wants&(1<<i) == 0:
+		case b.canForward():
+			forward = append(forward, b.fallForward(ReasonUnreadable, cause))
+		default:
 			errs = append(errs, s.breakBackup(b, ReasonUnreadable, cause))
 			backups = append(backups, b)
 		}
@@ -187,6 +209,9 @@ func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) 
 		errs, free = append(errs, e), append(free, f...)
 	}
 	s.mu.Unlock()
+	for _, f := range forward {
+		f.finish()
+	}
 	for _, b := range backups {
 		b.Close()
 	}
