@@ -117,6 +117,8 @@ func (s *fakeSource) Status(context.Context) (mvcc.Status, error) {
 	return st, nil
 }
 
+func (s *fakeSource) Changes(context.Context) (mvcc.Changes, error) { return mvcc.Changes{}, nil }
+
 func (s *fakeSource) Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error) {
 	if s.check == nil {
 		return mvcc.CheckResult{LSN: s.info.LSN, Blocks: s.info.Blocks}, nil

@@ -48,11 +48,12 @@ import (
 //	15    client  head check JSON of headRequest
 //	16    client  remember   JSON of headRequest
 //	17    client  mark       JSON of markRequest
+//	18    client  changes    none
 //	19    client  events     JSON of eventsRequest
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
 //	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
-//	                         mark and quiesce), nothing else: {}
+//	                         mark and quiesce), mvcc.Changes, nothing else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
 //	0x84  server  log        records, see below; the reply to log next
@@ -127,6 +128,7 @@ const (
 	frameHead     frameKind = 15
 	frameRemember frameKind = 16
 	frameMark     frameKind = 17
+	frameChanges  frameKind = 18
 	frameEvents   frameKind = 19
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81

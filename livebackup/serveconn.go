@@ -205,6 +205,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 	switch r.kind {
 	case frameStatus:
 		return c.status(ctx)
+	case frameChanges:
+		return c.changes(ctx)
 	case frameCheck:
 		return c.check(ctx)
 	case frameNext:

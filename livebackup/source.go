@@ -20,6 +20,9 @@ type Source interface {
 	// Events returns what happened after the event numbered after, the oldest first: see
 	// mvcc.Store.Events. It may return fewer than there are; none, if there are none.
 	Events(ctx context.Context, after uint64) ([]mvcc.Event, error)
+	// Changes tells how the database's blocks have been changing: what PlanBackup
+	// goes by.
+	Changes(ctx context.Context) (mvcc.Changes, error)
 	// Check reads every block and proves every tree, online. progress may be
 	// nil; it is called now and then, by one goroutine at a time.
 	Check(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)

@@ -47,7 +47,7 @@ func (s *Store) recordCheckpoint(redo block.LSN) error {
 	next.mapFloor = max(next.mapFloor, s.anchor.floor)
 	higher := next.mapFloor > s.anchor.now.mapFloor
 	s.anchor.mu.Unlock()
-	if redo == next.redo && s.log.Durable() == next.durable && next.amends < amendsMax/2 && !higher {
+	if redo == next.redo && s.log.Durable() == next.durable && next.amends < amendsMax/2 && !higher && !s.changesUnsaved() {
 		return nil
 	}
 	next.amends = 0
@@ -107,7 +107,7 @@ func (s *Store) amendSuperblock(change func(*superblock)) error {
 
 // installSuperblock makes a superblock durable and the one in force.
 func (s *Store) installSuperblock(next superblock, slot int) error {
-	if err := s.writeSuperblock(&next, slot); err != nil {
+	if err := writeSuperblockBytes(s.data.file, s.withChanges(&next), slot); err != nil {
 		return err
 	}
 	s.anchor.mu.Lock()
@@ -120,9 +120,13 @@ func (s *Store) writeSuperblock(sb *superblock, slot int) error {
 	return writeSuperblock(s.data.file, sb, slot)
 }
 
-// writeSuperblock makes one copy durable.
+// writeSuperblock makes one copy durable, and leaves what is behind it.
 func writeSuperblock(file vfs.File, sb *superblock, slot int) error {
-	if _, err := file.WriteAt(sb.encode(), int64(slot)*superblockStride); err != nil {
+	return writeSuperblockBytes(file, sb.encode(), slot)
+}
+
+func writeSuperblockBytes(file vfs.File, b []byte, slot int) error {
+	if _, err := file.WriteAt(b, int64(slot)*superblockStride); err != nil {
 		return fmt.Errorf("write superblock of %s: %w", file.Name(), err)
 	}
 	if err := file.Sync(); err != nil {

@@ -247,6 +247,7 @@ func (s *Store) replaceHead(l *blockcache.Latch, h, v *blockcache.Version, lsn b
 	h.Until = lsn
 	s.cache.Reclass(h, from)
 	s.replaced.add(h.ID)
+	s.counter.replaced(h.LSN)
 }
 
 // publishFree ends the block's newest version (R9). Its head says "free" until

@@ -46,6 +46,32 @@ import (
 // Zeros from byte 120 on mean none of it: so the first superblocks were. In one
 // that names a parent and no fork, the parent is the only fork.
 //
+// # History of changes (3584 bytes behind each superblock)
+//
+// Of what changed, for forecasts only. The sound one with the higher sequence
+// counts, whatever became of the superblock before it; zeros, or anything else that
+// is not sound, is an empty history. Numbers called "short" have 2 bytes: 0 is 0,
+// 65535 is "never seen", any other n is 2 to the power of n/1024 - 8.
+//
+//	offset  size    field
+//	0       8       magic "SPILLCHG"
+//	8       4       format version: 1
+//	12      4       the hour that was not over: hours since 1970
+//	16      8       sequence of the superblock that it was written with
+//	24      8       when, Unix nanoseconds
+//	32      28*7    windows that were running, of 10 s, 1, 5, 15 min, 1, 4, 24 h: LSN at
+//	                the beginning, 8; beginning, Unix seconds, 4; different blocks that
+//	                changed, 8; changes, 8
+//	228     18*24   hours, the one that was not over first: seconds seen, 2, 0 for none;
+//	                different blocks in 10 s, 1, 5, 15 min, 1 h, short; changes, redo
+//	                bytes, commits in an hour, short
+//	660     15*168  hours of the week from Sunday, 0 o'clock UTC: weeks seen, 1; as above,
+//	                without 10 s
+//	3180    4*42    four hours of the week: different blocks, changes, short
+//	3348    4*7     days of the week: the same
+//	3376            zeros
+//	3580    4       CRC-32C of bytes 0 to 3579, seeded with the database id
+//
 // # Meta block (block 2, versioned)
 //
 //	offset  size  field
@@ -111,6 +137,9 @@ const (
 	superblockSize    = 512
 	superblockStride  = 4096
 	superblockMagic   = "SPILLWAY"
+	changesMagic      = "SPILLCHG"
+	changesSize       = superblockStride - superblockSize
+	changesHead       = 32
 	doublewriteMagic  = "SPILLDBW"
 	doublewriteHeader = 8192
 	doublewriteMax    = 256

@@ -312,6 +312,7 @@ func (s *Store) build(file vfs.File) error {
 	if err := s.recover(); err != nil {
 		return err
 	}
+	s.startChanges(s.changesNow())
 	if !o.ReadOnly {
 		s.cleaner.start()
 	}

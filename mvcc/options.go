@@ -102,6 +102,8 @@ type Options struct {
 	// calls it with a read transaction; it calls visit once for every block in
 	// use.
 	CheckTrees func(ctx context.Context, tx *ReadTx, visit func(block.ID) error) error
+
+	changesClock func() time.Time // of a test, which then calls tickChanges itself
 }
 
 func optionError(format string, args ...any) error {

@@ -48,8 +48,11 @@ type Store struct {
 	resting sync.Mutex            // held by who syncs and marks the log now and then
 	quiet   atomic.Pointer[Quiet] // the store is at rest
 
-	// publishing is held from a commit's publication to its place in the log.
+	// publishing is held from a commit's publication to its place in the log. It
+	// guards counter.
 	publishing sync.Mutex
+	counter    changeCounter
+	changes    changeHistory
 
 	// writer is held by the open write transaction. It guards what follows.
 	writer      sync.Mutex
@@ -134,6 +137,9 @@ func (s *Store) tick() {
 		case now := <-t.C:
 			s.snapshots.Tick(now)
 			s.kept.tick(now)
+			if s.opts.changesClock == nil {
+				s.tickChanges(now)
+			}
 			if !s.opts.ReadOnly && s.resting.TryLock() {
 				if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
 					lastSync = now

@@ -90,6 +90,7 @@ type backupFlags struct {
 	workers     int
 	fullSpeed   bool
 	verify      bool
+	dryRun      bool
 }
 
 func (a *app) backup() *cobra.Command {
@@ -110,6 +111,7 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
 	return c
@@ -122,17 +124,26 @@ func mustComplete(c *cobra.Command, flag string, values []string) {
 	}
 }
 
-func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
+// options are what the flags ask for, checked.
+func (f *backupFlags) options() (livebackup.BackupOptions, error) {
 	base, err := parseBackup(f.base)
-	if err != nil {
-		return err
-	}
 	o := livebackup.BackupOptions{
 		Type: livebackup.BackupType(f.kind), Base: base,
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
 	}
-	if err := o.Validate(); err != nil {
+	if err == nil {
+		err = o.Validate()
+	}
+	return o, err
+}
+
+func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
+	if f.dryRun {
+		return a.runPlan(ctx, f)
+	}
+	o, err := f.options()
+	if err != nil {
 		return err
 	}
 	db, err := f.database.reach(ctx)

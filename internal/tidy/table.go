@@ -38,7 +38,8 @@ var table = []row{
 	{pkg: "snapshot", ours: []string{"blockcache", "block"}, others: []string{btree}},
 	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block"}}, // spill: mvcc opens it for the cache
 	{pkg: "kv", ours: []string{"mvcc", "block"}},
-	{pkg: "livebackup", ours: []string{"mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
+	{pkg: "forecast", ours: []string{"mvcc"}},
+	{pkg: "livebackup", ours: []string{"forecast", "mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
 	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
 	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
 	{pkg: "internal/prove", ours: []string{"*"}},

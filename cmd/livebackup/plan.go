@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/forecast"
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+const planLong = `Says what a backup would take and cost, without taking it: how long it lasts,
+how many originals of changed blocks the database holds for it at most, how much
+of temporary storage they need, whether they fit, and what happens if not. It
+says that for now and for the best hour of the week to come.
+
+It goes by the database's own history: how many different blocks change within
+10 seconds to a day, for each hour of the week, kept in the database. It
+takes a week until every hour was seen; what was not is taken to be like the
+rest. How fast the backup is comes from --rate, else from the last backups in
+the repository, else it is assumed, and the plan says so.
+
+PEAK is the forecast, AT MOST is what it cannot exceed whatever happens. The
+verdicts: "fits"; "falls-forward": originals outgrow their room, the backup is
+whole but exact at a later commit; "breaks": that cannot be promised either,
+because redo is written about as fast as the sink takes it; "unknown": there is
+no history yet.
+
+If no process has the database open it is read without writing to it. Nobody
+writes then, so the forecast is for when the process runs again, with the room
+that the defaults give.`
+
+const planExample = `  livebackup plan --db /srv/app/db --repo /backups/app
+  livebackup plan --db /srv/app/db --rate 20MB/s
+  livebackup plan --db /srv/app/db --repo /backups/app --json | jq .now.verdict`
+
+func (a *app) plan() *cobra.Command {
+	f := backupFlags{kind: "auto", dryRun: true}
+	c := &cobra.Command{
+		Use: "plan --db DIR", Short: "Forecast what a backup would take and cost, and when to start it",
+		Long: planLong, Example: planExample, Args: cobra.NoArgs,
+		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runPlan(ctx, f) }),
+	}
+	f.database.add(c)
+	f.repo.addOptional(c)
+	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
+	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
+	c.Flags().Var(&f.rate, "rate", "how fast the repository takes what is written, like 20MB/s")
+	mustComplete(c, "type", strings.Split(backupTypes, "|"))
+	return c
+}
+
+func (a *app) runPlan(ctx context.Context, f backupFlags) (err error) {
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	db, err := f.database.reachToRead(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.close(&err)
+	repo, err := f.planRepository(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := livebackup.PlanBackup(ctx, db, repo, o)
+	if err != nil {
+		return err
+	}
+	return a.print(p, func(w io.Writer) { backupPlanText(w, f.database.dir, db.served, p) })
+}
+
+// planRepository is the repository, nil if there is none yet.
+func (f *backupFlags) planRepository(ctx context.Context) (*livebackup.Repository, error) {
+	if f.repo.dir == "" {
+		return nil, nil
+	}
+	repo, err := f.repo.open(ctx)
+	if errors.Is(err, livebackup.ErrRepositoryNotFound) {
+		return nil, nil
+	}
+	return repo, err
+}
+
+// reachToRead asks the process that has the database open, or opens it without writing
+// to it.
+func (f *databaseFlags) reachToRead(ctx context.Context) (*database, error) {
+	if err := mustBeThere(f.dir); err != nil {
+		return nil, err
+	}
+	client, err := livebackup.Dial(f.dir)
+	if err == nil {
+		return &database{Source: client, served: true}, nil
+	}
+	if !errors.Is(err, livebackup.ErrNotServed) {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	store, err := mvcc.Open(f.dir, mvcc.Options{MaxRAM: int64(f.maxRAM), ReadOnly: true, Temp: []mvcc.TempDir{{Path: f.dir, BytesMax: 1 << 30}}})
+	if err != nil {
+		return nil, err
+	}
+	return &database{Source: livebackup.NewSource(store), own: store}, nil
+}
+
+func backupPlanText(w io.Writer, dir string, live bool, p *livebackup.BackupPlan) {
+	how := "not open in any process: for when it is, with the room that the defaults give"
+	if live {
+		how = "open in another process"
+	}
+	fmt.Fprintf(w, "%s (%s)\n", dir, how)
+	kind := p.Kind
+	if p.Kind == livebackup.KindIncremental {
+		kind += " on " + p.Base.String()
+	}
+	fmt.Fprintf(w, "backup     %s, %s of blocks\n", kind, human.Bytes(p.Now.Bytes))
+	fmt.Fprintf(w, "history    %d of 168 hours of the week seen\n", p.HoursSeen)
+	fmt.Fprintf(w, "sink       %s of blocks, %s written; %s\n", perSecond(p.Sink.BlocksPerSecond), perSecond(p.Sink.StoredPerSecond), p.Sink.From)
+	fmt.Fprintf(w, "room       %s in RAM, %s in temporary storage, %s overflow\n\n", human.Bytes(p.Room.Cache), human.Bytes(p.Room.Temporary), human.Bytes(p.Room.Overflow))
+	forecastText(w, "now", &p.Now)
+	switch {
+	case p.Best == nil:
+		fmt.Fprintln(w, "\nbest start not known yet: too few hours of the week were seen")
+	case p.Best.Start.Equal(p.Now.Start):
+		fmt.Fprintln(w, "\nbest start now: no hour of the week is clearly better")
+	default:
+		fmt.Fprintln(w)
+		forecastText(w, "best start "+p.Best.Start.Local().Format("Mon 15:04"), p.Best)
+	}
+}
+
+func perSecond(bytes float64) string { return human.PerSecond(int64(bytes), time.Second) }
+
+// forecastText prints one forecast.
+func forecastText(w io.Writer, title string, f *forecast.Forecast) {
+	fmt.Fprintf(w, "%s: %s\n", title, verdictText(f))
+	fmt.Fprintf(w, "  takes      %s\n", human.Elapsed(f.Duration))
+	fmt.Fprintf(w, "  originals  peak %s, at most %s\n", human.Bytes(f.PeakOriginals), human.Bytes(f.PeakMax))
+	fmt.Fprintf(w, "  temporary  needs %s, at most %s\n", human.Bytes(f.TempNeeded), human.Bytes(f.TempMax))
+	fmt.Fprintf(w, "  redo       %s\n", perSecond(f.RedoPerSecond))
+}
+
+// verdictText is the verdict with what follows from it.
+func verdictText(f *forecast.Forecast) string {
+	full := human.Elapsed(f.FullAfter)
+	switch {
+	case f.Verdict == forecast.NothingToSay:
+		return "unknown: nothing was seen of this database's changes yet"
+	case f.Verdict == forecast.Fits && f.Rung == forecast.RungCache:
+		return "fits, in RAM"
+	case f.Verdict == forecast.Fits && f.Rung == forecast.RungSpill:
+		return "fits, in temporary storage"
+	case f.Verdict == forecast.Fits:
+		return "fits, with memory beyond MaxRAM"
+	case f.Verdict == forecast.FallsForward:
+		return fmt.Sprintf("falls-forward: no room after %s, then exact at a later commit", full)
+	case f.CanFallForward:
+		return fmt.Sprintf("breaks: no room after %s", full)
+	}
+	return fmt.Sprintf("breaks: no room after %s, and redo is written about as fast as\n  the sink takes it, so it cannot fall forward", full)
+}
