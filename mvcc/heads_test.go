@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
@@ -28,6 +29,24 @@ func checkHead(t testing.TB, s *Store, repo [16]byte, h Head, want error) {
 	if !errors.Is(err, want) || !errors.Is(err, ErrHistory) || !errors.As(err, &he) || he.Head != h {
 		t.Fatalf("head %v: %v, want %v", h, err, want)
 	}
+}
+
+// A log that could not be read for a moment while a backup began left the backup without
+// a name for its state; to remember that was then refused as the history of another
+// database, though nothing was wrong with either.
+func TestR18_UnknownSumIsNoOtherHistory(t *testing.T) {
+	c, fsys := newCrashRun(t, seeded(t), nil)
+	ok(t, c.commits(3, 5, 20))
+	fault := fsys.Fail(simfs.Fault{Ops: simfs.OpOpen, File: filesLog, Err: syscall.EMFILE, Sticky: true})
+	b, err := c.s.OpenBackup(t.Context(), BackupOptions{})
+	ok(t, err)
+	fault.Disarm()
+	if b.Info().RecordSum != 0 || fault.Fired() == 0 {
+		t.Fatalf("checksum %08x, %d faults", b.Info().RecordSum, fault.Fired())
+	}
+	ok(t, c.s.RememberHead(numbered(1), Head{b.Info().LSN, b.Info().RecordSum}))
+	ok(t, b.Close())
+	mustClose(t, c.s)
 }
 
 // R18: a head is ours if the log has it with that checksum, or if it is

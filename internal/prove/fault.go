@@ -32,20 +32,21 @@ type FaultOptions struct {
 
 // FaultCounts are what a sweep over faults has done.
 type FaultCounts struct {
-	Runs     int            // of the workload
-	Injected int            // faults that struck
-	Sites    int            // call sites that asked the file system for something
-	Hit      int            // of these, those of which an operation failed
-	Failed   int            // runs after which the store had failed, and said so
-	Backups  int            // that were acknowledged, and read back whole after the fault
-	Elapsed  time.Duration  //
-	Missed   []string       // call sites that were never hit
-	Kinds    map[string]int // faults that struck, by kind
+	Runs       int            // of the workload
+	Injected   int            // faults that struck
+	InRecovery int            // faults that struck within the recovery from a power cut, not among the above
+	Sites      int            // call sites that asked the file system for something
+	Hit        int            // of these, those of which an operation failed
+	Failed     int            // runs after which the store had failed, and said so
+	Backups    int            // that were acknowledged, and read back whole after the fault
+	Elapsed    time.Duration  //
+	Missed     []string       // call sites that were never hit
+	Kinds      map[string]int // faults that struck, by kind
 }
 
 func (c FaultCounts) String() string {
-	return fmt.Sprintf("%d runs, %d faults struck, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
-		c.Runs, c.Injected, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d runs, %d faults struck, %d more within recovery, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
+		c.Runs, c.Injected, c.InRecovery, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
 }
 
 // faultKind is one way to fail an operation.
@@ -113,7 +114,7 @@ func caller() string {
 	for {
 		f, more := frames.Next()
 		if _, in, ours := strings.Cut(f.Function, "spillwaydb/spillway/"); ours && !strings.HasPrefix(in, "internal/simfs") && !strings.HasPrefix(in, "internal/prove") {
-			return fmt.Sprintf("%s/%s:%d", path.Dir(in), path.Base(f.File), f.Line)
+			return fmt.Sprintf("%s/%s:%d", path.Base(path.Dir(f.File)), path.Base(f.File), f.Line)
 		}
 		if !more {
 			return ""
@@ -123,9 +124,11 @@ func caller() string {
 
 // siteCounts counts operations by site. Safe for concurrent use.
 type siteCounts struct {
-	mu   sync.Mutex
-	seen map[site]int
-	hit  map[site]int
+	mu    sync.Mutex
+	seen  map[site]int
+	hit   map[site]int
+	under map[site]*injection // the fault of the run that first came there, nil if it had none
+	now   *injection
 }
 
 // note is a trace function.
@@ -141,6 +144,9 @@ func (c *siteCounts) note(ev simfs.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen[s]++
+	if c.seen[s] == 1 {
+		c.under[s] = c.now
+	}
 }
 
 func (c *siteCounts) sites() []site {
@@ -153,7 +159,7 @@ func (c *siteCounts) sites() []site {
 // every call site, in every way. It ends at the first promise that is not kept.
 func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
 	began := time.Now()
-	f := &faultSweep{ctx: ctx, o: o, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}}}
+	f := &faultSweep{ctx: ctx, o: o, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}, under: map[site]*injection{}}}
 	f.counts.Kinds = map[string]int{}
 	for round := uint64(0); ; round++ {
 		if err := f.round(o.Seed + round); err != nil {
@@ -222,13 +228,14 @@ func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		kinds = kinds[:f.o.Kinds]
 	}
-	for _, k := range kinds {
+	for i := 0; i < len(kinds) || i < 2*len(kinds)+2 && f.sites.hit[s] == 0; i++ { // where few come, chance may miss them
+		k := kinds[i%len(kinds)]
 		for n := range max(f.o.Each, 1) {
 			skip := 0
-			if seen := f.sites.seen[s]; n > 0 || rng.IntN(2) == 0 {
+			if seen := f.sites.seen[s]; i < len(kinds) && (n > 0 || rng.IntN(2) == 0) {
 				skip = rng.IntN(max(seen/max(f.counts.Runs, 1), 1))
 			}
-			if err := f.run(seed, &injection{site: s, kind: k, skip: skip}); err != nil {
+			if err := f.run(seed, &injection{site: s, kind: k, skip: skip, first: f.sites.under[s]}); err != nil {
 				return err
 			}
 			if f.o.Progress != nil {
@@ -239,18 +246,36 @@ func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
 	return nil
 }
 
-// injection is one fault: operation number skip of a call site.
+// injection is one fault: operation number skip of a call site. Where nobody comes
+// unless something else has failed, that is failed first.
 type injection struct {
-	site site
-	kind faultKind
-	skip int
+	site  site
+	kind  faultKind
+	skip  int
+	first *injection
 }
 
 func (i *injection) String() string {
 	if i == nil {
 		return "no fault"
 	}
-	return fmt.Sprintf("%s at operation %d, %v", i.kind.name, i.skip, i.site)
+	text := fmt.Sprintf("%s at operation %d, %v", i.kind.name, i.skip, i.site)
+	if i.first != nil {
+		text = i.first.String() + "; then " + text
+	}
+	return text
+}
+
+// arm puts the faults in place, and returns the last one.
+func (i *injection) arm(fs *simfs.FS) *simfs.Armed {
+	if i == nil {
+		return nil
+	}
+	i.first.arm(fs)
+	fault := i.kind.fault
+	fault.Ops, fault.Skip = i.site.op, i.skip
+	fault.Match = func(ev simfs.Event) bool { return caller() == i.site.at && roleOf(ev.File) == i.site.role }
+	return fs.Fail(fault)
 }
 
 // run is one run of the workload with a fault, and what is found afterwards.
@@ -262,28 +287,20 @@ func (f *faultSweep) run(seed uint64, inject *injection) error {
 	fs.Trace(f.sites.note)
 	o := smallOptions(fs)
 	w := &faultWorld{world: world{ctx: f.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
-	var armed *simfs.Armed
-	if inject != nil {
-		fault := inject.kind.fault
-		fault.Ops, fault.Skip = inject.site.op, inject.skip
-		fault.Match = func(ev simfs.Event) bool { return caller() == inject.site.at && roleOf(ev.File) == inject.site.role }
-		armed = fs.Fail(fault)
-	}
+	f.sites.now = inject
+	armed := inject.arm(fs)
 	err = w.playFaulty()
 	f.counts.Runs++
-	if armed != nil {
-		if armed.Fired() > 0 {
-			f.counts.Injected++
-			f.counts.Kinds[inject.kind.name]++
-			f.sites.hit[inject.site]++
-		}
-		armed.Disarm()
+	if armed != nil && armed.Fired() > 0 {
+		f.counts.Injected++
+		f.counts.Kinds[inject.kind.name]++
+		f.sites.hit[inject.site]++
 	}
 	fs.Trace(nil)
 	if w.failed {
 		f.counts.Failed++
 	}
-	if err == nil && armed == nil && w.errors > 0 {
+	if err == nil && inject == nil && w.errors > 0 {
 		err = fmt.Errorf("%d errors without a fault, the last: %w", w.errors, w.last)
 	}
 	if err == nil {
@@ -301,14 +318,42 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 		return fmt.Errorf("left open: %v", open)
 	}
 	s := &sweep{r: &recording{o: w.o, m: w.m, backups: w.backups}, known: map[uint64]block.LSN{}}
-	v := &verifier{s: s, rng: rand.New(rand.NewPCG(seed, 5)), verifyAll: true}
+	v := &verifier{s: s, rng: rand.New(rand.NewPCG(seed, uint64(f.counts.Runs))), verifyAll: true}
 	m := &moment{promises: w.promised()}
+	if err := f.failRecovery(v, w, m, fs.Crash(nil, simfs.DropAll)); err != nil {
+		return fmt.Errorf("after a fault within recovery: %w", err)
+	}
 	for how, disk := range map[string]*simfs.FS{"a power cut": fs.Crash(nil, simfs.DropAll), "the end of the process": fs.Kill()} {
 		var counts CrashCounts
 		if _, _, err := v.recover(f.ctx, disk, m, false, &counts); err != nil {
 			return fmt.Errorf("after %s: %w", how, err)
 		}
 		f.counts.Backups += int(counts.Restored)
+	}
+	return nil
+}
+
+// failRecovery has an operation fail while the store is opened and closed, in any way,
+// and proves that the next opening finds what is due.
+func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *simfs.FS) error {
+	kinds := faultKinds()
+	k := kinds[v.rng.IntN(len(kinds))]
+	k.fault.Ops, k.fault.Skip = k.ops, v.rng.IntN(16)
+	armed := disk.Fail(k.fault)
+	o := w.o
+	o.FS = disk
+	if s, err := mvcc.Open(dbDir, o); err == nil {
+		_ = s.Close() // whatever it says, the next opening tells
+	} else if armed.Fired() == 0 {
+		return fmt.Errorf("a legal cut is refused: %w", err)
+	}
+	if armed.Fired() > 0 {
+		f.counts.InRecovery++
+	}
+	var counts CrashCounts
+	_, _, err := v.recover(f.ctx, disk.Crash(v.rng, simfs.Random), m, false, &counts)
+	if err != nil {
+		return fmt.Errorf("%s at operation %d: %w", k.name, k.fault.Skip, err)
 	}
 	return nil
 }
@@ -412,11 +457,7 @@ func (w *faultWorld) rest() {
 }
 
 func (w *faultWorld) backupFaulty(o livebackup.BackupOptions) {
-	err := w.backup(o)
-	if errors.Is(err, livebackup.ErrNoBase) && w.errors > 0 {
-		return // the first one failed
-	}
-	w.note(err)
+	w.note(w.backup(o))
 }
 
 // readAll reads everything that a snapshot sees: right, or an error.
@@ -451,7 +492,7 @@ func (w *faultWorld) note(err error) {
 	for _, known := range []error{
 		syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.EROFS,
 		mvcc.ErrPoisoned, mvcc.ErrNoSpace, mvcc.ErrTxTooLarge, mvcc.ErrBroken, mvcc.ErrBase, mvcc.ErrNotDatabase,
-		wal.ErrFailed, wal.ErrUnknownOutcome, block.ErrCorrupt, livebackup.ErrRepositoryWrite,
+		wal.ErrFailed, wal.ErrUnknownOutcome, block.ErrCorrupt, livebackup.ErrRepositoryWrite, livebackup.ErrNoBase,
 	} {
 		if errors.Is(err, known) {
 			return

@@ -15,6 +15,7 @@ var (
 	flagSeed   = flag.Uint64("seed", 0, "seed of the sweeps; 0: a new one")
 	flagStates = flag.Int("states", 0, "distinct crash states for each workload; 0: few")
 	flagFor    = flag.Duration("for", 0, "how long sweeps go on; 0: one run of each workload")
+	flagKinds  = flag.Int("kinds", 1, "kinds of fault that each call site gets; 0: all")
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,6 +44,21 @@ func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 	began := time.Now()
 	counts, err := Crash(context.Background(), o)
 	t.Logf("%v; %.0f states/s", counts, float64(counts.Distinct+counts.InRecovery)/time.Since(began).Seconds())
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFault_D6_D7_D8_D9_EverySite fails operations of every place that calls the file
+// system: data, log, second copies, temporary storage, repository. One kind of fault
+// each by default, all of them with -kinds 0.
+func TestFault_D6_D7_D8_D9_EverySite(t *testing.T) {
+	o := FaultOptions{Seed: seeded(t), Kinds: *flagKinds, Duration: *flagFor}
+	counts, err := Fault(context.Background(), o)
+	t.Logf("%v; %v", counts, counts.Kinds)
+	for _, s := range counts.Missed {
+		t.Logf("never hit: %s", s)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,3 +86,18 @@ func (s *settings) export(disk *simfs.FS) (dir string, err error) {
 	}
 	return dir, nil
 }
+
+// faults fails operations of every call site, in every way.
+func faults(ctx context.Context, s *settings) error {
+	o := prove.FaultOptions{Seed: s.seed, Duration: s.duration}
+	if s.duration > 0 {
+		o.Each = 3
+	}
+	o.Progress = func(c prove.FaultCounts) { s.progress("%v", c) }
+	counts, err := prove.Fault(ctx, o)
+	s.say("%v", counts)
+	for _, missed := range counts.Missed {
+		s.say("never hit: %s", missed)
+	}
+	return s.failure(err)
+}

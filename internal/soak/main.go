@@ -36,6 +36,7 @@ func parts() []part {
 	return []part{
 		{"crash", "power cuts at every event of every workload, every legal state", crash},
 		{"recovery-crash", "the same, and most states cut again within recovery, twice", recoveryCrash},
+		{"fault", "every place that calls the file system, failing in every way", faults},
 		{"kill", "processes killed while they write and back up, on this file system", kill},
 		{"fuzz", "every fuzz target, each for its share of the duration", fuzz},
 		{"mutants", "planted bugs: every one has to be found by a test", plantedBugs},
