@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -61,6 +62,7 @@ type Result struct {
 	WhyFull     error    // why it is a full backup: nil for an incremental, and where a full one was asked for
 	BufferBytes int64    // what the backup's own buffers took in memory, at most
 	Swept       int      // objects of dead runs that were removed first
+	Record      Record   // also of a backup that failed
 }
 
 func (o BackupOptions) withDefaults() (BackupOptions, error) {
@@ -135,11 +137,13 @@ func optionError(format string, args ...any) error {
 // or the base cannot be read, ErrAuditMismatch or ErrNoBase is logged, and TypeAuto
 // makes a full backup instead; TypeIncremental returns it.
 func Backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) (Result, error) {
+	began := time.Now()
 	res, err := backup(ctx, src, repo, o)
 	if err != nil {
-		return res, fmt.Errorf("backup: %w", err)
+		err = fmt.Errorf("backup: %w", err)
 	}
-	return res, nil
+	res.Record.ended(o, began, err)
+	return res, err
 }
 
 func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) (res Result, err error) {
@@ -155,9 +159,8 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 	if wanted == TypeAuto && (errors.Is(err, ErrAuditMismatch) || errors.Is(err, ErrNoBase)) {
 		o.Logger.Error("incremental backup given up, making a full one", "error", err)
 		o.Type = TypeFull
-		why := err
+		res.WhyFull = err
 		err = attempt(ctx, src, repo, o, &res)
-		res.WhyFull = why
 	}
 	return res, err
 }
@@ -180,6 +183,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 	}
 	defer session.Close()
 	info := session.Info()
+	res.Record.attempted(o, info, base, started)
 	if err := checkInfo(info, base); err != nil {
 		return err
 	}
@@ -202,11 +206,21 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	r.src, r.heads, r.base = src, heads, base
-	if base == nil {
+	if base == nil && res.WhyFull == nil {
 		res.WhyFull = picker.why
 	}
+	if base == nil && res.WhyFull != nil {
+		r.whyFull = strings.ToValidUTF8(clip(res.WhyFull.Error()), "?") // else it would not read back as it was written
+	}
+	r.blocks.pace.follow(session)
 	res.Manifest, err = r.make(ctx, session)
-	res.BufferBytes = r.bufferBytes + r.setBytes + r.index.bytes()
+	res.BufferBytes = r.memory()
+	if err == nil {
+		res.Record = res.Manifest.Record()
+		return nil
+	}
+	session.Close() // what it says of its cost is complete then
+	res.Record.got(r, session.Cost())
 	return err
 }
 

@@ -100,9 +100,13 @@ func (c *clientConn) send(k frameKind, payload []byte) {
 	}
 }
 
+// renewMax is how long a client waits at most before it renews its lease: so it
+// hears soon of what was asked of it.
+const renewMax = time.Second
+
 // keep renews the lease until the connection ends.
 func (c *clientConn) keep(ctx context.Context) {
-	tick := time.NewTicker(max(c.lease/3, time.Millisecond))
+	tick := time.NewTicker(min(max(c.lease/3, time.Millisecond), renewMax))
 	defer tick.Stop()
 	for {
 		select {
@@ -237,6 +241,14 @@ func (c *Client) Mark(ctx context.Context, name string) (block.LSN, error) {
 		return 0, fmt.Errorf("mark: %w", err)
 	}
 	return reply.LSN, nil
+}
+
+// Pace asks the serving process, which tells who takes the backup.
+func (c *Client) Pace(ctx context.Context, id uint64, bytesPerSecond int64) error {
+	if err := c.call(ctx, framePace, paceMessage{id, bytesPerSecond}, &struct{}{}, nil); err != nil {
+		return fmt.Errorf("pace: %w", err)
+	}
+	return nil
 }
 
 // CheckHead asks the serving process.

@@ -427,6 +427,8 @@ func (s *fakeSource) CheckHead(_ context.Context, _ RepositoryID, h mvcc.Head) e
 	return fmt.Errorf("head %v: %w", h, mvcc.ErrHistory)
 }
 
+func (s *fakeSource) Pace(context.Context, uint64, int64) error { return mvcc.ErrNoBackup }
+
 func (s *fakeSource) RememberHead(_ context.Context, _ RepositoryID, h mvcc.Head) error {
 	if s.log == nil {
 		return errors.ErrUnsupported

@@ -18,7 +18,7 @@ import (
 // retries go by it.
 func TestErrorsKeepTheirIdentityThroughTheSocket(t *testing.T) {
 	for _, c := range wireCodes {
-		if err := decodeError(encodeError(fmt.Errorf("pull: %w", c.err))); !errors.Is(err, c.err) {
+		if err := decodeError(encodeError(fmt.Errorf("pull: %w", c.err), nil)); !errors.Is(err, c.err) {
 			t.Errorf("%v arrives as %v", c.err, err)
 		}
 	}

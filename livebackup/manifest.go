@@ -59,6 +59,7 @@ type Manifest struct {
 	Duration   time.Duration `json:"duration_ns"`    // from opening the snapshot to the manifest
 	StartStall time.Duration `json:"start_stall_ns"` // what opening the snapshot cost writers
 	Cost       Cost          `json:"cost"`
+	Run        Run           `json:"run,omitzero"`
 }
 
 // Object is one object that a backup is made of.

@@ -14,10 +14,40 @@ const paceStep = 20 * time.Millisecond
 type pacer struct {
 	rate int64     // bytes per second; 0: as fast as it goes
 	due  time.Time // when the next byte may go
+
+	asked   func() int64 // what was asked for while it runs, see mvcc.Backup.Pace; nil: nobody can
+	heard   int64        // of asked, last
+	changes int
+}
+
+// pacedSession is a session that knows what rate somebody else asked for since it
+// began; any goroutine may ask it.
+type pacedSession interface {
+	Pace() (bytesPerSecond int64)
+}
+
+// follow makes the pacer keep to what is asked for by way of the session, from the
+// next few bytes on.
+func (p *pacer) follow(s Session) {
+	if paced, ok := s.(pacedSession); ok {
+		p.asked = paced.Pace
+	}
+}
+
+// listen takes over a rate that was asked for.
+func (p *pacer) listen() {
+	if p.asked == nil {
+		return
+	}
+	if now := p.asked(); now != 0 && now != p.heard {
+		p.heard, p.rate, p.due = now, max(now, 0), time.Time{}
+		p.changes++
+	}
 }
 
 // wait returns how many of n bytes may be written now, at least one.
 func (p *pacer) wait(ctx context.Context, n int) (int, error) {
+	p.listen()
 	if p.rate <= 0 {
 		return n, context.Cause(ctx)
 	}

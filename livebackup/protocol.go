@@ -50,6 +50,7 @@ import (
 //	17    client  mark       JSON of markRequest
 //	18    client  changes    none
 //	19    client  events     JSON of eventsRequest
+//	20    client  pace       JSON of paceMessage
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
 //	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
@@ -57,6 +58,7 @@ import (
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
 //	0x84  server  log        records, see below; the reply to log next
+//	0x85  server  notice     JSON of paceMessage; see below
 //	0xff  server  error      JSON of wireError; the server then closes
 //
 // Payloads have at most 64 KiB, those of data at most what open agreed on:
@@ -86,6 +88,11 @@ import (
 // the lease; a client that has nothing to ask sends renew. A client reads what
 // it asked for without delay, whatever its own sink does: a server that cannot
 // write for the length of the lease gives up.
+//
+// A notice tells the taker of a snapshot what rate somebody asked of it, by pace on
+// another connection. It comes before the reply to next, or after a renew, once for
+// each change, and nothing is said to it. An error that ends a snapshot has with it
+// what the snapshot had cost.
 //
 // Log wait is answered when there are durable commits that were not handed out,
 // after logWaitMax, or when another request comes: so a client takes it back. A
@@ -130,11 +137,13 @@ const (
 	frameMark     frameKind = 17
 	frameChanges  frameKind = 18
 	frameEvents   frameKind = 19
+	framePace     frameKind = 20
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81
 	frameData     frameKind = 0x82
 	frameProgress frameKind = 0x83
 	frameLog      frameKind = 0x84
+	frameNotice   frameKind = 0x85
 	frameError    frameKind = 0xff
 )
 
@@ -173,6 +182,12 @@ type eventsRequest struct {
 // eventsReply has the oldest events that were asked for, as many as fit into a frame.
 type eventsReply struct {
 	Events []mvcc.Event `json:"events"`
+}
+
+// paceMessage asks for a rate, as mvcc.Store.SetPace; in a notice without an id.
+type paceMessage struct {
+	ID             uint64 `json:"id,omitempty"`
+	BytesPerSecond int64  `json:"bytes_per_second"`
 }
 
 type checkProgress struct {
@@ -319,6 +334,8 @@ type wireError struct {
 	Offset  int64    `json:"offset,omitempty"`
 	Block   block.ID `json:"block,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
+
+	Cost *mvcc.Cost `json:"cost,omitempty"` // of the snapshot that it ended
 }
 
 const codeCorrupt = "corrupt"
@@ -346,6 +363,7 @@ var wireCodes = []struct {
 	{"standby", mvcc.ErrStandby},
 	{"read_only", mvcc.ErrReadOnly},
 	{"no_space", mvcc.ErrNoSpace},
+	{"no_backup", mvcc.ErrNoBackup},
 	{"no_quiet", ErrNoQuiet},
 	{"quiet_over", ErrQuietOver},
 	{"options", ErrOptions},
@@ -354,8 +372,8 @@ var wireCodes = []struct {
 	{"canceled", context.Canceled},
 }
 
-func encodeError(err error) []byte {
-	w := wireError{Code: "failed", Message: clip(err.Error())}
+func encodeError(err error, cost *mvcc.Cost) []byte {
+	w := wireError{Code: "failed", Message: clip(err.Error()), Cost: cost}
 	var corrupt *block.CorruptError
 	if errors.As(err, &corrupt) {
 		w.Code, w.Path, w.Reason = codeCorrupt, clip(corrupt.Path), clip(corrupt.Reason)
@@ -389,9 +407,15 @@ func (e *RemoteError) Error() string { return "serving process: " + e.Message }
 func (e *RemoteError) Unwrap() error { return e.cause }
 
 func decodeError(payload []byte) error {
+	_, err := decodeErrorCost(payload)
+	return err
+}
+
+// decodeErrorCost also returns what a snapshot that the error ended had cost, or nil.
+func decodeErrorCost(payload []byte) (*mvcc.Cost, error) {
 	var w wireError
 	if err := json.Unmarshal(payload, &w); err != nil {
-		return fmt.Errorf("%w: error does not decode: %w", ErrProtocol, err)
+		return nil, fmt.Errorf("%w: error does not decode: %w", ErrProtocol, err)
 	}
 	e := &RemoteError{Message: w.Message}
 	if w.Code == codeCorrupt {
@@ -402,5 +426,5 @@ func decodeError(payload []byte) error {
 			e.cause = c.err
 		}
 	}
-	return e
+	return w.Cost, e
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -34,9 +35,14 @@ type remoteSession struct {
 	ended  bool // the last block was given
 	closed bool
 
+	pace atomic.Int64 // see Pace
+
 	mu   sync.Mutex
 	cost mvcc.Cost // guarded by mu
 }
+
+// Pace is the rate that somebody asked of this backup, as mvcc.Backup.Pace.
+func (s *remoteSession) Pace() int64 { return s.pace.Load() }
 
 // Open opens a snapshot in the serving process.
 func (c *Client) Open(ctx context.Context, o SessionOptions) (Session, error) {
@@ -117,7 +123,18 @@ func (s *remoteSession) receive() error {
 		}
 		switch kind {
 		case frameError:
-			return decodeError(payload)
+			cost, err := decodeErrorCost(payload)
+			if cost != nil {
+				s.setCost(*cost)
+			}
+			return err
+		case frameNotice:
+			var m paceMessage
+			if err := decodeReply(payload, &m); err != nil {
+				return err
+			}
+			s.pace.Store(m.BytesPerSecond)
+			continue
 		case frameReply:
 			var cost mvcc.Cost
 			err := decodeReply(payload, &cost)

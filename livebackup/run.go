@@ -31,9 +31,11 @@ type run struct {
 	blocks *objectSeries
 	index  indexWriter
 
-	bufferBytes int64    // of the groups
-	setBytes    int64    // of the set of blocks seen, at its peak
-	progress    Progress // of the writer
+	whyFull     string
+	sink        time.Duration // that was spent writing
+	bufferBytes int64         // of the groups
+	setBytes    int64         // of the set of blocks seen, at its peak
+	progress    Progress      // of the writer
 	groups      uint32
 	kept        uint64       // blocks that are in the groups
 	audits      []auditBlock // blocks that are not, to be held against the base
@@ -128,9 +130,22 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 	}
 	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
 	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
-	m.Started, m.Duration, m.Cost = r.started.UTC(), time.Since(r.started), costOf(cost)
+	m.Started, m.Duration, m.Cost, m.Run = r.started.UTC(), time.Since(r.started), costOf(cost), r.record(cost)
 	return m
 }
+
+// record is what the manifest says of the run.
+func (r *run) record(cost mvcc.Cost) Run {
+	out := Run{
+		WhyFull: r.whyFull, BytesPerSecond: r.blocks.pace.rate, LimitChanges: r.blocks.pace.changes, Sink: r.sink,
+		BufferBytes: r.memory(),
+	}
+	out.met(&cost)
+	return out
+}
+
+// memory is what the backup's own buffers took, at most.
+func (r *run) memory() int64 { return r.bufferBytes + r.setBytes + r.index.bytes() }
 
 // publish makes the backup a backup, and reads back that it is one.
 func (r *run) publish(ctx context.Context, m *Manifest) error {
@@ -190,7 +205,10 @@ func (r *run) copy(ctx context.Context, s Session) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if err := r.writeGroup(ctx, g); err != nil {
+		began := time.Now()
+		err := r.writeGroup(ctx, g)
+		r.sink += time.Since(began)
+		if err != nil {
 			return err
 		}
 		free <- g

@@ -177,7 +177,7 @@ func (s *Server) admit(nc net.Conn) {
 	if err != nil {
 		s.o.Logger.Warn("admin connection refused", "error", err)
 		nc.SetDeadline(time.Now().Add(100 * time.Millisecond)) // its buffers are empty: this does not wait
-		nc.Write(appendFrame(encodePreamble(protocolVersion, protocolVersion), frameError, encodeError(err)))
+		nc.Write(appendFrame(encodePreamble(protocolVersion, protocolVersion), frameError, encodeError(err, nil)))
 		nc.Close()
 		return
 	}

@@ -26,12 +26,14 @@ type serverConn struct {
 	nc net.Conn
 
 	requests chan request
+	renewed  chan struct{} // holds one if a renew came since it was looked at
 
-	session Session // of the answering goroutine, as the next six
+	session Session // of the answering goroutine, as the next seven
 	batch   *batch
 	ids     []block.ID
 	log     *serverLog
 	quiet   Quiet
+	told    int64 // the rate that the client knows was asked of it
 	out     []byte
 	broken  bool // a write failed: nothing more may be written
 
@@ -51,7 +53,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	defer nc.Close()
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(errStopped)
-	c := &serverConn{s: s, nc: nc, requests: make(chan request, pipelineMax)}
+	c := &serverConn{s: s, nc: nc, requests: make(chan request, pipelineMax), renewed: make(chan struct{}, 1)}
 	stop := context.AfterFunc(ctx, c.end)
 	defer stop()
 	if err := c.handshake(); err != nil {
@@ -126,6 +128,10 @@ func (c *serverConn) read() error {
 			return lost(err)
 		}
 		if kind == frameRenew {
+			select {
+			case c.renewed <- struct{}{}:
+			default:
+			}
 			continue
 		}
 		select {
@@ -168,6 +174,10 @@ func (c *serverConn) answer(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-over:
 			return ErrQuietOver
+		case <-c.renewed:
+			if err := c.notice(); err != nil {
+				return err
+			}
 		case r := <-c.requests:
 			err := c.handle(ctx, r)
 			if cause := context.Cause(ctx); cause != nil {
@@ -198,6 +208,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.mark(ctx, r.payload)
 	case frameEvents:
 		return c.events(ctx, r.payload)
+	case framePace:
+		return c.pace(ctx, r.payload)
 	}
 	if len(r.payload) > 0 {
 		return fmt.Errorf("%w: request %d has a payload", ErrProtocol, r.kind)
@@ -337,7 +349,36 @@ func (c *serverConn) next(ctx context.Context) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
+	if err := c.notice(); err != nil {
+		return err
+	}
 	return c.write(frameData, c.batch.seal(c.ids[:n], c.session.Cost()))
+}
+
+// notice tells the client of a rate that was asked of its snapshot, if it does not
+// know.
+func (c *serverConn) notice() error {
+	paced, ok := c.session.(pacedSession)
+	if !ok {
+		return nil
+	}
+	now := paced.Pace()
+	if now == c.told {
+		return nil
+	}
+	c.told = now
+	return c.reply(frameNotice, paceMessage{BytesPerSecond: now})
+}
+
+func (c *serverConn) pace(ctx context.Context, payload []byte) error {
+	var req paceMessage
+	if err := decodeRequest(payload, &req); err != nil {
+		return err
+	}
+	if err := c.s.src.Pace(ctx, req.ID, req.BytesPerSecond); err != nil {
+		return err
+	}
+	return c.reply(frameReply, struct{}{})
 }
 
 func (c *serverConn) close() error {
@@ -396,5 +437,10 @@ func (c *serverConn) farewell(err error) {
 	c.ended = true
 	c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	c.mu.Unlock()
-	c.nc.Write(appendFrame(nil, frameError, encodeError(err)))
+	var cost *mvcc.Cost
+	if c.session != nil {
+		ended := c.session.Cost()
+		cost = &ended
+	}
+	c.nc.Write(appendFrame(nil, frameError, encodeError(err, cost)))
 }

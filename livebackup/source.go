@@ -38,6 +38,11 @@ type Source interface {
 	CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
 	// RememberHead makes it durable that repo is about to have the state h (R18).
 	RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+	// Pace asks the live backup with that number in the database's status, or all of
+	// them if id is 0, to be written no faster than so many bytes per second from now
+	// on; mvcc.PaceUnlimited: as fast as it goes. Who takes it hears of it within a
+	// second or so. mvcc.ErrNoBackup if there is none.
+	Pace(ctx context.Context, id uint64, bytesPerSecond int64) error
 	// Quiesce brings the database's files to rest and keeps writers waiting: until
 	// the quiet is released, and no longer than timeout. Readers go on. ErrNoQuiet if
 	// the open write transaction does not end within timeout.
@@ -106,6 +111,13 @@ func (s storeSource) Mark(ctx context.Context, name string) (block.LSN, error) {
 		return 0, err
 	}
 	return s.store.Mark(name)
+}
+
+func (s storeSource) Pace(ctx context.Context, id uint64, bytesPerSecond int64) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return s.store.SetPace(id, bytesPerSecond)
 }
 
 func (s storeSource) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {

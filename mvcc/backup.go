@@ -77,6 +77,7 @@ type Backup struct {
 
 	spilledBefore int64
 	peaks         *blockcache.Peaks
+	track         *backupTrack
 	charges       charges
 	fwd           forward
 }
@@ -94,6 +95,10 @@ type Cost struct {
 	RAMPeakBytes      int64 // of what could not leave RAM without I/O
 	SpillPeakBytes    int64
 	OverflowPeakBytes int64
+
+	Levels           []LevelPeak `json:",omitempty"` // each where it was fullest
+	Crossings        []Crossing  `json:",omitempty"` // watermarks crossed, in order, the first 64
+	CrossingsLeftOut int         `json:",omitempty"`
 }
 
 // readAhead is how many bytes the scan reads at once: so few that others do not
@@ -151,6 +156,9 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 		s.cache.UnfollowPeaks(b.peaks)
 		return nil, err
 	}
+	b.track = &backupTrack{backup: b, groups: s.geo.groups(b.info.HighWater)}
+	s.live.enter(b.track)
+	s.followBackups(time.Now()) // the first reading: it may end before the next
 	return b, nil
 }
 
@@ -183,9 +191,10 @@ func (b *Backup) Cost() Cost {
 	c := b.cost
 	c.OriginalsMade, c.OriginalsShared = st.OriginalsMade, st.OriginalsShared
 	c.HeldBytes, c.HeldPeakBytes = st.HeldBytes, st.HeldPeakBytes
-	c.OriginalsSpilled = uint64(b.s.cache.Stats().Spilled - b.spilledBefore)
+	c.OriginalsSpilled = b.spilled()
 	p := b.s.cache.PeaksSince(b.peaks)
 	c.RAMPeakBytes, c.SpillPeakBytes, c.OverflowPeakBytes = p.RAM, p.Temporary, p.Overflow
+	b.met(&c)
 	return c
 }
 
@@ -198,6 +207,7 @@ func (b *Backup) Close() error {
 		return nil
 	}
 	b.closed = true
+	b.s.live.leave(b.track)
 	b.live.Close()
 	b.fwd.close()
 	b.s.cache.UnfollowPeaks(b.peaks)
@@ -247,6 +257,7 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		return 0, b.end()
 	}
 	b.handed += uint64(n)
+	b.track.handed.Store(b.handed)
 	return n, nil
 }
 
@@ -368,6 +379,7 @@ func (b *Backup) nextGroup() (bool, error) {
 	s := b.s
 	if b.loaded {
 		b.group++
+		b.track.looked.Store(b.group)
 		b.loaded = false
 		b.live.Passed(block.ID(b.group * s.geo.group))
 	}

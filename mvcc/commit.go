@@ -26,6 +26,7 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 		t.finish()
 		return base, s.awaitDurable(base)
 	}
+	began := s.latency.begin(t.base + 1)
 	if err := t.prepare(); err != nil {
 		return 0, errors.Join(err, t.Rollback())
 	}
@@ -34,7 +35,10 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 	if err != nil { // what the transaction saw has to be durable all the same (R3)
 		return 0, errors.Join(err, s.awaitDurable(t.base))
 	}
-	return lsn, s.awaitCommitted(lsn)
+	if err = s.awaitCommitted(lsn); err == nil {
+		s.latency.end(began)
+	}
+	return lsn, err
 }
 
 func (t *WriteTx) unchanged() bool {

@@ -110,6 +110,7 @@ func (s *Store) emit(ev Event) {
 		ev.ErrText = ev.Err.Error()
 	}
 	s.events.send(ev)
+	s.live.heard(ev)
 }
 
 func (e *events) send(ev Event) {

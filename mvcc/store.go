@@ -35,6 +35,8 @@ type Store struct {
 	events    *events
 	horizon   horizon
 	heldLog   blockcache.Gauge
+	live      liveBackups
+	latency   commitLatency
 	zeros     []byte // one block
 
 	state     state
@@ -149,6 +151,7 @@ func (s *Store) tick() {
 				s.resting.Unlock()
 			}
 			s.watch()
+			s.followBackups(now)
 		}
 	}
 }

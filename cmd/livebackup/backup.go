@@ -167,15 +167,16 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	res, err := livebackup.Backup(ctx, db, repo, o)
 	p.end()
 	if err != nil {
-		return err
+		return &recordedError{err, res.Record}
 	}
 	if errors.Is(res.WhyFull, livebackup.ErrAuditMismatch) || errors.Is(res.WhyFull, livebackup.ErrNoBase) {
 		a.note("WARNING: an incremental was given up: %v", res.WhyFull)
 	}
 	out := backupResult{
 		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),
-		BufferBytes: res.BufferBytes, Swept: res.Swept,
+		BufferBytes: res.BufferBytes, Swept: res.Swept, Record: res.Record,
 	}
+	out.Run = livebackup.Run{} // the record has it
 	if res.WhyFull != nil {
 		out.WhyFull = res.WhyFull.Error()
 	}
@@ -240,6 +241,8 @@ type backupResult struct {
 	VerifyError    string `json:"verify_error,omitempty"` // why --verify has no proof
 	BufferBytes    int64  `json:"buffer_bytes"`           // memory that the backup's own buffers took
 	Swept          int    `json:"swept"`                  // objects of dead backups that were removed
+
+	Record livebackup.Record `json:"record"`
 }
 
 func (r backupResult) text(w io.Writer) {

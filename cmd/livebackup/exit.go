@@ -66,6 +66,15 @@ type damageError struct{ cause error }
 func (e *damageError) Error() string { return e.cause.Error() }
 func (e *damageError) Unwrap() error { return e.cause }
 
+// recordedError is an error of a backup, with the record of what became of it.
+type recordedError struct {
+	cause  error
+	record livebackup.Record
+}
+
+func (e *recordedError) Error() string { return e.cause.Error() }
+func (e *recordedError) Unwrap() error { return e.cause }
+
 // outcome is what an error means to who called.
 type outcome struct {
 	kind string // stable, for programs
@@ -119,6 +128,7 @@ var outcomes = []struct {
 	{livebackup.ErrKeyFile, outcome{"wrong_key", exitRefused}},
 	{livebackup.ErrUnreachable, outcome{"unreachable", exitRefused}},
 	{livebackup.ErrMarkNotFound, outcome{"not_found", exitRefused}},
+	{mvcc.ErrNoBackup, outcome{"not_found", exitRefused}},
 	{kv.ErrBucketNotFound, outcome{"not_found", exitRefused}},
 	{errNoRecord, outcome{"not_found", exitRefused}},
 	{livebackup.ErrNoBase, outcome{"no_base", exitRefused}},
@@ -169,6 +179,7 @@ type errorJSON struct {
 		Message  string `json:"message"`
 		ExitCode int    `json:"exit_code"`
 	} `json:"error"`
+	Record *livebackup.Record `json:"record,omitempty"` // of a backup
 }
 
 // end tells how the run ended and returns its exit code.
@@ -184,6 +195,11 @@ func (a *app) end(ctx context.Context, err error) int {
 	if a.json {
 		var e errorJSON
 		e.Error.Kind, e.Error.Message, e.Error.ExitCode = o.kind, err.Error(), o.code
+		var recorded *recordedError
+		if errors.As(err, &recorded) {
+			e.Record = &recorded.record
+			e.Record.Error.Kind = o.kind
+		}
 		if a.print(e, nil) == nil {
 			return o.code
 		}

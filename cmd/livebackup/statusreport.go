@@ -29,6 +29,7 @@ type statusReport struct {
 	Levels          []levelReport    `json:"levels"`
 	Readers         int              `json:"readers"`
 	Snapshots       []snapshotReport `json:"snapshots"`
+	Backups         []progressReport `json:"backups"`
 	Originals       originalsReport  `json:"originals"`
 	Waits           waitsReport      `json:"waits"`
 }
@@ -52,6 +53,19 @@ type snapshotReport struct {
 	FreesBytes int64     `json:"frees_bytes"`
 }
 
+// progressReport is how far a live backup is.
+type progressReport struct {
+	ID             uint64    `json:"id"`
+	Blocks         uint64    `json:"blocks"`       // handed out
+	BlocksTotal    uint64    `json:"blocks_total"` // 0: not known, of an incremental
+	Share          float64   `json:"share"`        // of its way, 0 to 1
+	Bytes          int64     `json:"bytes"`
+	BytesPerSecond int64     `json:"bytes_per_second"` // lately
+	Opened         time.Time `json:"opened"`
+	Rung           string    `json:"rung"`
+	RateLimit      int64     `json:"rate_limit_bytes_per_second"` // asked for with "pace"; 0: none
+}
+
 type originalsReport struct {
 	Kept    int    `json:"kept"`
 	Made    uint64 `json:"made"`
@@ -71,7 +85,7 @@ func newStatusReport(s *mvcc.Status, live bool) statusReport {
 		Dir: s.Dir, Live: live, Database: s.Database, Timeline: s.Timeline, BlockSize: s.BlockSize, FileBytes: s.FileBytes,
 		AllocatedBlocks: s.AllocatedBlocks, NewestLSN: s.NewestLSN, DurableLSN: s.DurableLSN, RedoLSN: s.RedoLSN,
 		LastCommit: s.LastCommit, Failed: s.Failed, Readers: s.Readers,
-		Levels: []levelReport{}, Snapshots: []snapshotReport{},
+		Levels: []levelReport{}, Snapshots: []snapshotReport{}, Backups: []progressReport{},
 		Originals: originalsReport{s.Originals.Originals, s.Originals.OriginalsMade, s.Originals.OriginalsShared, s.Cache.Spilled, s.Originals.SnapshotsBroken},
 		Waits:     waitsReport{s.LogWaits, s.DirtyWaits},
 	}
@@ -80,6 +94,9 @@ func newStatusReport(s *mvcc.Status, live bool) statusReport {
 	}
 	for _, p := range s.Snapshots {
 		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes})
+	}
+	for _, b := range s.Backups {
+		r.Backups = append(r.Backups, progressReport{b.ID, b.Blocks, b.BlocksTotal, b.Share, b.Bytes, b.BytesPerSecond, b.Opened, string(b.Rung), max(b.PaceBytesPerSecond, 0)})
 	}
 	return r
 }
@@ -103,6 +120,7 @@ func (r statusReport) text(w io.Writer) {
 	r.levelsText(w)
 	fmt.Fprintln(w)
 	r.snapshotsText(w)
+	r.backupsText(w)
 }
 
 func (r statusReport) levelsText(w io.Writer) {
@@ -144,4 +162,17 @@ func (r statusReport) snapshotsText(w io.Writer) {
 	if more := len(r.Snapshots) - snapshotsShown; more > 0 {
 		fmt.Fprintf(w, "and %s more\n", human.Count(more))
 	}
+}
+
+func (r statusReport) backupsText(w io.Writer) {
+	if len(r.Backups) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BACKUP\tDONE\t\tREAD\tRATE\tRUNG")
+	for _, b := range r.Backups {
+		fmt.Fprintf(t, "%d\t%s\t%3.0f%%\t%s\t%s/s\t%s\n", b.ID, gauge(b.Share), 100*b.Share, human.Bytes(b.Bytes), human.Bytes(b.BytesPerSecond), b.Rung)
+	}
+	t.Flush()
 }

@@ -19,6 +19,7 @@ const (
 	age       = "filippo.io/age"
 	cobra     = "github.com/spf13/cobra"
 	bars      = "github.com/vbauerster/mpb/v8"
+	terminal  = "golang.org/x/term"
 )
 
 // table is the layers of the design, from the bottom. A package that has no row
@@ -45,9 +46,10 @@ var table = []row{
 	{pkg: "internal/prove", ours: []string{"*"}},
 	{pkg: "internal/mutants"},
 	{pkg: "internal/soak", ours: []string{"*"}},
+	{pkg: "internal/watch", ours: []string{"livebackup", "mvcc", "block", "internal/human"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
 	{pkg: "bench/blocksize", ours: []string{"*"}},
-	{pkg: "cmd/...", ours: []string{"*"}, others: []string{cobra, bars}},
+	{pkg: "cmd/...", ours: []string{"*"}, others: []string{cobra, bars, terminal}},
 	{pkg: "."}, // the example of the README
 }

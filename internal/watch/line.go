@@ -1,0 +1,44 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spillwaydb/spillway/internal/human"
+)
+
+// Line says a view in one line, for what is no terminal.
+func Line(v *View) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  ", v.Time.Format(time.RFC3339))
+	if v.Error != "" {
+		fmt.Fprintf(&b, "not answering: %s", v.Error)
+		return oneLine(b.String())
+	}
+	if v.Failed != "" {
+		fmt.Fprintf(&b, "FAILED: %s  ", v.Failed)
+	}
+	rate := "-"
+	if v.Writer.Span > 0 {
+		rate = perSecond(v.Writer.CommitsPerSecond)
+	}
+	fmt.Fprintf(&b, "lsn %v  commits/s %s  p99 %s ", v.NewestLSN, rate, human.Elapsed(v.Writer.LatencyP99))
+	for _, l := range v.Levels {
+		fmt.Fprintf(&b, " %s %.0f%%", l.Name, 100*l.Share)
+		if l.State != "normal" {
+			fmt.Fprintf(&b, " %s", strings.ToUpper(l.State))
+		}
+	}
+	for _, k := range v.Backups {
+		fmt.Fprintf(&b, "  backup %d %.0f%% %s/s", k.ID, 100*k.Share, human.Bytes(k.BytesPerSecond))
+		if k.TimeLeft > 0 {
+			fmt.Fprintf(&b, " %s left", whole(k.TimeLeft))
+		}
+	}
+	return oneLine(b.String())
+}
+
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune { return printable(c, true) }, s)
+}
