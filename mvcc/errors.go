@@ -48,7 +48,8 @@ var (
 	// ErrOrder matches every [OrderError].
 	ErrOrder = errors.New("log record out of order")
 	// ErrNeedsRecovery refuses to open read-only what was not closed in good order
-	// and cannot be redone in memory: open it for writing once (R20).
+	// and cannot be redone in memory, or ends with commits that are not known to be
+	// durable: open it for writing once (R20).
 	ErrNeedsRecovery = errors.New("database needs recovery, which writes")
 	// ErrReadOnly refuses a write transaction on what was opened read-only.
 	ErrReadOnly = errors.New("database is open read-only")

@@ -20,8 +20,12 @@ import (
 // open. Recovery is the same as ever, but what it would write stays in RAM: blocks
 // that redo changes, and torn blocks that a second copy repairs, are heads that
 // never get clean, and may take up to three quarters of the frames. A log that
-// needs more is refused with ErrNeedsRecovery, as is one that only a
-// writer may settle: open the database for writing once.
+// needs more is refused with ErrNeedsRecovery: open the database for writing once.
+//
+// So is a log that ends with commits of which nothing in it says that they were synced
+// (L7, wal.ErrInDoubt): the last ones of a process that was killed while it wrote, or
+// whose last sync failed. The system's cache may show them and the medium not have
+// them, whatever a sync says now; only who writes them again knows.
 //
 // Nothing is replaced, so there are no originals, and no temporary storage
 // unless Options.Temp names some. Backups and Check work.
@@ -46,6 +50,9 @@ func (s *Store) openLogToRead() (*wal.Log, error) {
 		return wal.Sealed(a.durable), nil
 	}
 	log, err := wal.OpenReadOnly(s.logOptions(0), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
+	if errors.Is(err, wal.ErrInDoubt) {
+		err = fmt.Errorf("%w: %w", ErrNeedsRecovery, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

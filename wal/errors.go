@@ -12,6 +12,9 @@ var (
 	// ErrEndsEarly: the proven end is below an LSN that was once declared
 	// durable (R6). The owner may offer to fork a timeline there.
 	ErrEndsEarly = errors.New("log ends below an LSN that was declared durable")
+	// ErrInDoubt: the log ends with commits of which nothing says that they were
+	// synced. Open makes them durable; OpenReadOnly cannot (L7).
+	ErrInDoubt = errors.New("not known to be durable")
 )
 
 // Errors of reserving. Nothing is poisoned; the same call may succeed later.

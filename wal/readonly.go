@@ -2,18 +2,23 @@ package wal
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spillwaydb/spillway/block"
 )
 
 // OpenReadOnly finds and proves the end of the log as [Open] does, and changes
-// nothing: no file is written, made, removed or renamed. What it accepts and is
-// not known synced it has the system sync, by way of files that are open for
-// reading: what a reader sees must not be taken back by a power cut (L7). If
-// the system refuses that, so does OpenReadOnly.
+// nothing: no file is written, made, removed or renamed. Nothing can be appended,
+// released or marked: ErrReadOnly.
 //
-// Nothing can be appended, released or marked: ErrReadOnly.
+// What a reader sees must not be taken back by a power cut (L7). So every commit that
+// is accepted has to be covered by what the log itself says was synced: a later record,
+// a segment's header, a sync mark, the end mark; or by Start.Durable. Each of these was
+// written behind a sync that had succeeded. Commits behind them are in doubt: the
+// process that wrote them may have died before their sync, or because it failed, and
+// then the system may show what is not on the medium, and call it clean: another sync
+// proves nothing. Open writes them once more; here they are refused, with ErrInDoubt.
+// They cannot just be left out: who appended them may have been told that they are
+// durable, and blocks in the data file may be as of them.
 func OpenReadOnly(o Options, s Start) (*Log, error) {
 	o.readOnly = true
 	return Open(o, s)
@@ -30,21 +35,10 @@ func Sealed(at block.LSN) *Log {
 	return l
 }
 
-// settleAccepted is secure for a log that is not written to.
+// settleAccepted is secure for a log that is not written to: nothing may be in doubt.
 func (r *recovery) settleAccepted(synced block.LSN) error {
-	for _, s := range r.chain {
-		if s.last <= synced {
-			continue
-		}
-		f, err := r.o.FS.OpenFile(s.path(r.o.Dir), os.O_RDONLY, 0)
-		if err != nil {
-			return fmt.Errorf("sync the end of the log: %w", err)
-		}
-		err = f.Sync()
-		f.Close() // opened for reading
-		if err != nil {
-			return fmt.Errorf("sync the end of the log, which was not closed in good order: %w", err)
-		}
+	if r.cut.end <= synced {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("commits behind LSN %v, up to %v: %w", synced, r.cut.end, ErrInDoubt)
 }
