@@ -180,6 +180,11 @@ func (c *Client) call(ctx context.Context, k frameKind, asked, v any, progress f
 	if err != nil {
 		return err
 	}
+	return c.send(ctx, k, payload, v, progress)
+}
+
+// send is call with the payload as it goes over the socket.
+func (c *Client) send(ctx context.Context, k frameKind, payload []byte, v any, progress func(done, total uint64)) error {
 	conn, err := c.connect()
 	if err != nil {
 		return err

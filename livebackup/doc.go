@@ -7,7 +7,7 @@
 // A [Source] is a live database: a store that this process has open
 // ([NewSource]), or one that another process holds open and serves ([Serve],
 // [Dial]). A [Repository] keeps the backups of one database in a directory.
-// [Backup], [Archive], [Verify], [Restore], [List], [LogSpaces] and [Sweep] work on
+// [Backup], [Archive], [Verify], [Restore], [Repair], [List], [LogSpaces] and [Sweep] work on
 // these. An [Image] is a backup that is open to be read block by block.
 //
 // # How a backup is made, and what is durable when
@@ -59,6 +59,9 @@
 // A restore that is killed or cancelled goes on when it is started again: resume.go
 // says how. An image in place proves what it reads, section by section, group by
 // group, and block by block, but no whole object.
+//
+// [Repair] puts damaged blocks of a database back, block by block, from backups that are
+// open in place and the log behind them; the database proves and writes them.
 //
 // # The archive of the log
 //

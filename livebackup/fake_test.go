@@ -29,6 +29,8 @@ type fakeSource struct {
 	check  func(ctx context.Context, progress func(done, total uint64)) (mvcc.CheckResult, error)
 	log    *fakeLog
 
+	onRepair func(mvcc.BlockRepair) (mvcc.BlockRepaired, error) // may be nil
+
 	mu           sync.Mutex
 	open, opened int
 	closed       chan struct{} // gets a value for each closed session, if not nil

@@ -450,6 +450,13 @@ type fakeQuiet struct {
 	ended error
 }
 
+func (s *fakeSource) RepairBlock(ctx context.Context, r mvcc.BlockRepair) (mvcc.BlockRepaired, error) {
+	if s.onRepair == nil {
+		return mvcc.BlockRepaired{Block: r.Block, State: mvcc.RepairSound}, context.Cause(ctx)
+	}
+	return s.onRepair(r)
+}
+
 func (s *fakeSource) Quiesce(ctx context.Context, timeout time.Duration) (Quiet, error) {
 	if err := errors.Join(checkQuietTimeout(timeout), context.Cause(ctx)); err != nil {
 		return nil, err

@@ -51,10 +51,11 @@ import (
 //	18    client  changes    none
 //	19    client  events     JSON of eventsRequest
 //	20    client  pace       JSON of paceMessage
+//	21    client  repair     see below
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
 //	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
-//	                         mark and quiesce), mvcc.Changes, nothing else: {}
+//	                         mark and quiesce), mvcc.Changes, mvcc.BlockRepaired, nothing else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
 //	0x84  server  log        records, see below; the reply to log next
@@ -79,6 +80,15 @@ import (
 //	4       4     flags      bit 0: the end: all that was asked for, or all that is durable
 //	8       8     LSN        with bit 0: last commit that was handed out; else 0
 //	16            records    as in a chunk of a log object, see logformat.go
+//
+// The payload of repair, of at most 64 KiB and 24 bytes:
+//
+//	offset  size  field
+//	0       8     block
+//	8       8     LSN        that the image is as of; 0 without one
+//	16      4     flags      bit 0: only find out what would be done; bit 1: an image follows
+//	20      4     zero
+//	24            image      whole block
 //
 // Replies come in the order of the requests. At most pipelineMax requests may
 // be unanswered: two next, so that one batch travels while one is used, and a
@@ -138,6 +148,7 @@ const (
 	frameChanges  frameKind = 18
 	frameEvents   frameKind = 19
 	framePace     frameKind = 20
+	frameRepair   frameKind = 21
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81
 	frameData     frameKind = 0x82
@@ -368,6 +379,8 @@ var wireCodes = []struct {
 	{"quiet_over", ErrQuietOver},
 	{"options", ErrOptions},
 	{"store_options", mvcc.ErrOptions},
+	{"no_image", mvcc.ErrNoImage},
+	{"not_standby", mvcc.ErrNotStandby},
 	{"unsupported", errors.ErrUnsupported},
 	{"canceled", context.Canceled},
 }

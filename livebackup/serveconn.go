@@ -123,7 +123,7 @@ func (c *serverConn) read() error {
 		if err != nil {
 			return lost(err)
 		}
-		payload, err := readControl(c.nc, length)
+		payload, err := readRequest(c.nc, kind, length)
 		if err != nil {
 			return lost(err)
 		}
@@ -210,6 +210,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.events(ctx, r.payload)
 	case framePace:
 		return c.pace(ctx, r.payload)
+	case frameRepair:
+		return c.repair(ctx, r.payload)
 	}
 	if len(r.payload) > 0 {
 		return fmt.Errorf("%w: request %d has a payload", ErrProtocol, r.kind)
@@ -295,7 +297,8 @@ func (c *serverConn) check(ctx context.Context) error {
 	return c.replyCheck(res)
 }
 
-// replyCheck leaves out problems that do not fit, and says so.
+// replyCheck leaves out problems that do not fit, and says so, and damaged blocks: a
+// check that follows a repair finds the others.
 func (c *serverConn) replyCheck(res mvcc.CheckResult) error {
 	room := controlBytesMax / 2
 	for i, p := range res.Problems {
@@ -310,6 +313,17 @@ func (c *serverConn) replyCheck(res mvcc.CheckResult) error {
 			break
 		}
 		res.Problems[i] = p
+	}
+	room = controlBytesMax / 4
+	for i, d := range res.Damaged {
+		line, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		if room -= len(line) + 1; room < 0 {
+			res.Damaged = res.Damaged[:i]
+			break
+		}
 	}
 	return c.reply(frameReply, res)
 }

@@ -43,6 +43,9 @@ type Source interface {
 	// on; mvcc.PaceUnlimited: as fast as it goes. Who takes it hears of it within a
 	// second or so. mvcc.ErrNoBackup if there is none.
 	Pace(ctx context.Context, id uint64, bytesPerSecond int64) error
+	// RepairBlock repairs a block whose place in the data file is damaged; see
+	// mvcc's Store.RepairBlock.
+	RepairBlock(ctx context.Context, r mvcc.BlockRepair) (mvcc.BlockRepaired, error)
 	// Quiesce brings the database's files to rest and keeps writers waiting: until
 	// the quiet is released, and no longer than timeout. Readers go on. ErrNoQuiet if
 	// the open write transaction does not end within timeout.
@@ -126,4 +129,8 @@ func (s storeSource) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head
 
 func (s storeSource) RememberHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
 	return s.store.RememberHead(repo, h)
+}
+
+func (s storeSource) RepairBlock(ctx context.Context, r mvcc.BlockRepair) (mvcc.BlockRepaired, error) {
+	return s.store.RepairBlock(ctx, r)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spillwaydb/spillway/block"
 )
@@ -14,14 +15,37 @@ type CheckResult struct {
 	Blocks   uint64 // that were read
 	Bytes    int64
 	Problems []string // damage, at most problemsMax lines; empty if all is sound
+	// Damaged are blocks whose place in the data file is bad, at most damagedMax, each once.
+	// Damage of what they hold, which only the front door can tell, is in Problems alone.
+	Damaged []DamagedBlock
 }
 
-const problemsMax = 100
+// DamagedBlock is a block whose place in the data file does not hold what belongs there.
+type DamagedBlock struct {
+	Block  block.ID `json:"block"`
+	Offset int64    `json:"offset"` // in the data file, bytes
+	Reason string   `json:"reason"`
+}
+
+const (
+	problemsMax = 100
+	damagedMax  = 256
+)
 
 func (r *CheckResult) problem(err error) {
 	if len(r.Problems) < problemsMax {
 		r.Problems = append(r.Problems, err.Error())
 	}
+}
+
+// damaged lists the block that err is about, if it is about one.
+func (r *CheckResult) damaged(err error) {
+	var c *block.CorruptError
+	if !errors.As(err, &c) || c.Block == block.NoBlock || len(r.Damaged) == damagedMax ||
+		slices.ContainsFunc(r.Damaged, func(d DamagedBlock) bool { return d.Block == c.Block }) {
+		return
+	}
+	r.Damaged = append(r.Damaged, DamagedBlock{c.Block, c.Offset, c.Reason})
 }
 
 // Check reads every block in use from the disk, as of now and while writers go
@@ -58,13 +82,19 @@ type checker struct {
 func (c *checker) blocks() error {
 	g := c.s.geo
 	total := c.t.meta.inUse
+	if err := c.place(metaBlock); err != nil { // RAM would hide it
+		return err
+	}
 	for group := range g.groups(c.t.meta.highWater) {
 		if err := c.s.checkMap(group); err != nil {
 			return err
 		}
+		if err := c.place(g.bitmapOf(group)); err != nil {
+			return err
+		}
 		bitmap, err := c.t.Block(g.bitmapOf(group))
 		if err != nil {
-			if c.damage(err) {
+			if c.damageOf(err) {
 				continue
 			}
 			return err
@@ -93,20 +123,38 @@ func (c *checker) block(id block.ID) error {
 	c.result.Blocks++
 	c.result.Bytes += int64(c.s.geo.size)
 	if err := c.s.verifyInPlace(id); err != nil {
-		if c.damage(err) {
+		if c.damageOf(err) {
 			return nil // the cache may not have noticed; once is enough
 		}
 		return err
 	}
 	b, err := c.t.Block(id)
 	if err != nil {
-		if c.damage(err) {
+		if c.damageOf(err) {
 			return nil
 		}
 		return err
 	}
 	b.Release()
 	return nil
+}
+
+// place verifies a block's image on the disk, if that is where its newest version is.
+func (c *checker) place(id block.ID) error {
+	err := c.s.verifyInPlace(id)
+	if err == nil || c.damageOf(err) {
+		return nil
+	}
+	return err
+}
+
+// damageOf is damage, of a block's place.
+func (c *checker) damageOf(err error) bool {
+	if !c.damage(err) {
+		return false
+	}
+	c.result.damaged(err)
+	return true
 }
 
 // damage notes damage and reports whether err was that.

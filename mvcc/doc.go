@@ -71,6 +71,9 @@
 // refuses if a block has no sound copy. It writes in place only as the cleaner
 // does, and can be cut at any point.
 //
+// A block whose place rotted is repaired while the store is open (repair.go): from RAM,
+// from the log, or from an image of it that is given; the cleaner writes it.
+//
 // # Modes
 //
 // A store is opened for writing, read-only (readonly.go), from an image

@@ -76,7 +76,7 @@ type Options struct {
 	// ReadOnly opens a database that is there, without writing anything: not to
 	// its files, and not to its directory (R20). What was not closed in good order
 	// is redone in memory, or refused with ErrNeedsRecovery if MaxRAM does not
-	// suffice. Temp nil means no temporary storage then. Write transactions get
+	// suffice, or if its last commits are not known to be durable. Temp nil means no temporary storage then. Write transactions get
 	// ErrReadOnly.
 	ReadOnly bool
 
@@ -97,6 +97,11 @@ type Options struct {
 	FS      vfs.FS       // nil: vfs.OS
 	Logger  *slog.Logger // nil: silent
 	OnEvent func(Event)  // called in order, on one goroutine; it may block only itself
+
+	// Mend, if not nil, is asked for a block that opening needs and whose place is
+	// damaged, where neither second copy nor log has a whole image of it: see
+	// [Store.RepairBlock]. Without it, or with its error, Open fails.
+	Mend func(BlockNeed) (MendImage, error)
 
 	// CheckTrees proves what the front door keeps in the blocks. Store.Check
 	// calls it with a read transaction; it calls visit once for every block in

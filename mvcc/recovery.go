@@ -53,12 +53,20 @@ func (s *Store) recover() error {
 	if err := log.Replay(a.redo, r.redo); err != nil {
 		return fmt.Errorf("redo: %w", err)
 	}
-	for _, err := range r.bad {
-		return fmt.Errorf("redo: no sound copy: %w", err)
+	for id, err := range r.bad {
+		if err := r.mend(id, err); err != nil {
+			return fmt.Errorf("redo: no sound copy: %w", err)
+		}
 	}
 	s.lastTime = r.at
 	s.lastCommit.Store(r.at.UnixNano())
-	return s.loadMeta()
+	err = s.loadMeta()
+	if errors.Is(err, block.ErrCorrupt) {
+		if err = r.mend(metaBlock, err); err == nil {
+			err = s.loadMeta()
+		}
+	}
+	return err
 }
 
 // secureFiles makes durable what is about to be relied on. Who wrote it may

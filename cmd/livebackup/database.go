@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
@@ -22,6 +23,7 @@ import (
 type databaseFlags struct {
 	dir    string
 	maxRAM human.Size
+	mend   func(mvcc.BlockNeed) (mvcc.MendImage, error) // of the repair command
 }
 
 func (f *databaseFlags) add(c *cobra.Command) {
@@ -84,15 +86,15 @@ func (f *databaseFlags) tryReach(ctx context.Context) (*database, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	o := mvcc.Options{MaxRAM: int64(f.maxRAM)}
+	o := mvcc.Options{MaxRAM: int64(f.maxRAM), Mend: f.mend}
 	db, err := kv.Open(f.dir, kv.Options{Store: o})
 	if err == nil {
 		return &database{Source: livebackup.NewSource(db.Store()), own: db}, nil
 	}
-	if !errors.Is(err, kv.ErrForeignRoot) {
+	if !errors.Is(err, kv.ErrForeignRoot) && (f.mend == nil || !errors.Is(err, block.ErrCorrupt)) {
 		return nil, err
 	}
-	store, err := mvcc.Open(f.dir, o) // of a program that knows blocks, not keys
+	store, err := mvcc.Open(f.dir, o) // of a program that knows blocks, not keys; or to repair it
 	if err != nil {
 		return nil, err
 	}
