@@ -460,8 +460,10 @@ func finishConcurrent(t *testing.T, r *repairRun) {
 	mustClose(t, r.s)
 }
 
-// repairAll opens a disk and repairs some blocks with the images of a backup at commit at.
-func repairAll(t *testing.T, dog *watchdog, o Options, fsys *simfs.FS, ids []block.ID, images map[block.ID][]byte, at block.LSN) (*Store, error) {
+// repairAll opens a disk and repairs some blocks with the images of the backup, rolled
+// forward as far as the log does not reach back.
+func (r *repairRun) repairAll(t *testing.T, dog *watchdog, fsys *simfs.FS, ids []block.ID, archived []LogRecord) (*Store, error) {
+	o := r.o
 	o.FS = fsys
 	s, err := Open(testDir, o)
 	if err != nil {
@@ -472,10 +474,16 @@ func repairAll(t *testing.T, dog *watchdog, o Options, fsys *simfs.FS, ids []blo
 		q := BlockRepair{Block: id}
 		out, err := s.RepairBlock(context.Background(), q)
 		if err == nil && out.State == RepairNoImage {
-			if out.From > at {
-				t.Fatalf("the log begins behind %v, the backup is of %v", out.From, at)
+			roller := NewRoller(s.geo.size, s.database)
+			ok(t, roller.Track(id, bytes.Clone(r.backup.images[id]), 0))
+			q.AsOf = max(r.backup.b.info.LSN, out.From)
+			for _, rec := range archived {
+				if rec.LSN <= q.AsOf {
+					ok(t, roller.Apply(rec))
+				}
 			}
-			q.Image, q.AsOf = bytes.Clone(images[id]), at
+			q.Image, _, err = roller.Block(id)
+			ok(t, err)
 			_, err = s.RepairBlock(context.Background(), q)
 		}
 		if err != nil {
@@ -492,7 +500,8 @@ func TestCrash_RepairAtEveryEvent(t *testing.T) {
 	ok(t, r.editMany(200))
 	settle(t, r.s)
 	ok(t, r.commits(2, 3, 120))
-	images, at := r.backup.images, r.backup.b.info.LSN
+	images := r.backup.images
+	archived := records(t, r.tail)
 	r.tail.Close()
 	mustClose(t, r.s)
 	var ids []block.ID
@@ -505,7 +514,7 @@ func TestCrash_RepairAtEveryEvent(t *testing.T) {
 		r.damage(id, i)
 	}
 	base, dog := r.fsys, newWatchdog(t)
-	run := func(fsys *simfs.FS) (*Store, error) { return repairAll(t, dog, r.o, fsys, ids, images, at) }
+	run := func(fsys *simfs.FS) (*Store, error) { return r.repairAll(t, dog, fsys, ids, archived) }
 	whole := base.Crash(nil, simfs.KeepAll)
 	s, err := run(whole)
 	if err != nil {
