@@ -67,7 +67,10 @@ func TestGoldenFormat(t *testing.T) {
 		StoredBytes: 8400, Groups: 1, Owner: "owner", Label: "nightly", Compression: CompressionFastest,
 		CreatedBy: "spillway v1", Started: time.Unix(1_700_000_001, 0).UTC(), Duration: 3 * time.Second, StartStall: time.Millisecond,
 		Objects: []Object{{"blocks", 1, 8288, sha([]byte("b"))}, {"index", 1, 112, sha([]byte("i"))}},
-		Cost:    Cost{1, 2, 3, 4, 0, 5, 6, 7, 8},
+		Cost: Cost{
+			OriginalsMade: 1, OriginalsShared: 2, OriginalsSpilled: 3, OriginalsRead: 4,
+			HeldPeakBytes: 5, RAMPeakBytes: 6, SpillPeakBytes: 7, OverflowPeakBytes: 8,
+		},
 	}
 	manifest, err := m.encode(who.repository)
 	if err != nil {

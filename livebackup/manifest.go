@@ -98,6 +98,12 @@ type Cost struct {
 	RAMPeakBytes      int64 `json:"ram_peak_bytes"`
 	SpillPeakBytes    int64 `json:"spill_peak_bytes"`
 	OverflowPeakBytes int64 `json:"overflow_peak_bytes"`
+
+	BlocksChanged     uint64 `json:"blocks_changed,omitempty"`
+	OriginalsPruned   uint64 `json:"originals_pruned,omitempty"`
+	OriginalsPeak     uint64 `json:"originals_peak,omitempty"`
+	OriginalsHeldPeak uint64 `json:"originals_held_peak,omitempty"`
+	BlocksHot         uint64 `json:"blocks_hot,omitempty"`
 }
 
 // costOf copies field by field: what the store counts may change, a manifest's
@@ -108,6 +114,8 @@ func costOf(c mvcc.Cost) Cost {
 		OriginalsSpilled: c.OriginalsSpilled, OriginalsRead: c.OriginalsRead,
 		HeldBytes: c.HeldBytes, HeldPeakBytes: c.HeldPeakBytes,
 		RAMPeakBytes: c.RAMPeakBytes, SpillPeakBytes: c.SpillPeakBytes, OverflowPeakBytes: c.OverflowPeakBytes,
+		BlocksChanged: c.BlocksChanged, OriginalsPruned: c.OriginalsPruned,
+		OriginalsPeak: c.OriginalsPeak, OriginalsHeldPeak: c.OriginalsHeldPeak, BlocksHot: c.BlocksHot,
 	}
 }
 

@@ -67,8 +67,8 @@ import (
 //	offset  size  field
 //	0       4     blocks     n, at most openReply.BatchBlocks
 //	4       4     zero
-//	8       72    cost       so far: nine numbers, in the order of costFields
-//	80      n b   images     whole blocks of b bytes
+//	8       112   cost       so far: 14 numbers, in the order of costFields
+//	120     n b   images     whole blocks of b bytes
 //	        n 8   numbers    of the blocks
 //
 // Payloads of log have at most 1 MiB and 32 bytes. One log next gets as many of the
@@ -114,7 +114,7 @@ const protocolVersion = 1
 const (
 	preambleSize     = 16
 	frameHeaderSize  = 8
-	dataHeaderSize   = 80
+	dataHeaderSize   = 120
 	controlBytesMax  = 64 << 10
 	messageBytesMax  = 4 << 10 // of an error: JSON may write six bytes for one
 	batchBytesMax    = groupBytesMax
@@ -262,29 +262,36 @@ func noEOF(err error) error {
 }
 
 // costFields are the counts of a cost in the order of the protocol.
-func costFields(c *mvcc.Cost) ([4]*uint64, [5]*int64) {
+func costFields(c *mvcc.Cost) (first [4]*uint64, sizes [5]*int64, more [5]*uint64) {
 	return [4]*uint64{&c.OriginalsMade, &c.OriginalsShared, &c.OriginalsSpilled, &c.OriginalsRead},
-		[5]*int64{&c.HeldBytes, &c.HeldPeakBytes, &c.RAMPeakBytes, &c.SpillPeakBytes, &c.OverflowPeakBytes}
+		[5]*int64{&c.HeldBytes, &c.HeldPeakBytes, &c.RAMPeakBytes, &c.SpillPeakBytes, &c.OverflowPeakBytes},
+		[5]*uint64{&c.BlocksChanged, &c.OriginalsPruned, &c.OriginalsPeak, &c.OriginalsHeldPeak, &c.BlocksHot}
 }
 
 func appendCost(b []byte, c mvcc.Cost) []byte {
-	counts, sizes := costFields(&c)
-	for _, n := range counts {
+	first, sizes, more := costFields(&c)
+	for _, n := range first {
 		b = le.AppendUint64(b, *n)
 	}
 	for _, n := range sizes {
 		b = le.AppendUint64(b, uint64(*n))
 	}
+	for _, n := range more {
+		b = le.AppendUint64(b, *n)
+	}
 	return b
 }
 
 func decodeCost(b []byte) (c mvcc.Cost) {
-	counts, sizes := costFields(&c)
-	for i, n := range counts {
+	first, sizes, more := costFields(&c)
+	for i, n := range first {
 		*n = le.Uint64(b[i*8:])
 	}
 	for i, n := range sizes {
-		*n = int64(le.Uint64(b[(len(counts)+i)*8:]))
+		*n = int64(le.Uint64(b[(len(first)+i)*8:]))
+	}
+	for i, n := range more {
+		*n = le.Uint64(b[(len(first)+len(sizes)+i)*8:])
 	}
 	return c
 }

@@ -89,8 +89,19 @@ type Cost struct {
 	OriginalsShared  uint64 // of these, kept for someone else, too
 	OriginalsSpilled uint64 // written to temporary storage
 	OriginalsRead    uint64 // handed out from originals
-	HeldBytes        int64  // of originals that it still wants, in RAM and temporary storage
-	HeldPeakBytes    int64
+
+	// BlocksChanged is how many blocks in use at the backup's LSN were changed or freed
+	// while it was open, each counted once: what it would have kept had it kept
+	// everything to the end.
+	BlocksChanged     uint64
+	OriginalsPruned   uint64 // of these, never kept: in hand before, or not carried
+	OriginalsPeak     uint64 // most that were kept at one moment
+	OriginalsHeldPeak uint64 // most that took RAM or temporary storage at one moment; the others were in place only
+
+	BlocksHot uint64 // handed out before their turn, because they change often
+
+	HeldBytes     int64 // of originals that it still wants, in RAM and temporary storage
+	HeldPeakBytes int64
 
 	RAMPeakBytes      int64 // of what could not leave RAM without I/O
 	SpillPeakBytes    int64
@@ -190,6 +201,8 @@ func (b *Backup) Cost() Cost {
 	st := b.live.Stats()
 	c := b.cost
 	c.OriginalsMade, c.OriginalsShared = st.OriginalsMade, st.OriginalsShared
+	c.BlocksChanged, c.OriginalsPruned = st.Replaced, st.Replaced-st.OriginalsMade
+	c.OriginalsPeak, c.OriginalsHeldPeak = st.Peak, st.StoredPeak
 	c.HeldBytes, c.HeldPeakBytes = st.HeldBytes, st.HeldPeakBytes
 	c.OriginalsSpilled = b.spilled()
 	p := b.s.cache.PeaksSince(b.peaks)

@@ -25,6 +25,7 @@ type Backup struct {
 	cursor    block.ID // where the next walk of the queue starts
 	made      uint64
 	shared    uint64
+	tally     tally
 	held      int64
 	heldPeak  int64
 	exclusive int64
@@ -71,7 +72,7 @@ func (b *Backup) Err() error {
 // wantedByBackups is the bits of the backups that will still read v.
 func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
-		if b != nil && !b.forward.Load() && v.LSN <= b.lsn && b.lsn < v.Until && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
+		if b != nil && !b.forward.Load() && b.sees(v) && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
 			wants |= 1 << i
 		}
 	}
@@ -192,6 +193,7 @@ func (b *Backup) unwant(h blockcache.Handle) bool {
 	s := b.set
 	o := s.at(h)
 	b.queue.Delete(h)
+	b.tally.drop(o)
 	b.held -= s.bytes(o)
 	s.change(o, func() { o.Wants &^= 1 << b.bit })
 	return s.unindex(h)

@@ -46,6 +46,20 @@ type naiveBackup struct {
 	done   map[block.ID]bool
 	narrow bool // to what is above least, and every fifth block
 	least  block.LSN
+	want   tally
+}
+
+// tallyNow counts what is kept for the backup.
+func (n *naive) tallyNow(b *naiveBackup) (kept, stored uint64) {
+	for _, v := range n.kept {
+		if slices.Contains(n.backupsWant(v), b) {
+			kept++
+			if v.Data() != nil {
+				stored++
+			}
+		}
+	}
+	return kept, stored
 }
 
 func (b *naiveBackup) carries(v *blockcache.Version) bool {
@@ -113,6 +127,17 @@ func (n *naive) step() {
 		n.breakOne()
 	}
 	n.compare()
+	n.compareTallies()
+}
+
+// compareTallies: what a backup keeps, and what it would keep if it kept everything.
+func (n *naive) compareTallies() {
+	for _, b := range n.backups {
+		b.want.kept, b.want.stored = n.tallyNow(b)
+		if b.tally != b.want {
+			n.t.Fatalf("backup of %v counts %+v, want %+v", b.LSN(), b.tally, b.want)
+		}
+	}
 }
 
 // commit replaces, frees and makes some blocks; the horizon follows, sometimes
@@ -163,6 +188,11 @@ func (n *naive) version(id block.ID) *blockcache.Version {
 func (n *naive) replaced(v *blockcache.Version) {
 	l := n.cache.Latch(v.ID)
 	defer l.Unlock()
+	for _, b := range n.backups {
+		if b.Err() == nil && v.LSN <= b.LSN() && b.LSN() < v.Until {
+			b.want.replaced++
+		}
+	}
 	points, _ := n.readersWant(v)
 	want := points > 0 || len(n.backupsWant(v)) > 0
 	if got := n.set.Replaced(v); got != want {
@@ -173,6 +203,10 @@ func (n *naive) replaced(v *blockcache.Version) {
 		return
 	}
 	n.kept = append(n.kept, v)
+	for _, b := range n.backupsWant(v) {
+		kept, stored := n.tallyNow(b)
+		b.want.peak, b.want.storedPeak = max(b.want.peak, kept), max(b.want.storedPeak, stored)
+	}
 }
 
 func (n *naive) openBackup() {

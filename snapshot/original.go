@@ -67,12 +67,14 @@ func (s *Set) Held(h blockcache.Handle, delta int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.at(h)
+	had := o.Images
 	s.change(o, func() { o.Images = uint8(int(o.Images) + delta) })
 	bytes := int64(delta) * s.cache.BlockBytes()
 	for i, b := range s.backups {
 		if b != nil && o.Wants&(1<<i) != 0 {
 			b.held += bytes
 			b.heldPeak = max(b.heldPeak, b.held)
+			b.tally.store(had, o.Images)
 		}
 	}
 }

@@ -80,6 +80,7 @@ func (s *Set) Replaced(v *blockcache.Version) bool {
 	defer s.mu.Unlock()
 	at := s.search(v.Until) - 1
 	byReader := at >= 0 && s.points[at].lsn >= v.LSN
+	s.countReplaced(v)
 	wants := s.wantedByBackups(v)
 	if !byReader && wants == 0 {
 		return false
@@ -118,6 +119,7 @@ func (s *Set) count(h blockcache.Handle, byReader bool) {
 			b.held += s.bytes(o)
 			b.heldPeak = max(b.heldPeak, b.held)
 			b.queue.ReplaceOrInsert(h)
+			b.tally.keep(o)
 		}
 	}
 	if byReader {

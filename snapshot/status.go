@@ -75,11 +75,16 @@ func (s *Set) Readers() (n int) {
 type BackupStats struct {
 	OriginalsMade, OriginalsShared uint64
 	HeldBytes, HeldPeakBytes       int64
+
+	Replaced   uint64 // versions it sees that were replaced: what keeping all of them to the end would keep
+	Peak       uint64 // most originals at one moment
+	StoredPeak uint64 // most that took RAM or temporary storage at one moment
 }
 
 // Stats returns the backup's counts so far.
 func (b *Backup) Stats() BackupStats {
 	b.set.mu.Lock()
 	defer b.set.mu.Unlock()
-	return BackupStats{b.made, b.shared, b.held, b.heldPeak}
+	t := &b.tally
+	return BackupStats{b.made, b.shared, b.held, b.heldPeak, t.replaced, t.peak, t.storedPeak}
 }

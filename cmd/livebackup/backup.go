@@ -259,6 +259,10 @@ func (r backupResult) text(w io.Writer) {
 		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
 	fmt.Fprintf(w, "  a writer could wait %s when it started; %s kept,\n  %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
 		human.Plural(m.Cost.OriginalsMade, "original"), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
+	if c := m.Cost; c.BlocksChanged > 0 {
+		fmt.Fprintf(w, "  at most %s at once; to keep everything to the end would have been %s\n",
+			human.Plural(c.OriginalsPeak, "original"), human.Count(c.BlocksChanged))
+	}
 	if r.Swept > 0 {
 		fmt.Fprintf(w, "  removed %s that a dead backup had left\n", human.Plural(r.Swept, "object"))
 	}
