@@ -2,6 +2,7 @@ package livebackup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,19 +106,24 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 	// Every block is in hand and proven: from here on the database need not
 	// pay, and whatever becomes of the session takes nothing away.
 	s.Close()
-	if err := r.audit(ctx); err != nil {
-		return Manifest{}, err
-	}
-	if err := r.blocks.finish(); err != nil {
-		return Manifest{}, err
-	}
-	if err := r.index.flush(ctx); err != nil {
-		return Manifest{}, err
-	}
-	if err := r.index.out.finish(); err != nil {
+	audited := make(chan error, 1)
+	go func() { audited <- r.audit(ctx) }() // it reads what was there before, while this waits for the disk
+	err := r.finish(ctx)
+	if err := cmp.Or(<-audited, err); err != nil {
 		return Manifest{}, err
 	}
 	return r.manifest(s.Cost()), nil
+}
+
+// finish makes what is written durable: the last object of blocks, and the index.
+func (r *run) finish(ctx context.Context) error {
+	blocks := make(chan error, 1)
+	go func() { blocks <- r.blocks.finish() }()
+	err := r.index.flush(ctx)
+	if err == nil {
+		err = r.index.out.finish()
+	}
+	return cmp.Or(<-blocks, err)
 }
 
 // manifest is what the backup is once all its objects are durable.

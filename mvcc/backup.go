@@ -26,8 +26,8 @@ type BackupOptions struct {
 	// map does not reach back to Base.
 	Base block.LSN
 	// AuditBlocks is how many blocks that did not change since Base an incremental
-	// hands out all the same, drawn at random, for its taker to compare with the
-	// base. Their trailers' LSNs are at or below Base.
+	// hands out all the same, extents drawn at random, for its taker to compare with
+	// the base. Their trailers' LSNs are at or below Base.
 	AuditBlocks int
 	// OnExhaustion says what the backup does when its originals outgrow what was
 	// granted. "": ExhaustionForward.
