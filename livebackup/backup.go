@@ -28,6 +28,10 @@ type BackupOptions struct {
 	Owner, Label string
 	Compression  Compression // "": CompressionFastest
 	Workers      int         // goroutines that compress; 0: two, or one on up to three CPUs
+	// OnExhaustion says what happens when what is kept for the backup outgrows what the
+	// database grants: it falls forward, and is exact at a later commit, with the redo
+	// up to there; or it is broken. "": mvcc.ExhaustionForward.
+	OnExhaustion mvcc.Exhaustion
 	// FullSpeed says that the backup does not rest while others write to the
 	// database. It ends sooner then, and takes some of their speed.
 	FullSpeed bool
@@ -69,6 +73,9 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 	if o.Type == "" {
 		o.Type = TypeAuto
 	}
+	if o.OnExhaustion == "" {
+		o.OnExhaustion = mvcc.ExhaustionForward
+	}
 	if o.Type == TypeAuto && !o.Base.IsZero() {
 		o.Type = TypeIncremental
 	}
@@ -95,6 +102,8 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 		return o, optionError("type %q is none of auto, full, incremental", o.Type)
 	case o.Type == TypeFull && !o.Base.IsZero():
 		return o, optionError("a full backup has no base")
+	case o.OnExhaustion != mvcc.ExhaustionForward && o.OnExhaustion != mvcc.ExhaustionAbort:
+		return o, optionError("on exhaustion %q is none of %s, %s", string(o.OnExhaustion), mvcc.ExhaustionForward, mvcc.ExhaustionAbort)
 	case o.ChainMax < 0:
 		return o, optionError("chain max must not be negative")
 	case !o.Compression.valid():

@@ -26,6 +26,10 @@
 //	publish    the manifest, last, in the same way: now the backup is one (L12)
 //	unclaim
 //
+// A session whose originals outgrow what the database grants falls forward (R12): the
+// run goes on with blocks as they are, and with the redo behind F, and is exact at a
+// later commit (runforward.go). Nobody who reads the backup need know.
+//
 // Memory is a few groups, whatever the database's size; see Result.BufferBytes.
 // Writing, waiting for the sink and pacing happen while nothing of the store is
 // held but the snapshot. A run that fails removes the manifest first, and its

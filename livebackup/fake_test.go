@@ -144,7 +144,11 @@ type fakeSession struct {
 	closed bool
 }
 
-func (f *fakeSession) Info() mvcc.BackupInfo { return f.s.info }
+func (f *fakeSession) Info() mvcc.BackupInfo  { return f.s.info }
+func (f *fakeSession) Final() mvcc.BackupInfo { return f.s.info }
+func (f *fakeSession) Redo(context.Context, int64, func(mvcc.LogRecord) error) (block.LSN, error) {
+	return 0, errors.New("Redo of a session that did not fall forward")
+}
 func (f *fakeSession) Cost() mvcc.Cost {
 	return mvcc.Cost{OriginalsMade: uint64(f.calls), RAMPeakBytes: 42}
 }
@@ -195,6 +199,7 @@ func (f *fakeSession) Close() error {
 // recorder is where a test replays a backup to.
 type recorder struct {
 	size   int
+	seed   block.Seed
 	mu     sync.Mutex
 	images map[block.ID][]byte
 }
@@ -208,6 +213,34 @@ func (r *recorder) Write(first block.ID, images []byte) error {
 	return nil
 }
 
+func (r *recorder) Follow(*mvcc.Redo) {}
+
+// Redo is for who records a state that is sound.
+func (r *recorder) Redo(redo *mvcc.Redo, rec mvcc.LogRecord, inUse func(block.ID) bool) error {
+	return redo.Changes(rec, func(c *mvcc.Change) error {
+		old, there := r.images[c.ID]
+		lsn := block.LSN(0)
+		if there {
+			t, reason := block.Verify(old, c.ID, r.seed)
+			if reason != "" {
+				return errors.New(reason)
+			}
+			lsn = t.LSN
+		}
+		if !inUse(c.ID) {
+			return nil
+		}
+		due, err := c.Due(lsn, there)
+		if err != nil || !due {
+			return err
+		}
+		image := make([]byte, r.size)
+		err = c.Make(image, old, r.seed)
+		r.images[c.ID] = image
+		return err
+	})
+}
+
 // contents decodes backup id (zero: newest).
 func contents(t *testing.T, repo *Repository, id BackupID) map[block.ID][]byte {
 	t.Helper()
@@ -215,7 +248,7 @@ func contents(t *testing.T, repo *Repository, id BackupID) map[block.ID][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recorder{size: members[0].Manifest.BlockSize, images: make(map[block.ID][]byte)}
+	r := &recorder{size: members[0].Manifest.BlockSize, images: make(map[block.ID][]byte), seed: block.SeedOf(members[0].Manifest.Database)}
 	if err := replayChain(t.Context(), repo, members, r, nil, newMeter(nil)); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 //	<backup>.run                      claim of a backup being made; no format, text for people
 //	<backup>.blocks-00000001, -2...   groups of blocks
 //	<backup>.index-00000001, -2...    where each block is
+//	<backup>.log-00000001, -2...      redo of a backup that fell forward, see forwardlog.go
 //	<backup>.manifest                 the backup; there is none without it
 //	<backup>.proof-00000001, -2...    what verifying it found
 //	timeline-00000001, -2...          registry of timelines, in the order in which they attached
@@ -32,7 +33,7 @@ import (
 // lease, prune, archive) are stored as they are. Sizes and offsets here and in manifests
 // are those of the object.
 //
-// All but the claims of runs and archives, the objects of blocks and index, and
+// All but the claims of runs and archives, the objects of blocks, index and redo, and
 // archived log are an envelope around JSON:
 //
 //	offset  size  field
@@ -51,8 +52,8 @@ import (
 // the same bytes, so there are no unknown, doubled or misspelt fields. Fields
 // are those of repositoryHeader, databaseBinding, manifestWire, Proof,
 // timelineRecord and hold. A claim (run, lease, prune) that nobody who lives has
-// hold of means nothing, whatever it says. The names freed, logs and generation
-// are reserved for manifests of later versions.
+// hold of means nothing, whatever it says. The names freed and generation are reserved
+// for manifests of later versions.
 //
 // The manifest of an incremental names its base, with the SHA-256 of the base's
 // manifest object, whole, and the LSN that the base is exact at. The incremental
@@ -61,10 +62,18 @@ import (
 // is, of each block that the newest bitmaps of the chain name as in use, the image
 // in the newest backup of the chain that has one.
 //
-// blocks and index objects start with an object header:
+// A backup that fell forward (R12) says so in fall_forward: it has the redo (lsn,
+// end_lsn] behind its blocks. Its parts, one or two, are cut between objects: the first
+// has no block newer than the backup's lsn, the second was taken behind F. Of a block that is
+// in both the second image counts. The state is, of each block that is in use at end_lsn,
+// the image that a chain would give, changed by the redo as recovery would (mvcc/forwardredo.go):
+// a change is left out if a later commit of the redo frees the block, or if the image
+// is at or past it; else it is whole, or the image must be the version that it changes.
+//
+// blocks, index and log objects start with an object header:
 //
 //	offset  size  field
-//	0       8     magic       "SPWYBLKS" or "SPWYINDX"
+//	0       8     magic       "SPWYBLKS", "SPWYINDX" or "SPWYREDO"
 //	8       4     version     1
 //	12      4     zero
 //	16      16    database    DatabaseID
@@ -126,7 +135,7 @@ import (
 // Validity: an object of a backup is valid if its size and its SHA-256 are
 // those in the manifest. A backup is valid if all its objects are, each block
 // has a good trailer with an LSN not above the manifest's (in an incremental: and
-// above its base's), and no block comes twice; an incremental also needs a valid
+// above its base's), and no block comes twice in a part; an incremental also needs a valid
 // base. Torn writes: an object appears under its name only after it was
 // synced, and the manifest last; what is torn was never listed.
 

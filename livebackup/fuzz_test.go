@@ -152,7 +152,7 @@ func readSections(t *testing.T, data []byte) (*section, error) {
 		t.Fatal(err)
 	}
 	m := &Manifest{ID: id, Objects: []Object{{Kind: string(kindIndex), Number: 1, Size: int64(len(data)), SHA256: sha(data)}}}
-	r := indexReader{in: newSeriesReader(repo.objects, m, kindIndex, magicIndex), blockSize: 4096}
+	r := indexReader{in: newSeriesReader(repo.objects, m, m.parts()[0].index, kindIndex, magicIndex), blockSize: 4096}
 	defer r.in.close()
 	s, err := r.read(t.Context())
 	if err != nil {

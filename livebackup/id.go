@@ -69,6 +69,7 @@ const (
 	kindRun      kind = "run"      // claim of the backup while it is being made
 	kindBlocks   kind = "blocks"   // numbered
 	kindIndex    kind = "index"    // numbered
+	kindLog      kind = "log"      // numbered
 	kindManifest kind = "manifest" // its presence makes the backup a backup
 	kindProof    kind = "proof"    // numbered
 )
@@ -142,7 +143,7 @@ func parseObjectName(name string) (id BackupID, k kind, number uint32, temp, ok 
 	}
 	k = kind(word)
 	switch k {
-	case kindRun, kindManifest, kindBlocks, kindIndex, kindProof:
+	case kindRun, kindManifest, kindBlocks, kindIndex, kindLog, kindProof:
 		return id, k, number, temp, objectName(id, k, number) == name
 	}
 	return id, k, 0, temp, false

@@ -38,6 +38,8 @@ type Image struct {
 	members []*imageMember // the newest first
 	info    mvcc.BackupInfo
 	layout  mvcc.Layout
+	seed    block.Seed
+	redos   []*imageRedo // the oldest first
 	cache   *imageCache
 	objects imageObjects
 	decoder chan *decoder
@@ -47,10 +49,10 @@ type Image struct {
 	closed bool         // guarded by mu
 }
 
-// imageMember is one backup of the chain.
+// imageMember is one part of a backup of the chain.
 type imageMember struct {
+	*part
 	number   uint16
-	manifest *Manifest
 	sections []sectionPlace // by lowest block
 	reach    []block.ID     // of sections[:i+1] the highest block
 }
@@ -79,7 +81,7 @@ func OpenBackup(ctx context.Context, repo *Repository, id BackupID, o ImageOptio
 	if err != nil {
 		return nil, fmt.Errorf("open backup in place: %w", err)
 	}
-	img, err := openImage(ctx, repo, members, o)
+	img, err := openChain(ctx, repo, members, o)
 	if err != nil {
 		lease.Close()
 		return nil, fmt.Errorf("open backup %v in place: %w", members[0].ID, err)
@@ -88,17 +90,29 @@ func OpenBackup(ctx context.Context, repo *Repository, id BackupID, o ImageOptio
 	return img, nil
 }
 
-func openImage(ctx context.Context, repo *Repository, members []Entry, o ImageOptions) (*Image, error) {
+// openChain opens a chain that nobody removes meanwhile.
+func openChain(ctx context.Context, repo *Repository, members []Entry, o ImageOptions) (*Image, error) {
+	windows, err := surveyRedo(ctx, repo.objects, members)
+	if err != nil {
+		return nil, err
+	}
+	return openImage(ctx, repo, members, windows, o, nil)
+}
+
+// openImage opens a chain whose redo was surveyed. only tells which blocks will be read;
+// nil: all.
+func openImage(ctx context.Context, repo *Repository, members []Entry, windows []redoWindow, o ImageOptions, only func(block.ID) bool) (*Image, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
 	}
 	o.CacheBytes = max(o.CacheBytes, imageCacheMin)
-	if len(members) > chainMax {
-		return nil, optionError("chain of %d backups, %d can be read in place", len(members), chainMax)
+	parts := partsOf(members)
+	if len(parts) > chainMax {
+		return nil, optionError("chain of %d backups and their parts, %d can be read in place", len(parts), chainMax)
 	}
 	m := &members[0].Manifest
 	img := &Image{
-		repo: repo, info: infoOf(m), layout: mvcc.LayoutOf(m.BlockSize),
+		repo: repo, info: infoOf(m), layout: mvcc.LayoutOf(m.BlockSize), seed: block.SeedOf(m.Database),
 		decoder: make(chan *decoder, min(4, runtime.GOMAXPROCS(0))),
 	}
 	img.objects.open, img.objects.name = img.openObject, img.objectName
@@ -114,17 +128,32 @@ func openImage(ctx context.Context, repo *Repository, members []Entry, o ImageOp
 		}
 		img.decoder <- d
 	}
+	if err := img.readIndex(ctx, parts, windows, only); err != nil {
+		img.Close()
+		return nil, err
+	}
+	return img, nil
+}
+
+// readIndex reads what says where everything is.
+func (img *Image) readIndex(ctx context.Context, parts []part, windows []redoWindow, only func(block.ID) bool) error {
 	sections := 0
-	for i := range members {
-		member := &imageMember{number: uint16(i), manifest: &members[i].Manifest}
+	for i := range parts {
+		member := &imageMember{number: uint16(i), part: &parts[i]}
 		img.members = append(img.members, member)
 		if err := img.readSections(ctx, member, sectionsMax-sections); err != nil {
-			img.Close()
-			return nil, err
+			return err
 		}
 		sections += len(member.sections)
 	}
-	return img, nil
+	for _, w := range windows {
+		r, err := img.readRedo(ctx, w, only)
+		if err != nil {
+			return err
+		}
+		img.redos = append(img.redos, r)
+	}
+	return nil
 }
 
 // Close lets go of the image, after the reads that are going on. The second call
@@ -194,19 +223,30 @@ func (img *Image) inUse(id block.ID) (bool, error) {
 	return img.layout.InUse(id, block.Payload(bits.([]byte))), nil
 }
 
-// read copies the newest image of a block that must be there.
+// read copies the image of a block that must be there.
 func (img *Image) read(id block.ID, dst []byte) error {
-	at, err := img.locate(id)
-	if err != nil {
-		return err
+	at, there, err := img.locate(id)
+	if err == nil && there {
+		err = img.copy(at, id, dst)
 	}
+	if err == nil && len(img.redos) > 0 {
+		there, err = img.redo(id, dst, there)
+	}
+	if err == nil && !there {
+		err = &block.CorruptError{Path: img.id().String(), Offset: -1, Block: id, Reason: "it is in use, and missing"}
+	}
+	return err
+}
+
+// copy copies the image of a block as a backup has it.
+func (img *Image) copy(at imagePlace, id block.ID, dst []byte) error {
 	images, err := img.group(at)
 	if err != nil {
 		return err
 	}
-	m, size := at.member.manifest, img.info.BlockSize
+	size := img.info.BlockSize
 	image := images[int(at.slot)*size:][:size]
-	if _, reason := boundsOf(m).wrong(image, id); reason != "" {
+	if _, reason := at.member.bounds().wrong(image, id); reason != "" {
 		name := at.name()
 		return &block.CorruptError{Path: name, Offset: int64(at.entry.offset), Block: id, Reason: reason}
 	}
@@ -227,8 +267,8 @@ func (at imagePlace) name() string {
 	return objectName(at.member.manifest.ID, kindBlocks, at.entry.object)
 }
 
-// locate finds block id in the newest backup that has it.
-func (img *Image) locate(id block.ID) (imagePlace, error) {
+// locate finds block id in the newest part that has it, if one does.
+func (img *Image) locate(id block.ID) (at imagePlace, there bool, err error) {
 	for _, member := range img.members {
 		for i := member.last(id); i >= 0 && member.reach[i] >= id; i-- {
 			if member.sections[i].header.highest < id {
@@ -236,17 +276,17 @@ func (img *Image) locate(id block.ID) (imagePlace, error) {
 			}
 			s, err := img.section(member, i)
 			if err != nil {
-				return imagePlace{}, err
+				return imagePlace{}, false, err
 			}
 			if run, ok := s.find(id); ok {
 				return imagePlace{
 					member: member, group: run.group, entry: s.groups[run.group-s.first],
 					slot: run.slot + uint32(id-run.first),
-				}, nil
+				}, true, nil
 			}
 		}
 	}
-	return imagePlace{}, &block.CorruptError{Path: img.id().String(), Offset: -1, Block: id, Reason: "it is in use, and missing"}
+	return imagePlace{}, false, nil
 }
 
 // last is the last section that begins at or below block id, -1 if there is none.
@@ -320,11 +360,8 @@ func (img *Image) decode(at imagePlace) ([]byte, error) {
 
 // readSections reads the headers of a member's index.
 func (img *Image) readSections(ctx context.Context, m *imageMember, room int) error {
-	next := uint32(0)
-	for _, o := range m.manifest.Objects {
-		if o.Kind != string(kindIndex) {
-			continue
-		}
+	next := m.first
+	for _, o := range m.index {
 		name := objectName(m.manifest.ID, kindIndex, o.Number)
 		for off := int64(objectHeaderSize); off < o.Size; {
 			if err := context.Cause(ctx); err != nil {
@@ -348,8 +385,8 @@ func (img *Image) readSections(ctx context.Context, m *imageMember, room int) er
 			off += sectionHeaderSize + int64(h.bytes())
 		}
 	}
-	if next != m.manifest.Groups {
-		return damaged(objectName(m.manifest.ID, kindManifest, 0), -1, fmt.Sprintf("it says %d groups, there are %d", m.manifest.Groups, next), nil)
+	if next != m.first+m.Groups {
+		return damaged(objectName(m.manifest.ID, kindManifest, 0), -1, fmt.Sprintf("it says %d groups, there are %d", m.Groups, next-m.first), nil)
 	}
 	slices.SortFunc(m.sections, func(a, b sectionPlace) int { return cmp.Compare(a.header.lowest, b.header.lowest) })
 	highest := block.ID(0)

@@ -19,6 +19,7 @@ const (
 	keySection uint8 = 1 + iota
 	keyGroup
 	keyBitmap
+	keyChunk
 )
 
 // word is the key as ristretto takes it: no two keys have the same.

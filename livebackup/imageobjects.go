@@ -116,8 +116,11 @@ func (img *Image) objectName(key objectKey) string {
 func (img *Image) openObject(key objectKey) (ObjectReader, error) {
 	m := img.members[key.member].manifest
 	name, mg := img.objectName(key), magicBlocks
-	if key.kind == kindIndex {
+	switch key.kind {
+	case kindIndex:
 		mg = magicIndex
+	case kindLog:
+		mg = magicRedo
 	}
 	for _, o := range m.Objects {
 		if o.Kind == string(key.kind) && o.Number == key.number {

@@ -119,7 +119,7 @@ func (p *basePicker) checkBase(base []Entry, info mvcc.BackupInfo) error {
 }
 
 func (p *basePicker) sessionOptions(base []Entry) SessionOptions {
-	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed, OnExhaustion: mvcc.ExhaustionAbort}
+	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed, OnExhaustion: p.o.OnExhaustion}
 	if base != nil {
 		o.Base, o.AuditBlocks = base[0].Manifest.EndLSN, auditBlocks(&base[0].Manifest)
 	}
@@ -240,7 +240,7 @@ func (r *run) audit(ctx context.Context) error {
 	if len(r.audits) == 0 {
 		return nil
 	}
-	img, err := openImage(ctx, r.repo, r.base, ImageOptions{CacheBytes: imageCacheMin})
+	img, err := openChain(ctx, r.repo, r.base, ImageOptions{CacheBytes: imageCacheMin})
 	if err != nil {
 		return r.auditFailed(ctx, err)
 	}

@@ -1,6 +1,7 @@
 package livebackup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type history struct {
 	store *mvcc.Store
 	model map[block.ID]string
 	kept  map[block.LSN]map[block.ID]string // the model at each LSN asked for
+	ram   int64                             // 0: enough
 	n     int
 }
 
@@ -41,7 +43,8 @@ func newHistory(t *testing.T, rng *rand.Rand, fs vfs.FS, dir string) *history {
 func (h *history) open() {
 	h.t.Helper()
 	var err error
-	h.store, err = mvcc.Open(h.dir, mvcc.Options{FS: h.fs, MaxRAM: 16 << 20, LogBytesMax: mvcc.LogBytesMin, Temp: []mvcc.TempDir{}})
+	ram := cmp.Or(h.ram, 16<<20)
+	h.store, err = mvcc.Open(h.dir, mvcc.Options{FS: h.fs, MaxRAM: ram, LogBytesMax: mvcc.LogBytesMin, Temp: []mvcc.TempDir{}, OverflowMax: -1})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -118,7 +121,7 @@ func texts(images map[block.ID][]byte) map[block.ID]string {
 // replaying its chain, by reading it in place, by restoring it.
 func (h *history) wantState(repo *Repository, m Manifest, target string) {
 	h.t.Helper()
-	want := h.kept[m.LSN]
+	want := h.kept[m.EndLSN]
 	images := contents(h.t, repo, m.ID)
 	if got := texts(images); !maps.Equal(got, want) {
 		h.t.Fatalf("%s backup %v: %d blocks of ours, want %d", m.Kind, m.ID, len(got), len(want))

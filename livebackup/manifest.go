@@ -37,18 +37,22 @@ type Manifest struct {
 	// at. They are equal unless the backup had to fall forward.
 	LSN       block.LSN `json:"lsn"`
 	EndLSN    block.LSN `json:"end_lsn"`
-	Committed time.Time `json:"committed"`            // monotonic commit time of LSN (R19)
+	Committed time.Time `json:"committed"`            // monotonic commit time of EndLSN (R19)
 	RecordSum uint32    `json:"record_sum,omitempty"` // of the log record that ends EndLSN (R18); 0: not known
 
 	BlockSize   int      `json:"block_size"`              // bytes
 	HighWater   block.ID `json:"high_water"`              // first block number never used
 	Blocks      uint64   `json:"blocks"`                  // that are in this backup
-	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // of an incremental: in the database at EndLSN; a full backup has them all
+	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // in the database at EndLSN; a full backup that did not fall forward has them all, and nothing here
 	RawBytes    int64    `json:"raw_bytes"`               // Blocks times BlockSize
 	StoredBytes int64    `json:"stored_bytes"`            // of all objects
 	Groups      uint32   `json:"groups"`
 	Objects     []Object `json:"objects"`
 	Audit       Audit    `json:"audit,omitzero"` // of an incremental
+
+	// Of a backup that fell forward only (R12); see part.go.
+	FallForward *FallForward `json:"fall_forward,omitempty"`
+	Parts       []Part       `json:"parts,omitempty"` // the oldest first
 
 	Owner       string      `json:"owner"`
 	Label       string      `json:"label"`
@@ -64,7 +68,7 @@ type Manifest struct {
 
 // Object is one object that a backup is made of.
 type Object struct {
-	Kind   string `json:"kind"` // "blocks" or "index"
+	Kind   string `json:"kind"` // "blocks", "index" or "log"
 	Number uint32 `json:"number"`
 	Size   int64  `json:"size"` // bytes
 	SHA256 Digest `json:"sha256"`
@@ -80,7 +84,7 @@ type Audit struct {
 
 // inUse is how many blocks the state at EndLSN consists of.
 func (m *Manifest) inUse() uint64 {
-	if m.Kind == KindIncremental {
+	if m.Kind == KindIncremental || m.FallForward != nil {
 		return m.BlocksInUse
 	}
 	return m.Blocks
@@ -206,13 +210,15 @@ func (m *Manifest) invalid() string {
 		return fmt.Sprintf("block size %d", m.BlockSize)
 	case m.HighWater > block.ID(math.MaxInt64/int64(m.BlockSize)):
 		return "high-water mark is out of range"
-	case m.Blocks > uint64(m.HighWater):
+	case m.Blocks > uint64(m.HighWater) && m.FallForward == nil || m.Blocks > math.MaxInt64/uint64(m.BlockSize):
 		return "more blocks than block numbers"
+	case m.BlocksInUse > uint64(m.HighWater):
+		return "more blocks in use than block numbers"
 	case m.RawBytes != int64(m.Blocks)*int64(m.BlockSize):
 		return "raw bytes and blocks disagree"
 	case uint64(m.Groups) > m.Blocks || (m.Groups == 0) != (m.Blocks == 0):
 		return "groups and blocks disagree"
-	case m.EndLSN != m.LSN:
+	case m.EndLSN != m.LSN && m.FallForward == nil || m.EndLSN < m.LSN:
 		return "it does not end where it starts"
 	case len(m.History) > historyMax:
 		return fmt.Sprintf("history of %d timelines", len(m.History))
@@ -221,10 +227,12 @@ func (m *Manifest) invalid() string {
 	case m.Duration < 0 || m.StartStall < 0:
 		return "negative duration"
 	}
-	if reason := m.invalidKind(); reason != "" {
-		return reason
+	for _, reason := range []string{m.invalidKind(), m.invalidObjects(), m.invalidParts()} {
+		if reason != "" {
+			return reason
+		}
 	}
-	return m.invalidObjects()
+	return ""
 }
 
 // invalidKind wants of each kind what it has, and nothing else. A base was there
@@ -232,7 +240,7 @@ func (m *Manifest) invalid() string {
 func (m *Manifest) invalidKind() string {
 	switch {
 	case m.Kind == KindFull:
-		if m.Base != (BackupID{}) || m.BaseManifest != (Digest{}) || m.BaseLSN != 0 || m.BlocksInUse != 0 || m.Audit != (Audit{}) {
+		if m.Base != (BackupID{}) || m.BaseManifest != (Digest{}) || m.BaseLSN != 0 || m.BlocksInUse != 0 && m.FallForward == nil || m.Audit != (Audit{}) {
 			return "full backup with a base"
 		}
 	case m.Kind != KindIncremental:
@@ -241,7 +249,7 @@ func (m *Manifest) invalidKind() string {
 		return fmt.Sprintf("base %v is none that was there before", m.Base)
 	case m.BaseLSN == 0 || m.BaseLSN > m.LSN:
 		return fmt.Sprintf("increment from LSN %v to %v", m.BaseLSN, m.LSN)
-	case m.BlocksInUse < m.Blocks || m.BlocksInUse > uint64(m.HighWater):
+	case m.BlocksInUse < m.Blocks && m.FallForward == nil:
 		return "blocks and blocks in use disagree"
 	case m.Audit.Compared < 0 || m.Audit.Compared > m.Audit.Asked:
 		return "impossible audit"
@@ -249,23 +257,29 @@ func (m *Manifest) invalidKind() string {
 	return ""
 }
 
-// invalidObjects wants blocks 1..n, then index 1..m.
+// invalidObjects wants blocks 1..n, then index 1..m, then, of a backup that fell
+// forward, log 1..l.
 func (m *Manifest) invalidObjects() string {
 	var stored int64
 	next := map[string]uint32{string(kindBlocks): 1, string(kindIndex): 1}
+	if m.FallForward != nil {
+		next[string(kindLog)] = 1
+	}
+	before := ""
 	for _, o := range m.Objects {
 		number, known := next[o.Kind]
 		switch {
 		case !known:
 			return fmt.Sprintf("object kind %q is unknown", o.Kind)
-		case o.Kind == string(kindBlocks) && next[string(kindIndex)] > 1:
-			return "blocks object behind an index object"
+		case o.Kind < before: // the words happen to be in the order of the objects
+			return fmt.Sprintf("%s object behind an %s object", o.Kind, before)
 		case o.Number != number:
 			return fmt.Sprintf("%s object %d where %d was due", o.Kind, o.Number, number)
 		case o.Size <= objectHeaderSize || o.Size > objectBytesMax:
 			return fmt.Sprintf("%s object %d has an impossible size", o.Kind, o.Number)
 		}
 		next[o.Kind]++
+		before = o.Kind
 		stored += o.Size // no overflow: the manifest's size bounds the sum
 	}
 	if stored != m.StoredBytes {

@@ -52,14 +52,16 @@ import (
 //	19    client  events     JSON of eventsRequest
 //	20    client  pace       JSON of paceMessage
 //	21    client  repair     see below
+//	23    client  redo       JSON of logNextRequest
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
 //	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
 //	                         mark and quiesce), mvcc.Changes, mvcc.BlockRepaired, nothing else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
-//	0x84  server  log        records, see below; the reply to log next
+//	0x84  server  log        records, see below; the reply to log next, and to redo
 //	0x85  server  notice     JSON of paceMessage; see below
+//	0x86  server  forward    JSON of forwardReply; a reply to next
 //	0xff  server  error      JSON of wireError; the server then closes
 //
 // Payloads have at most 64 KiB, those of data at most what open agreed on:
@@ -91,7 +93,7 @@ import (
 //	24            image      whole block
 //
 // Replies come in the order of the requests. At most pipelineMax requests may
-// be unanswered: two next, so that one batch travels while one is used, and a
+// be unanswered: two next, so that one batch travels while one is used, a redo, and a
 // close. A connection has at most one session, opened once: a snapshot, a log
 // that is followed, or a quiet. It ends with the
 // connection, however that ends, and when no frame has come for the length of
@@ -103,6 +105,13 @@ import (
 // another connection. It comes before the reply to next, or after a renew, once for
 // each change, and nothing is said to it. An error that ends a snapshot has with it
 // what the snapshot had cost.
+//
+// A snapshot that falls forward (R12) says so in a forward frame, in the place of
+// data, once; the data behind it is of the blocks as they are then. From then on redo
+// asks for the log that comes with it, in frames as those of log next: the end is all
+// that was asked for, or all that is durable, or the last commit of the backup. In the
+// place of the data that says that there are none left comes a forward frame with what
+// the backup is of in the end.
 //
 // Log wait is answered when there are durable commits that were not handed out,
 // after logWaitMax, or when another request comes: so a client takes it back. A
@@ -120,7 +129,7 @@ const (
 	batchBytesMax    = groupBytesMax
 	batchBytesWanted = 1 << 20
 	nextInFlight     = 2
-	pipelineMax      = nextInFlight + 1
+	pipelineMax      = nextInFlight + 2
 )
 
 var magicAdmin = magic([]byte("SPWADMIN"))
@@ -149,12 +158,14 @@ const (
 	frameEvents   frameKind = 19
 	framePace     frameKind = 20
 	frameRepair   frameKind = 21
+	frameRedo     frameKind = 23
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81
 	frameData     frameKind = 0x82
 	frameProgress frameKind = 0x83
 	frameLog      frameKind = 0x84
 	frameNotice   frameKind = 0x85
+	frameForward  frameKind = 0x86
 	frameError    frameKind = 0xff
 )
 
@@ -178,6 +189,13 @@ type openRequest struct {
 type openReply struct {
 	Info        mvcc.BackupInfo `json:"info"`
 	BatchBlocks int             `json:"batch_blocks"`
+}
+
+// forwardReply says that the session fell forward at LSN, or, with End, that there are
+// no blocks left.
+type forwardReply struct {
+	LSN block.LSN        `json:"lsn,omitempty"`
+	End *mvcc.BackupInfo `json:"end,omitempty"`
 }
 
 // statusReply is a status that may have been cut to fit into a frame.
@@ -302,6 +320,8 @@ type batch struct {
 	size int // of a block
 	n    int
 	cost mvcc.Cost
+
+	forward *forwardReply // what came in the place of blocks; nil: blocks
 }
 
 func newBatch(blocks, size int) *batch {

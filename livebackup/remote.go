@@ -24,6 +24,7 @@ type remoteSession struct {
 	info  mvcc.BackupInfo
 	ready chan *batch   // received, in order; room for all
 	idle  chan *batch   // asked for; room for all
+	redo  chan []byte   // frame of redo that was asked for
 	done  chan struct{} // closed when the receiver has ended
 	err   error         // why; set before done is closed
 	stop  context.CancelFunc
@@ -34,6 +35,9 @@ type remoteSession struct {
 	at     int
 	ended  bool // the last block was given
 	closed bool
+	final  mvcc.BackupInfo
+	last   block.LSN // of a session that fell forward: commit whose last record was given
+	open   bool      // a part of the next one was
 
 	pace atomic.Int64 // see Pace
 
@@ -88,7 +92,7 @@ func openRemote(conn *clientConn, o SessionOptions) (*remoteSession, error) {
 func startRemote(conn *clientConn, reply openReply) *remoteSession {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &remoteSession{
-		conn: conn, info: reply.Info, stop: stop, done: make(chan struct{}),
+		conn: conn, info: reply.Info, final: reply.Info, stop: stop, done: make(chan struct{}), redo: make(chan []byte, 1),
 		ready: make(chan *batch, nextInFlight), idle: make(chan *batch, nextInFlight),
 	}
 	for range nextInFlight {
@@ -111,10 +115,16 @@ func (s *remoteSession) receive() error {
 		if err != nil {
 			return s.conn.lost(err)
 		}
-		if kind == frameData {
-			if err := s.receiveBatch(length); err != nil {
-				return s.conn.lost(err)
-			}
+		switch kind {
+		case frameData:
+			err = s.receiveBatch(length)
+		case frameLog:
+			err = s.receiveRedo(length)
+		}
+		if err != nil {
+			return s.conn.lost(err)
+		}
+		if kind == frameData || kind == frameLog {
 			continue
 		}
 		payload, err := readControl(s.conn.nc, length)
@@ -122,6 +132,11 @@ func (s *remoteSession) receive() error {
 			return s.conn.lost(err)
 		}
 		switch kind {
+		case frameForward:
+			if err := s.receiveForward(payload); err != nil {
+				return err
+			}
+			continue
 		case frameError:
 			cost, err := decodeErrorCost(payload)
 			if cost != nil {
@@ -159,8 +174,96 @@ func (s *remoteSession) receiveBatch(length uint32) error {
 	}
 }
 
+// receiveForward takes what comes in the place of blocks.
+func (s *remoteSession) receiveForward(payload []byte) error {
+	f := new(forwardReply)
+	if err := decodeReply(payload, f); err != nil {
+		return err
+	}
+	select {
+	case b := <-s.idle:
+		b.n, b.forward = 0, f
+		s.ready <- b
+		return nil
+	default:
+		return fmt.Errorf("%w: data that nobody asked for", ErrProtocol)
+	}
+}
+
+func (s *remoteSession) receiveRedo(length uint32) error {
+	if length > logFrameMax {
+		return fmt.Errorf("%w: log frame of %d bytes", ErrProtocol, length)
+	}
+	payload := make([]byte, length)
+	if _, err := io.ReadFull(s.conn.nc, payload); err != nil {
+		return noEOF(err)
+	}
+	select {
+	case s.redo <- payload:
+		return nil
+	default:
+		return fmt.Errorf("%w: redo that nobody asked for", ErrProtocol)
+	}
+}
+
 // Info says what the blocks are of.
 func (s *remoteSession) Info() mvcc.BackupInfo { return s.info }
+
+// Final is what the server said with the last block.
+func (s *remoteSession) Final() mvcc.BackupInfo { return s.final }
+
+// Redo asks for one frame at a time. Order and wholeness of commits are proven.
+func (s *remoteSession) Redo(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error) {
+	if s.ended && s.last >= s.final.LSN {
+		return s.last, io.EOF
+	}
+	for {
+		payload, err := s.askRedo(ctx, bytesMax)
+		if err != nil {
+			return s.last, err
+		}
+		end, lsn, err := decodeLogFrame(payload, func(r mvcc.LogRecord) error {
+			if r.LSN != s.last+1 {
+				return fmt.Errorf("%w: a record of commit %v where %v was due", ErrProtocol, r.LSN, s.last+1)
+			}
+			if s.open = !r.Last; r.Last {
+				s.last = r.LSN
+			}
+			return fn(r)
+		})
+		if err != nil {
+			return s.last, err
+		}
+		if end && (lsn != s.last || s.open) {
+			return s.last, fmt.Errorf("%w: redo ends at commit %v, it has come to %v", ErrProtocol, lsn, s.last)
+		}
+		if end {
+			return s.last, nil
+		}
+	}
+}
+
+// askRedo asks for a frame of redo.
+func (s *remoteSession) askRedo(ctx context.Context, bytesMax int64) ([]byte, error) {
+	asked, err := encodeRequest(logNextRequest{bytesMax})
+	if err != nil {
+		return nil, err
+	}
+	s.conn.send(frameRedo, asked)
+	select {
+	case payload := <-s.redo:
+		return payload, nil
+	case <-s.done:
+		select { // what was received counts, also after the end
+		case payload := <-s.redo:
+			return payload, nil
+		default:
+		}
+		return nil, s.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
 
 // Next copies blocks out of the batches received.
 func (s *remoteSession) Next(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
@@ -174,6 +277,10 @@ func (s *remoteSession) Next(ctx context.Context, buf []byte, ids []block.ID) (i
 		return 0, err
 	}
 	b, size := s.now, s.info.BlockSize
+	if f := b.forward; f != nil {
+		b.forward = nil
+		return 0, s.forward(f)
+	}
 	if b.n == 0 {
 		s.ended = true
 		return 0, io.EOF
@@ -188,6 +295,16 @@ func (s *remoteSession) Next(ctx context.Context, buf []byte, ids []block.ID) (i
 	}
 	s.at += n
 	return n, nil
+}
+
+// forward takes what came in the place of blocks.
+func (s *remoteSession) forward(f *forwardReply) error {
+	if f.End == nil {
+		s.last = f.LSN
+		return &mvcc.FellForwardError{LSN: f.LSN}
+	}
+	s.ended, s.final = true, *f.End
+	return io.EOF
 }
 
 // turn gets the next batch if the one in use is used up, for which another is

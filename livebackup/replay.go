@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 // blockWriter takes what a replay decodes. Safe for concurrent use on
@@ -35,7 +36,16 @@ type blockKeeper interface {
 // holds nothing that is wanted is not expanded. Only when replayChain returns nil
 // is what was written known to be the backup. done may be nil.
 func replayChain(ctx context.Context, repo *Repository, members []Entry, out blockWriter, done *journal, p *meter) error {
-	w, err := wantedOf(ctx, repo, members)
+	windows, err := surveyRedo(ctx, repo.objects, members)
+	if err != nil {
+		return err
+	}
+	parts := partsOf(members)
+	w, err := wantedOf(ctx, repo, members, windows)
+	if err != nil {
+		return err
+	}
+	redoer, err := followRedo(out, windows)
 	if err != nil {
 		return err
 	}
@@ -45,8 +55,8 @@ func replayChain(ctx context.Context, repo *Repository, members []Entry, out blo
 		return err
 	}
 	defer crew.dismiss()
-	for i := range members {
-		r := newReplay(repo, &members[i].Manifest, out, p)
+	for i := range parts {
+		r := newReplay(repo, &parts[i], out, p)
 		r.wanted, r.crew = w, crew
 		r.follow(done, uint32(i))
 		if err := r.run(ctx); err != nil {
@@ -56,7 +66,48 @@ func replayChain(ctx context.Context, repo *Repository, members []Entry, out blo
 			w.taken.merge(r.seen)
 		}
 	}
+	for _, window := range windows {
+		err := window.read(ctx, repo.objects, func(_ *redoChunk, _ int, rec mvcc.LogRecord) error {
+			p.redone(rec)
+			return redoer.Redo(window.redo, rec, w.inUse)
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// blockRedoer is a blockWriter that knows what redo does to its blocks.
+type blockRedoer interface {
+	blockWriter
+	Follow(*mvcc.Redo)
+	Redo(r *mvcc.Redo, rec mvcc.LogRecord, inUse func(block.ID) bool) error
+}
+
+// followRedo announces redo to out, if there is any.
+func followRedo(out blockWriter, windows []redoWindow) (blockRedoer, error) {
+	if len(windows) == 0 {
+		return nil, nil
+	}
+	redoer, ok := out.(blockRedoer)
+	if !ok {
+		return nil, fmt.Errorf("replay of a backup that fell forward: %w", errors.ErrUnsupported)
+	}
+	for _, w := range windows {
+		redoer.Follow(w.redo)
+	}
+	return redoer, nil
+}
+
+// redone counts a record of redo.
+func (p *meter) redone(rec mvcc.LogRecord) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now.LogBytes += int64(len(rec.Body))
+	if rec.Last {
+		p.tell()
+	}
 }
 
 // meter shows how far a replay is. Safe for concurrent use.
@@ -87,11 +138,12 @@ func (p *meter) tell() {
 	}
 }
 
-// replay reads one backup of a chain. One goroutine reads the objects from first
-// to last, a few decode, prove and write.
+// replay reads one part of a backup of a chain. One goroutine reads the objects from
+// first to last, a few decode, prove and write.
 type replay struct {
 	repo     *Repository
 	manifest *Manifest
+	part     *part
 	out      blockWriter
 	meter    *meter
 	bounds   bounds
@@ -108,11 +160,12 @@ type replay struct {
 	seen *blockSet // blocks written; guarded by mu
 }
 
-func newReplay(repo *Repository, m *Manifest, out blockWriter, p *meter) *replay {
+func newReplay(repo *Repository, part *part, out blockWriter, p *meter) *replay {
+	m := part.manifest
 	return &replay{
-		repo: repo, manifest: m, out: out, meter: p, bounds: boundsOf(m), seen: newBlockSet(),
-		index:  indexReader{in: newSeriesReader(repo.objects, m, kindIndex, magicIndex), blockSize: m.BlockSize},
-		blocks: newSeriesReader(repo.objects, m, kindBlocks, magicBlocks),
+		repo: repo, manifest: m, part: part, out: out, meter: p, bounds: part.bounds(), seen: newBlockSet(),
+		index:  indexReader{in: newSeriesReader(repo.objects, m, part.index, kindIndex, magicIndex), blockSize: m.BlockSize, next: part.first},
+		blocks: newSeriesReader(repo.objects, m, part.blocks, kindBlocks, magicBlocks),
 	}
 }
 
@@ -371,13 +424,13 @@ func (r *replay) enter(id block.ID) bool {
 
 // complete proves that the backup is as large as it says.
 func (r *replay) complete() error {
-	m := r.manifest
-	name := objectName(m.ID, kindManifest, 0)
-	if r.index.next != m.Groups {
-		return damaged(name, -1, fmt.Sprintf("it says %d groups, there are %d", m.Groups, r.index.next), nil)
+	p := r.part
+	name := objectName(r.manifest.ID, kindManifest, 0)
+	if r.index.next != p.first+p.Groups {
+		return damaged(name, -1, fmt.Sprintf("it says %d groups, there are %d", p.Groups, r.index.next-p.first), nil)
 	}
-	if r.count != m.Blocks {
-		return damaged(name, -1, fmt.Sprintf("it says %d blocks, there are %d", m.Blocks, r.count), nil)
+	if r.count != p.Blocks {
+		return damaged(name, -1, fmt.Sprintf("it says %d blocks, there are %d", p.Blocks, r.count), nil)
 	}
 	return nil
 }

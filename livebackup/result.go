@@ -113,8 +113,8 @@ func (m *Manifest) Record() Record {
 	}
 	r.Run.WhyFull = ""
 	r.Rung = m.Cost.rung()
-	if m.EndLSN != m.LSN {
-		r.Rung = mvcc.RungFallForward
+	if f := m.FallForward; f != nil {
+		r.FallForwardLSN, r.Rung = f.LSN, mvcc.RungFallForward
 	}
 	r.rates()
 	return r
@@ -147,6 +147,10 @@ func (r *Record) got(run *run, cost mvcc.Cost) {
 	r.StoredBytes = run.blocks.bytes + run.index.out.bytes
 	r.Cost, r.Run = costOf(cost), run.record(cost)
 	r.Rung = r.Cost.rung()
+	if f := run.forward; f != nil {
+		r.FallForwardLSN, r.Rung = f.at, mvcc.RungFallForward
+		r.StoredBytes += f.log.bytes
+	}
 }
 
 // ended enters how a backup ended.

@@ -38,6 +38,8 @@ type run struct {
 	setBytes    int64         // of the set of blocks seen, at its peak
 	progress    Progress      // of the writer
 	groups      uint32
+	parts       []Part       // that were cut off
+	forward     *runForward  // nil: the session did not fall forward
 	kept        uint64       // blocks that are in the groups
 	audits      []auditBlock // blocks that are not, to be held against the base
 
@@ -52,6 +54,7 @@ type group struct {
 	out    []byte // room for the compressor
 	stored []byte // what to write: in out or in raw
 	codec  codec
+	redo   bool // it is a chunk of redo: raw is records
 }
 
 // make pulls, writes and publishes, or leaves the repository as it was.
@@ -85,6 +88,9 @@ func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 func (r *run) undo(ctx context.Context) error {
 	r.blocks.abort()
 	r.index.out.abort()
+	if r.forward != nil {
+		r.forward.log.abort()
+	}
 	err := r.repo.objects.Delete(ctx, objectName(r.id, kindManifest, 0))
 	if err == nil {
 		var c *catalog
@@ -112,18 +118,23 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 	if err := cmp.Or(<-audited, err); err != nil {
 		return Manifest{}, err
 	}
-	return r.manifest(s.Cost()), nil
+	m := r.manifest(s.Cost())
+	if r.forward != nil {
+		err = r.checkForward(ctx, &m)
+	}
+	return m, err
 }
 
-// finish makes what is written durable: the last object of blocks, and the index.
+// finish makes what is written durable.
 func (r *run) finish(ctx context.Context) error {
-	blocks := make(chan error, 1)
-	go func() { blocks <- r.blocks.finish() }()
-	err := r.index.flush(ctx)
-	if err == nil {
-		err = r.index.out.finish()
+	f := r.forward
+	if f == nil {
+		return r.cutPart(ctx, r.info.LSN, r.info.HighWater)
 	}
-	return cmp.Or(<-blocks, err)
+	if err := f.log.finish(); err != nil {
+		return err
+	}
+	return r.cutPart(ctx, f.end.LSN, f.above)
 }
 
 // manifest is what the backup is once all its objects are durable.
@@ -135,6 +146,10 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 		m.Audit = Audit{Asked: auditBlocks(&r.base[0].Manifest), Compared: len(r.audits)}
 	}
 	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
+	if r.forward != nil {
+		m.Blocks, m.RawBytes = r.kept, int64(r.kept)*int64(m.BlockSize)
+		r.forward.enter(&m, r.parts)
+	}
 	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
 	m.Started, m.Duration, m.Cost, m.Run = r.started.UTC(), time.Since(r.started), costOf(cost), r.record(cost)
 	return m
@@ -179,25 +194,38 @@ func (r *run) publish(ctx context.Context, m *Manifest) error {
 	return err
 }
 
-// copy runs the pipeline to its end.
+// copy runs the pipeline to its end: twice, if the session falls forward.
 func (r *run) copy(ctx context.Context, s Session) error {
+	encoders, err := r.newEncoders()
+	if err != nil {
+		return err
+	}
+	free := make(chan *group, r.o.Workers+2)
+	for range cap(free) {
+		free <- r.newGroup(encoders[0])
+	}
+	if err = r.pipe(ctx, s, encoders, free); err != nil || r.forward == nil {
+		return err
+	}
+	if err := r.cutPart(ctx, r.info.LSN, r.info.HighWater); err != nil {
+		return err
+	}
+	defer r.forward.enc.close()
+	return r.pipe(ctx, s, encoders, free)
+}
+
+// pipe runs the pipeline until the session ends or falls forward. All groups are free
+// again when it returns nil.
+func (r *run) pipe(ctx context.Context, s Session, encoders []*encoder, free chan *group) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(errStopped)
 
-	n := r.o.Workers + 2
-	free, filled, packed := make(chan *group, n), make(chan *group, n), make(chan *group, n)
-	encoders, err := r.newEncoders()
-	if err != nil {
-		return err
-	}
-	for range n {
-		free <- r.newGroup(encoders[0])
-	}
+	filled, packed := make(chan *group, cap(free)), make(chan *group, cap(free)+redoBuffers)
 	wg.Go(func() {
 		defer close(filled)
-		if err := r.pull(ctx, s, free, filled); err != nil {
+		if err := r.pull(ctx, s, free, filled, packed); err != nil {
 			cancel(err)
 		}
 	})
@@ -212,12 +240,16 @@ func (r *run) copy(ctx context.Context, s Session) error {
 			return err
 		}
 		began := time.Now()
-		err := r.writeGroup(ctx, g)
+		err := r.writeOne(ctx, g)
 		r.sink += time.Since(began)
 		if err != nil {
 			return err
 		}
-		free <- g
+		if g.redo {
+			r.forward.free <- g
+		} else {
+			free <- g
+		}
 	}
 	return context.Cause(ctx)
 }
@@ -247,9 +279,12 @@ func (r *run) newGroup(e *encoder) *group {
 	return g
 }
 
-// pull fills groups from the session until it ends.
-func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled chan<- *group) error {
-	seen := newBlockSet()
+// pull fills groups from the session until it ends, or falls forward.
+func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled, packed chan<- *group) error {
+	seen, f := newBlockSet(), r.forward
+	if f != nil {
+		seen = f.again
+	}
 	for {
 		var g *group
 		select {
@@ -258,15 +293,23 @@ func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled ch
 			return context.Cause(ctx)
 		}
 		err := r.fill(ctx, s, g, seen)
-		if err != nil && err != io.EOF {
+		var fell *mvcc.FellForwardError
+		if err != nil && err != io.EOF && !errors.As(err, &fell) {
 			return err
 		}
 		r.setCost(s.Cost())
-		if len(g.ids) > 0 {
-			filled <- g
-		}
-		if err == io.EOF {
+		filled <- g
+		switch {
+		case fell != nil:
+			return r.fellForward(fell.LSN, seen)
+		case err == io.EOF && f != nil:
+			return r.endForward(ctx, s, packed)
+		case err == io.EOF:
 			return r.complete(seen)
+		case f != nil:
+			if err := r.pullRedo(ctx, s, packed); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -330,6 +373,9 @@ func (r *run) take(images []byte, ids []block.ID, seen *blockSet) (n int, err er
 		if n < i {
 			copy(images[n*size:], image)
 		}
+		if r.forward != nil {
+			r.forward.noteForward(id, lsn)
+		}
 		ids[n] = id
 		n++
 	}
@@ -366,10 +412,6 @@ type bounds struct {
 	highWater   block.ID
 }
 
-func boundsOf(m *Manifest) bounds {
-	return bounds{block.SeedOf(m.Database), m.BaseLSN, m.EndLSN, m.HighWater}
-}
-
 // wrong says why image cannot be block id, or "".
 func (b bounds) wrong(image []byte, id block.ID) (t block.Trailer, reason string) {
 	t, reason = block.Verify(image, id, b.seed)
@@ -395,8 +437,19 @@ func pack(e *encoder, filled <-chan *group, packed chan<- *group) {
 	}
 }
 
-// writeGroup appends a group and enters it in the index.
+// writeOne writes what was packed.
+func (r *run) writeOne(ctx context.Context, g *group) error {
+	if g.redo {
+		return r.writeRedo(ctx, g)
+	}
+	return r.writeGroup(ctx, g)
+}
+
+// writeGroup appends a group, which may be empty, and enters it in the index.
 func (r *run) writeGroup(ctx context.Context, g *group) error {
+	if len(g.ids) == 0 {
+		return nil
+	}
 	e := groupEntry{blocks: uint32(len(g.ids)), stored: uint32(len(g.stored)), codec: g.codec, crc: checksum(g.stored)}
 	header := encodeGroupHeader(r.groups, e)
 	object, off, err := r.blocks.append(ctx, header[:], g.stored)

@@ -97,7 +97,7 @@ func (s *objectSeries) abort() {
 	}
 }
 
-// seriesReader reads the objects that a manifest has of one kind from first to
+// seriesReader reads objects that a manifest has of one kind from first to
 // last, proving each: size, header, and SHA-256 when the object ends. Nothing
 // that was read from an object counts before its end was reached, unless it was
 // proven before. Not safe for concurrent use.
@@ -122,14 +122,8 @@ type seriesReader struct {
 	read int64 // bytes of all objects
 }
 
-func newSeriesReader(objects Objects, m *Manifest, k kind, mg magic) *seriesReader {
-	s := &seriesReader{objects: objects, magic: mg, kind: k, manifest: m}
-	for _, o := range m.Objects {
-		if o.Kind == string(k) {
-			s.left = append(s.left, o)
-		}
-	}
-	return s
+func newSeriesReader(objects Objects, m *Manifest, list []Object, k kind, mg magic) *seriesReader {
+	return &seriesReader{objects: objects, magic: mg, kind: k, manifest: m, left: list}
 }
 
 // more opens the next object if the open one is used up. It returns io.EOF

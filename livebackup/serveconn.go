@@ -32,6 +32,7 @@ type serverConn struct {
 	batch   *batch
 	ids     []block.ID
 	log     *serverLog
+	redo    *serverLog // nil: the session did not fall forward
 	quiet   Quiet
 	told    int64 // the rate that the client knows was asked of it
 	out     []byte
@@ -73,6 +74,9 @@ func (s *Server) serveConn(nc net.Conn) {
 
 // endSession lets go of what the client held.
 func (c *serverConn) endSession() {
+	if c.redo != nil {
+		c.redo.end()
+	}
 	if c.session != nil {
 		c.session.Close()
 	}
@@ -200,6 +204,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.openLog(ctx, r.payload)
 	case frameLogNext:
 		return c.nextLog(ctx, r.payload)
+	case frameRedo:
+		return c.nextRedo(ctx, r.payload)
 	case frameLogSum, frameLogDone:
 		return c.logAt(ctx, r)
 	case frameHead, frameRemember:
@@ -360,7 +366,15 @@ func (c *serverConn) next(ctx context.Context) error {
 		return fmt.Errorf("%w: no session is open", ErrProtocol)
 	}
 	n, err := c.session.Next(ctx, c.batch.images(len(c.ids)), c.ids)
-	if err != nil && err != io.EOF {
+	var fell *mvcc.FellForwardError
+	switch {
+	case errors.As(err, &fell):
+		c.redo = redoOf(c.session)
+		return c.reply(frameForward, forwardReply{LSN: fell.LSN})
+	case err == io.EOF && c.redo != nil:
+		end := c.session.Final()
+		return c.reply(frameForward, forwardReply{End: &end})
+	case err != nil && err != io.EOF:
 		return err
 	}
 	if err := c.notice(); err != nil {
@@ -404,6 +418,9 @@ func (c *serverConn) close() error {
 	}
 	if c.session == nil {
 		return fmt.Errorf("%w: no session is open", ErrProtocol)
+	}
+	if c.redo != nil {
+		c.redo.end()
 	}
 	if err := c.session.Close(); err != nil {
 		return err

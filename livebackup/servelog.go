@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 // client has not asked for more: a client that takes its time costs the store
 // the log that is held, no lock.
 type serverLog struct {
-	session LogSession
+	session LogSession // nil: it is the redo of a snapshot that fell forward
+	read    func(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error)
 	frame   logFrame
 
 	// Of a reading that is under way:
@@ -34,7 +36,7 @@ func (c *serverConn) openLog(ctx context.Context, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	c.log = &serverLog{session: session}
+	c.log = &serverLog{session: session, read: session.Read}
 	return c.reply(frameReply, logOpenReply{Info: session.Info()})
 }
 
@@ -94,7 +96,7 @@ func (l *serverLog) take() (mvcc.LogRecord, error, bool) {
 
 func (l *serverLog) begin(ctx context.Context, bytesMax int64) {
 	l.next, l.stop = iter.Pull2(func(yield func(mvcc.LogRecord, error) bool) {
-		lsn, err := l.session.Read(ctx, bytesMax, func(r mvcc.LogRecord) error {
+		lsn, err := l.read(ctx, bytesMax, func(r mvcc.LogRecord) error {
 			if !yield(r, nil) {
 				return errStopped
 			}
@@ -117,6 +119,33 @@ func (l *serverLog) end() {
 func (l *serverLog) close() error {
 	l.end()
 	return l.session.Close()
+}
+
+// nextRedo hands out one frame of the redo of the session.
+func (c *serverConn) nextRedo(ctx context.Context, payload []byte) error {
+	var req logNextRequest
+	if err := decodeRequest(payload, &req); err != nil {
+		return err
+	}
+	if c.redo == nil {
+		return fmt.Errorf("%w: no session that fell forward is open", ErrProtocol)
+	}
+	payload, err := c.redo.fill(ctx, req.BytesMax)
+	if err != nil {
+		return err
+	}
+	return c.write(frameLog, payload)
+}
+
+// redoOf is the redo of a session that has just said that it fell forward.
+func redoOf(s Session) *serverLog {
+	return &serverLog{read: func(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error) {
+		lsn, err := s.Redo(ctx, bytesMax, fn)
+		if errors.Is(err, io.EOF) {
+			err = nil // the client knows where the end is
+		}
+		return lsn, err
+	}}
 }
 
 // waitLog waits until there is more, or there is something else to do.

@@ -68,8 +68,15 @@ type Session interface {
 	Info() mvcc.BackupInfo
 	// Next fills buf with whole block images, ids with their numbers, and
 	// returns how many; io.EOF (with 0) after the last. It chooses the order,
-	// and gives each block once. Any other error is final.
+	// and gives each block once. A *mvcc.FellForwardError comes once: from there on
+	// blocks are handed out as they are now, some for the second time, and redo is.
+	// Any other error is final.
 	Next(ctx context.Context, buf []byte, ids []block.ID) (int, error)
+	// Redo calls fn for redo of a session that fell forward, as mvcc.Backup.Redo does.
+	// io.EOF when all was handed out, after the io.EOF of Next.
+	Redo(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error)
+	// Final says what the blocks, with the redo, are of, when Next has returned io.EOF.
+	Final() mvcc.BackupInfo
 	// Cost is what the session has cost the database so far; it stays
 	// readable after Close.
 	Cost() mvcc.Cost
@@ -88,7 +95,20 @@ func (s storeSource) Open(ctx context.Context, o SessionOptions) (Session, error
 	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	return storeSession{b}, nil
+}
+
+// storeSession is a backup of a store that this process has open.
+type storeSession struct{ *mvcc.Backup }
+
+// Redo looks at ctx between records.
+func (s storeSession) Redo(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error) {
+	return s.Backup.Redo(bytesMax, func(r mvcc.LogRecord) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		return fn(r)
+	})
 }
 
 func (s storeSource) Status(ctx context.Context) (mvcc.Status, error) {

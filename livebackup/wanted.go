@@ -18,17 +18,18 @@ type wanted struct {
 	taken     *blockSet
 }
 
-// wantedOf reads the newest bitmaps of a chain. Of a chain of one nil is returned:
-// everything is wanted, and whether that is too much the proof tells.
+// wantedOf reads the bitmaps of the state that a chain leads to. Of a chain of one
+// backup, without redo, nil is returned: everything is wanted, and whether that is too
+// much the proof tells.
 //
 // What is read here is proven by its own checksums only. It decides what is
 // written, not what is right: all of it comes again with the replay, to whoever
 // proves the result.
-func wantedOf(ctx context.Context, repo *Repository, members []Entry) (*wanted, error) {
-	if len(members) == 1 {
+func wantedOf(ctx context.Context, repo *Repository, members []Entry, windows []redoWindow) (*wanted, error) {
+	if len(members) == 1 && len(windows) == 0 {
 		return nil, nil
 	}
-	img, err := openImage(ctx, repo, members, ImageOptions{CacheBytes: imageCacheMin})
+	img, err := openBitmaps(ctx, repo, members, windows)
 	if err != nil {
 		return nil, err
 	}
@@ -47,9 +48,12 @@ func wantedOf(ctx context.Context, repo *Repository, members []Entry) (*wanted, 
 	return w, nil
 }
 
-func (w *wanted) has(id block.ID) bool {
-	return id < w.highWater && w.layout.InUse(id, w.bitmaps[w.layout.GroupOf(id)]) && !w.taken.has(id)
+// inUse reports whether a block is part of the state.
+func (w *wanted) inUse(id block.ID) bool {
+	return id < w.highWater && w.layout.InUse(id, w.bitmaps[w.layout.GroupOf(id)])
 }
+
+func (w *wanted) has(id block.ID) bool { return w.inUse(id) && !w.taken.has(id) }
 
 // parts adds to list the parts of runs that are wanted.
 func (w *wanted) parts(list, runs []runEntry) []runEntry {

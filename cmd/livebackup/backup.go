@@ -15,6 +15,7 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 const backupLong = `Takes a backup of a database into a repository: a directory, which is made
@@ -31,6 +32,10 @@ If a process has the database open and serves it, the backup is live: that
 process goes on reading and writing, and the backup is exactly the state at one
 commit. If no process has it open, this command opens it, and none can until it
 is done.
+
+If what the process keeps for the backup outgrows what it may keep, the backup
+falls forward: it goes on without, and is exact at a later commit. With
+--on-exhaustion abort it ends instead.
 
 The backup appears in the repository when it is whole and durable. If anything
 goes wrong before, or on Ctrl-C, what was written is removed again. With
@@ -79,6 +84,22 @@ func (b *backupType) Set(text string) error {
 	return nil
 }
 
+// exhaustions that --on-exhaustion takes, in the order of help texts.
+const exhaustions = string(mvcc.ExhaustionForward + "|" + mvcc.ExhaustionAbort)
+
+// exhaustion is a flag value.
+type exhaustion mvcc.Exhaustion
+
+func (e *exhaustion) String() string { return string(*e) }
+func (e *exhaustion) Type() string   { return exhaustions }
+func (e *exhaustion) Set(text string) error {
+	if !slices.Contains(strings.Split(exhaustions, "|"), text) {
+		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(exhaustions, "|", ", "))
+	}
+	*e = exhaustion(text)
+	return nil
+}
+
 type backupFlags struct {
 	database    databaseFlags
 	repo        repositoryFlags
@@ -88,13 +109,14 @@ type backupFlags struct {
 	compression compression
 	rate        human.Rate
 	workers     int
+	exhausted   exhaustion
 	fullSpeed   bool
 	verify      bool
 	dryRun      bool
 }
 
 func (a *app) backup() *cobra.Command {
-	f := backupFlags{kind: "auto", compression: "default"}
+	f := backupFlags{kind: "auto", compression: "default", exhausted: exhaustion(mvcc.ExhaustionForward)}
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
 		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
@@ -109,11 +131,13 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().Var(&f.compression, "compression", "how hard to compress; default is the level that backups are made for")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
+	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: be of a later commit, or end")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
+	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
 	return c
 }
 
@@ -131,6 +155,7 @@ func (f *backupFlags) options() (livebackup.BackupOptions, error) {
 		Type: livebackup.BackupType(f.kind), Base: base,
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
+		OnExhaustion: mvcc.Exhaustion(f.exhausted),
 	}
 	if err == nil {
 		err = o.Validate()
@@ -251,6 +276,10 @@ func (r backupResult) text(w io.Writer) {
 	if m.Kind == livebackup.KindIncremental {
 		fmt.Fprintf(w, "  it adds to %v, exact at LSN %v; %s of what did not change compared with it\n",
 			m.Base, m.BaseLSN, human.Plural(m.Audit.Compared, "block"))
+	}
+	if fell := m.FallForward; fell != nil {
+		fmt.Fprintf(w, "  it began at LSN %v; what was kept for it outgrew what may be, so it fell forward\n  at LSN %v and carries %s of redo behind that\n",
+			m.LSN, fell.LSN, human.Bytes(fell.Bytes))
 	}
 	if r.WhyFull != "" {
 		fmt.Fprintf(w, "  it is a full one, because: %s\n", r.WhyFull)
