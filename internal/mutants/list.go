@@ -59,7 +59,7 @@ func ofCheckpoint() []Mutant {
 		{"in place is not cleared", "R4", "mvcc/cleaner.go", "\t\ts.cache.ClearInPlace(v)\n\t\treturn false, nil", "\t\treturn false, nil", mvcc},
 		{"a tail is cut off with its originals", "R9", "mvcc/cleaner.go", "if err := s.secureTail(highWater); err != nil {", "if err := " + no + "; err != nil {", mvcc},
 		{"a marked map block counts as clean", "R16", "mvcc/changemap.go", "\tif v.Rec != recNone {\n\t\treturn\n\t}\n", "", mvcc},
-		{"dirty heads count as clean", "R8 D1", "mvcc/cleaner.go", "if h := l.Head(v.ID); h != nil && h != v {", "if h := l.Head(v.ID); h != nil && h != v && false {", mvcc},
+		{"a change counts from later on than it was made", "R8 D1", "mvcc/cleaner.go", "h.Rec = max(h.Rec, v.LSN+1)", "h.Rec = h.LSN + 1", mvcc},
 	}
 }
 
@@ -69,7 +69,7 @@ func ofRecovery() []Mutant {
 		{"stale second copies are accepted", "R8", "mvcc/doublewrite.go", "if seq != sequence {", "if seq == 0 {", mvcc},
 		{"torn blocks are not repaired", "L6", "mvcc/recovery.go", "if err != nil && !errors.Is(err, block.ErrCorrupt) {\n\t\t\treturn nil", "if err != nil {\n\t\t\treturn nil", mvcc},
 		{"a diff applies to any version", "R8", "mvcc/recovery.go", "if have != want {", "if have != want && false {", mvcc},
-		{"redo is not idempotent", "R8", "mvcc/recovery.go", "past := b.v.LSN >= r.lsn", "past := b.v.LSN > r.lsn+1000", mvcc},
+		{"redo is not idempotent", "R8", "mvcc/recovery.go", "if have >= r.lsn {", "if have > r.lsn {", mvcc},
 		{"a free does not make earlier redo void", "R8", "mvcc/recovery.go", "if r.lsn < r.lastFree[e.id] {\n", "if false {\n", mvcc},
 		{"what the cache shows is trusted", "R8 D3", "mvcc/recovery.go", "if v.Dirty || v.Role != blockcache.RoleHead {", "if true {", mvcc},
 		{"a void commit counts", "L10", "mvcc/recovery.go", "if !void {", "if !void || true {", mvcc},

@@ -329,6 +329,10 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 			return fmt.Errorf("after %s: %w", how, err)
 		}
 		f.counts.Backups += int(counts.Restored)
+		// Who opened it, and closed it in good order, has made durable what he showed.
+		if _, _, err := v.recover(f.ctx, disk.Crash(nil, simfs.DropAll), m, false, &counts); err != nil {
+			return fmt.Errorf("after %s, an opening and a power cut: %w", how, err)
+		}
 	}
 	return nil
 }
