@@ -9,6 +9,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/wal"
 )
 
 // Tests that planted bugs have asked for: no other test found these (internal/mutants).
@@ -128,4 +129,40 @@ func TestR8_FailedSyncIsNotTrusted(t *testing.T) {
 	}
 	r.Close()
 	mustClose(t, s)
+}
+
+// TestL8_CommitInFlightWhenTheStoreFails: a write in place fails while a commit waits
+// for its sync, which succeeds. It is durable, and yet not acknowledged: from the
+// failure on nothing is.
+func TestL8_CommitInFlightWhenTheStoreFails(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	s, id := oneBlock(t, smallOptions(fsys))
+	sync := g.next(simfs.OpSync, filesLog)
+	var acked error
+	done := async(func() {
+		tx, err := s.BeginWrite()
+		if err != nil {
+			acked = err
+			return
+		}
+		b, err := tx.Edit(id)
+		if err != nil {
+			acked = err
+			return
+		}
+		b.Payload()[0] = 2
+		b.Release()
+		_, acked = tx.Commit()
+	})
+	<-sync.reached
+	_ = s.fail(syscall.EIO)
+	sync.open()
+	<-done
+	if !errors.Is(acked, wal.ErrUnknownOutcome) || !errors.Is(acked, ErrPoisoned) || !errors.Is(acked, syscall.EIO) {
+		t.Errorf("the commit in flight: %v", acked)
+	}
+	if err := s.Close(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("close: %v", err)
+	}
 }
