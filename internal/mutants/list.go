@@ -101,7 +101,7 @@ func ofSnapshots() []Mutant {
 	return []Mutant{
 		{"a reader at the version's own LSN is not asked", "L1 L2", "snapshot/set.go", "byReader := at >= 0 && s.points[at].lsn >= v.LSN", "byReader := at >= 0 && s.points[at].lsn > v.LSN", snap},
 		{"the version that was just replaced is found", "L1", "snapshot/set.go", "o.ID == id && o.Until > lsn {", "o.ID == id && o.Until >= lsn {", snap},
-		{"a backup at the version's own LSN is not asked", "L1 R11", "snapshot/backup.go", "v.LSN <= b.lsn && b.lsn < v.Until", "v.LSN < b.lsn && b.lsn < v.Until", snap},
+		{"a backup at the version's own LSN is not asked", "L1 R11", "snapshot/tally.go", "return v.LSN <= b.lsn && b.lsn < v.Until", "return v.LSN < b.lsn && b.lsn < v.Until", snap},
 		{"originals of readers go with the backup", "L2", "snapshot/point.go", "if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {", "if o.Flags&isGone != 0 || o.Wants != 0 {", snap},
 		{"originals of backups go with the readers", "L2", "snapshot/point.go", "if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {", "if o.Flags&(isGone|isInList) != 0 {", snap},
 		{"lists of two births are freed together", "L2", "snapshot/point.go", "if born == p.born {", "if born == p.born || len(p.dead) == 1 {", snap},
