@@ -13,6 +13,7 @@ import (
 	"github.com/spillwaydb/spillway/internal/interrupt"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/livebackup/dashboard"
 	"github.com/spillwaydb/spillway/mvcc"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -128,6 +129,7 @@ var outcomes = []struct {
 	{livebackup.ErrKeyFile, outcome{"wrong_key", exitRefused}},
 	{livebackup.ErrUnreachable, outcome{"unreachable", exitRefused}},
 	{livebackup.ErrMarkNotFound, outcome{"not_found", exitRefused}},
+	{dashboard.ErrNotLoopback, outcome{"usage", exitUsage}},
 	{mvcc.ErrNoBackup, outcome{"not_found", exitRefused}},
 	{kv.ErrBucketNotFound, outcome{"not_found", exitRefused}},
 	{errNoRecord, outcome{"not_found", exitRefused}},

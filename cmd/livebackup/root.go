@@ -71,7 +71,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.demo(), a.plan(), a.backup(), a.archive(), a.list(), a.logs(), a.verify(), a.restore(),
 		a.drill(), a.get(), a.extract(), a.prune(), a.delete(), a.status(), a.check(), a.repair(), a.mark(), a.quiesce(),
 		a.promote(), a.fork(), exitCodesTopic())
-	root.AddCommand(a.watch(), a.pace())
+	root.AddCommand(a.watch(), a.dashboard(), a.pace())
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	return root
 }

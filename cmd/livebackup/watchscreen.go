@@ -83,6 +83,7 @@ func (s *screen) draw(v *watch.View, afresh bool) error {
 		if i > 0 {
 			b.WriteString("\r\n") // the terminal is raw
 		}
+		b.WriteString(clearLine) // not behind it: there the last column would go
 		for _, span := range row {
 			style := styles[span.Style]
 			if s.plain && span.Style > watch.Bold {
@@ -93,7 +94,6 @@ func (s *screen) draw(v *watch.View, afresh bool) error {
 				b.WriteString("\x1b[0m")
 			}
 		}
-		b.WriteString(clearLine)
 	}
 	_, err := s.out.Write(b.Bytes())
 	return err

@@ -11,15 +11,16 @@ type row struct {
 var seams = []string{"internal/vfs", "internal/hostmem"}
 
 const (
-	sys       = "golang.org/x/sys/"
-	btree     = "github.com/google/btree"
-	ristretto = "github.com/dgraph-io/ristretto/v2"
-	humanize  = "github.com/dustin/go-humanize"
-	compress  = "github.com/klauspost/compress/"
-	age       = "filippo.io/age"
-	cobra     = "github.com/spf13/cobra"
-	bars      = "github.com/vbauerster/mpb/v8"
-	terminal  = "golang.org/x/term"
+	sys        = "golang.org/x/sys/"
+	btree      = "github.com/google/btree"
+	ristretto  = "github.com/dgraph-io/ristretto/v2"
+	humanize   = "github.com/dustin/go-humanize"
+	compress   = "github.com/klauspost/compress/"
+	age        = "filippo.io/age"
+	cobra      = "github.com/spf13/cobra"
+	bars       = "github.com/vbauerster/mpb/v8"
+	terminal   = "golang.org/x/term"
+	prometheus = "github.com/prometheus/client_golang/prometheus"
 )
 
 // table is the layers of the design, from the bottom. A package that has no row
@@ -46,6 +47,8 @@ var table = []row{
 	{pkg: "internal/prove", ours: []string{"*"}},
 	{pkg: "internal/mutants"},
 	{pkg: "internal/soak", ours: []string{"*"}},
+	{pkg: "livebackup/metrics", ours: []string{"livebackup", "mvcc", "internal/watch"}, others: []string{prometheus}},
+	{pkg: "livebackup/dashboard", ours: []string{"livebackup", "livebackup/metrics", "internal/watch"}, others: []string{prometheus}}, // never imported by livebackup: an embedder would carry both
 	{pkg: "internal/watch", ours: []string{"livebackup", "mvcc", "block", "internal/human"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own

@@ -16,8 +16,16 @@ type Source interface {
 	Status(ctx context.Context) (mvcc.Status, error)
 }
 
+// eventSource is a source that also tells what happened.
+type eventSource interface {
+	Events(ctx context.Context, after uint64) ([]mvcc.Event, error)
+}
+
 // span is over how long rates and latencies are taken, about.
 const span = 10 * time.Second
+
+// shortest is the shortest time that a rate of its own is taken of.
+const shortest = 50 * time.Millisecond
 
 // How many moments, rates and events a sampler remembers.
 const (
@@ -35,6 +43,7 @@ type Sampler struct {
 	last  View
 	rates []float64
 	known []Event
+	heard uint64 // number of the last of the store's events
 }
 
 // moment is what rates are made of.
@@ -72,6 +81,10 @@ func (s *Sampler) Sample(ctx context.Context) View {
 		Levels: levels(&st), Backups: backups(&st, now), Snapshots: snapshots(&st, now), Holders: holders(&st),
 	}
 	v.Writer = s.writer(&st, now)
+	if v.Writer.Span == 0 {
+		s.heard = 0 // the first look, or a store that was opened again: it counts from 1
+	}
+	s.listen(ctx)
 	s.notice(&v)
 	if s.repo != nil {
 		v.Repository = s.repo.Look(ctx, now)
@@ -89,8 +102,12 @@ func (s *Sampler) writer(st *mvcc.Status, now time.Time) Writer {
 	}
 	var w Writer
 	if n := len(s.past); n > 0 {
-		if took := now.Sub(s.past[n-1].at).Seconds(); took > 0 {
-			w.CommitsPerSecond = float64(m.lsn-s.past[n-1].lsn) / took
+		last := s.past[n-1]
+		if now.Sub(last.at) < shortest && n > 1 { // too short to tell a rate by
+			last = s.past[n-2]
+		}
+		if took := now.Sub(last.at).Seconds(); took > 0 {
+			w.CommitsPerSecond = float64(m.lsn-last.lsn) / took
 			s.rates = keepLast(append(s.rates, w.CommitsPerSecond), recentMax)
 		}
 		first := s.past[0]
@@ -169,25 +186,33 @@ func holders(st *mvcc.Status) []Holder {
 	return list
 }
 
-// notice makes events of what is another than at the last look.
+// eventsPages is how many times one look asks for more events.
+const eventsPages = 8
+
+// listen takes over what the store tells since the last look.
+func (s *Sampler) listen(ctx context.Context) {
+	src, ok := s.src.(eventSource)
+	if !ok {
+		return
+	}
+	for range eventsPages {
+		list, err := src.Events(ctx, s.heard)
+		if err != nil || len(list) == 0 {
+			return // the next look asks again
+		}
+		for _, e := range list {
+			s.heard = e.Seq
+			s.event(EventOf(&e))
+		}
+	}
+}
+
+// notice makes events of what is another than at the last look, and no event of the
+// store's.
 func (s *Sampler) notice(v *View) {
 	was := &s.last
 	if was.Error != "" {
 		s.event(Event{v.Time, "reached", "normal", "the database answers again"})
-	}
-	if v.Failed != "" && was.Failed == "" {
-		s.event(Event{v.Time, "failed", "critical", "the store has failed: " + v.Failed})
-	}
-	for _, l := range v.Levels {
-		i := slices.IndexFunc(was.Levels, func(w Level) bool { return w.Name == l.Name })
-		before := "normal"
-		if i >= 0 {
-			before = was.Levels[i].State
-		}
-		if before != l.State {
-			s.event(Event{v.Time, "watermark", l.State, fmt.Sprintf("%s is %s, was %s: %s of %s", l.Name, l.State, before,
-				human.Bytes(l.UsedBytes), human.Bytes(l.LimitBytes))})
-		}
 	}
 	for _, b := range v.Backups {
 		if !slices.ContainsFunc(was.Backups, func(w Backup) bool { return w.ID == b.ID }) {

@@ -15,6 +15,20 @@ import (
 type story struct {
 	status mvcc.Status
 	err    error
+	events []mvcc.Event
+}
+
+func (s *story) Events(_ context.Context, after uint64) ([]mvcc.Event, error) {
+	if after >= uint64(len(s.events)) {
+		return nil, s.err
+	}
+	return s.events[after:min(after+3, uint64(len(s.events)))], s.err // few at a time
+}
+
+// happens adds an event.
+func (s *story) happens(e mvcc.Event) {
+	e.Seq = uint64(len(s.events)) + 1
+	s.events = append(s.events, e)
 }
 
 func (s *story) Status(context.Context) (mvcc.Status, error) { return s.status, s.err }
@@ -120,12 +134,40 @@ func TestSampler_TimeLeft(t *testing.T) {
 	}
 }
 
+// Every event of the store is seen once, also those of before the first look, and those
+// of a store that was opened again.
+func TestSampler_EventsOnce(t *testing.T) {
+	src, _, look := telling()
+	kinds := []mvcc.EventKind{mvcc.EventWatermark, mvcc.EventRung, mvcc.EventFellForward, mvcc.EventBroken, mvcc.EventGuard,
+		mvcc.EventReleased, mvcc.EventClock, mvcc.EventFailed, mvcc.EventLogGone}
+	for _, k := range kinds {
+		src.happens(mvcc.Event{Kind: k, Why: string(k)})
+	}
+	look(0)
+	v := look(time.Second)
+	if len(v.Events) != len(kinds) {
+		t.Fatalf("%d events, want %d: %+v", len(v.Events), len(kinds), v.Events)
+	}
+	for i, e := range v.Events {
+		if e.Kind != string(kinds[i]) || !strings.Contains(e.Text, string(kinds[i])) || e.Text == e.Kind {
+			t.Errorf("%+v", e)
+		}
+	}
+	src.err = errors.New("closed")
+	look(time.Second)
+	src.err, src.events = nil, nil
+	src.happens(mvcc.Event{Kind: mvcc.EventBroken})
+	if v = look(time.Second); len(v.Events) != len(kinds)+2 { // and that it answers again
+		t.Fatalf("%+v", v.Events)
+	}
+}
+
 // What is remembered has an end.
 func TestSampler_IsBounded(t *testing.T) {
 	src, s, look := telling()
 	states := []string{"normal", "low", "high"}
 	for i := range 1000 {
-		src.status.Levels[0].State = states[i%3]
+		src.happens(mvcc.Event{Kind: mvcc.EventWatermark, Level: mvcc.Level{Name: "ram", State: states[i%3]}})
 		src.status.NewestLSN++
 		look(10 * time.Millisecond)
 	}

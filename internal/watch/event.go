@@ -1,0 +1,63 @@
+package watch
+
+import (
+	"fmt"
+
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// EventOf puts an event of the store into words.
+func EventOf(e *mvcc.Event) Event {
+	v := Event{Time: e.Time, Kind: string(e.Kind), Severity: "normal", Text: string(e.Kind)}
+	who := name(&e.Of)
+	switch e.Kind {
+	case mvcc.EventWatermark:
+		v.Severity = e.Level.State
+		v.Text = fmt.Sprintf("%s is %s, was %s: %s of %s", e.Level.Name, e.Level.State, e.Was, human.Bytes(e.Level.Used), human.Bytes(e.Level.Limit))
+	case mvcc.EventRung:
+		v.Severity, v.Text = "low", fmt.Sprintf("ladder: %s", e.Rung)
+		if e.Rung == mvcc.RungFallForward || e.Rung == mvcc.RungBreak {
+			v.Severity = "high"
+		}
+		if e.Bytes > 0 {
+			v.Text += fmt.Sprintf(", %s of originals", human.Bytes(e.Bytes))
+		}
+		if e.Next != "" {
+			v.Text += fmt.Sprintf("; next would be: %s", e.Next)
+		}
+	case mvcc.EventFellForward:
+		v.Severity, v.Text = "high", who+" fell forward"
+	case mvcc.EventBroken:
+		v.Severity, v.Text = "critical", who+" was broken"
+	case mvcc.EventGuard:
+		v.Severity, v.Text = "high", "a guard ended "+who
+	case mvcc.EventReleased:
+		v.Text = who + " was released"
+	case mvcc.EventClock:
+		v.Severity, v.Text = "low", fmt.Sprintf("the clock is %s behind the time of commits", human.Elapsed(e.Gap))
+		if e.Gap == 0 {
+			v.Severity, v.Text = "normal", "the clock is itself again"
+		}
+	case mvcc.EventFailed:
+		v.Severity, v.Text = "critical", "the store has failed: "+e.ErrText
+	case mvcc.EventLogGone:
+		v.Severity, v.Text = "high", fmt.Sprintf("log was recycled that %s wanted", e.Holder.Name)
+	}
+	if e.Why != "" {
+		v.Text += " (" + e.Why + ")"
+	}
+	return v
+}
+
+// name is whom an event is about.
+func name(n *mvcc.SnapshotName) string {
+	if n.Kind == "" {
+		return "a snapshot"
+	}
+	text := fmt.Sprintf("%s %d", n.Kind, n.ID)
+	if n.Label != "" {
+		text += " " + n.Label
+	}
+	return text
+}

@@ -1,0 +1,73 @@
+package dashboard
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// browser finds a browser without a window, or skips.
+func browser(t *testing.T) string {
+	if testing.Short() {
+		t.Skip("starts a browser, which takes seconds")
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("there is no chromium on this machine: the page is not tried in a browser")
+	return ""
+}
+
+// browse runs the browser on url until the page had some seconds of its own time.
+func browse(t *testing.T, path, url string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	args = append([]string{"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
+		"--user-data-dir=" + t.TempDir(), "--virtual-time-budget=15000"}, args...)
+	out, err := exec.CommandContext(ctx, path, append(args, url)...).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return string(out)
+}
+
+// The page in a real browser: the token is taken, scripts and styles run under the
+// policy, gauges and curves are drawn, and names of others are text.
+func TestBrowser_PageIsDrawn(t *testing.T) {
+	chromium := browser(t)
+	d, server := start(t, busy(), Options{Every: 100 * time.Millisecond})
+	for len(func() []int64 { d.mu.Lock(); defer d.mu.Unlock(); return d.history.curves(false).Time }()) < 20 {
+		<-time.After(50 * time.Millisecond)
+	}
+	dom := browse(t, chromium, d.URL(server.Listener.Addr()), "--dump-dom")
+	for _, want := range []string{
+		`>/srv/app/db</h1>`, `class="badge good" role="status">read-write`, `role="meter" aria-label="temporary"`, `class="level critical"`,
+		`aria-valuenow="48"`, `role="progressbar" aria-label="backup 17"`, `/s</p>`, `class="s0"`, `Marks at 50, 75 and 90`, `&lt;img src=x`,
+	} {
+		if !strings.Contains(dom, want) {
+			t.Errorf("%s is not in the page", want)
+		}
+	}
+	if strings.Contains(dom, "owned") && !strings.Contains(dom, "<title>db - Spillway</title>") || strings.Contains(dom, "<img src=\"x\"") {
+		t.Error("a label was taken for markup")
+	}
+	if t.Failed() {
+		t.Log(dom)
+	}
+	dir := os.Getenv("SPILLWAY_SCREENSHOTS") // to be looked at
+	if dir == "" {
+		return
+	}
+	for name, args := range map[string][]string{
+		"light": {"--window-size=1280,1500"}, "dark": {"--window-size=1280,1500", "--blink-settings=preferredColorScheme=0"}, "narrow": {"--window-size=500,1900"},
+	} {
+		browse(t, chromium, d.URL(server.Listener.Addr()), append(args, "--screenshot="+filepath.Join(dir, name+".png"))...)
+	}
+}

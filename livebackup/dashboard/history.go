@@ -1,0 +1,186 @@
+package dashboard
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/spillwaydb/spillway/internal/watch"
+)
+
+// A point is what one look, or several put together, found.
+type point struct {
+	at       time.Time
+	commits  float64 // per second
+	p50, p99 float64 // ms
+	backups  float64 // bytes per second, of all together
+	levels   [levelsMax]float64
+	looks    int
+}
+
+// levelsMax is how many levels have a curve.
+const levelsMax = 12
+
+// Sizes of the rings: half an hour of looks every two seconds, and six hours in
+// steps of half a minute.
+const (
+	recentPoints = 900
+	hoursPoints  = 720
+	hoursStep    = 30 * time.Second
+)
+
+// ring is the last points.
+type ring struct {
+	points []point // by number modulo max
+	max    int
+	next   int // number of the next one
+}
+
+func (r *ring) add(p point) {
+	if len(r.points) < r.max {
+		r.points = append(r.points, p)
+	} else {
+		r.points[r.next%r.max] = p
+	}
+	r.next++
+}
+
+// all are the points, the oldest first.
+func (r *ring) all() []point {
+	if len(r.points) < r.max {
+		return r.points
+	}
+	at := r.next % r.max
+	return append(append([]point(nil), r.points[at:]...), r.points[:at]...)
+}
+
+// history is the curves.
+type history struct {
+	names         []string // of levels, in the order of point.levels
+	recent, hours ring
+	open          point // of hours, that more looks go into
+}
+
+// add enters a look.
+func (h *history) add(v *watch.View) {
+	h.recent.max, h.hours.max = recentPoints, hoursPoints
+	p := point{at: v.Time, commits: math.NaN(), p50: math.NaN(), p99: math.NaN(), looks: 1}
+	for i := range p.levels {
+		p.levels[i] = math.NaN()
+	}
+	if v.Error == "" {
+		h.fill(&p, v)
+	}
+	h.recent.add(p)
+	if h.open.looks > 0 && p.at.Sub(h.open.at) >= hoursStep {
+		h.hours.add(h.open)
+		h.open = point{}
+	}
+	h.open.join(p)
+}
+
+func (h *history) fill(p *point, v *watch.View) {
+	if v.Writer.Span > 0 {
+		p.commits = v.Writer.CommitsPerSecond
+	}
+	if v.Writer.LatencyP50 > 0 {
+		p.p50, p.p99 = milliseconds(v.Writer.LatencyP50), milliseconds(v.Writer.LatencyP99)
+	}
+	for _, b := range v.Backups {
+		p.backups += float64(b.BytesPerSecond)
+	}
+	for _, l := range v.Levels {
+		if i := h.level(l.Name); i >= 0 {
+			p.levels[i] = l.Share
+		}
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// level is the place of a level among the curves; -1 if there are too many.
+func (h *history) level(name string) int {
+	for i, n := range h.names {
+		if n == name {
+			return i
+		}
+	}
+	if len(h.names) == levelsMax {
+		return -1
+	}
+	h.names = append(h.names, name)
+	return len(h.names) - 1
+}
+
+// join makes one of two: what is bad at its worst, what is good on average.
+func (p *point) join(q point) {
+	if p.looks == 0 {
+		*p = q
+		return
+	}
+	n := float64(p.looks)
+	switch {
+	case math.IsNaN(p.commits):
+		p.commits = q.commits
+	case !math.IsNaN(q.commits):
+		p.commits = (p.commits*n + q.commits) / (n + 1)
+	}
+	p.p50, p.p99 = worst(p.p50, q.p50), worst(p.p99, q.p99)
+	p.backups = (p.backups*n + q.backups) / (n + 1)
+	for i := range p.levels {
+		p.levels[i] = worst(p.levels[i], q.levels[i])
+	}
+	p.looks++
+}
+
+// worst is the larger one; of one that is not known, the other.
+func worst(a, b float64) float64 {
+	if math.IsNaN(a) || b > a {
+		return b
+	}
+	return a
+}
+
+// curves are a history as the page wants it: columns, null where nothing is known.
+type curves struct {
+	Time    []int64             `json:"t"` // Unix ms
+	Commits []number            `json:"commits"`
+	P50     []number            `json:"p50_ms"`
+	P99     []number            `json:"p99_ms"`
+	Backups []number            `json:"backup_bytes_per_second"`
+	Levels  map[string][]number `json:"levels"`
+	Order   []string            `json:"level_names"`
+}
+
+// number is a float64 that may be not known.
+type number float64
+
+// MarshalJSON writes null for what is not known, and no more digits than are seen.
+func (n number) MarshalJSON() ([]byte, error) {
+	f := float64(n)
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return []byte("null"), nil
+	}
+	return strconv.AppendFloat(nil, f, 'g', 5, 64), nil
+}
+
+func (h *history) curves(hours bool) curves {
+	points := h.recent.all()
+	if hours {
+		points = h.hours.all()
+		if h.open.looks > 0 {
+			points = append(points[:len(points):len(points)], h.open)
+		}
+	}
+	c := curves{Time: []int64{}, Commits: []number{}, P50: []number{}, P99: []number{}, Backups: []number{}, Levels: map[string][]number{}, Order: h.names}
+	for _, p := range points {
+		c.Time = append(c.Time, p.at.UnixMilli())
+		c.Commits = append(c.Commits, number(p.commits))
+		c.P50, c.P99 = append(c.P50, number(p.p50)), append(c.P99, number(p.p99))
+		c.Backups = append(c.Backups, number(p.backups))
+		for i, name := range h.names {
+			c.Levels[name] = append(c.Levels[name], number(p.levels[i]))
+		}
+	}
+	return c
+}
