@@ -11,7 +11,7 @@ import "time"
 //  4. while temporary storage has room: a clean head down to half the floor, then
 //     what the spiller frees, waiting for the disk
 //  5. when it has none, or entries take their share of MaxRAM: overflow, up to
-//     its cap; then a snapshot is broken (R13)
+//     its cap and what the host can give; then a snapshot is broken (R13)
 //  6. any clean head
 //  7. what the cleaner frees, waiting for the disk
 //
@@ -39,7 +39,8 @@ func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 			continue
 		}
 		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
-			if d, err := c.take(extra + c.frames.overflow); d != nil || err != nil {
+			if d, err := c.take(extra + c.overflowMax()); d != nil || err != nil {
+				c.overflowed.Add(1)
 				return d, err
 			}
 			if c.opts.Exhausted != nil && c.opts.Exhausted() {
@@ -56,6 +57,17 @@ func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 		}
 		moved = nil
 	}
+}
+
+// overflowMax is how many frames beyond MaxRAM there may be now. While entries have their
+// share of MaxRAM, overflow is no way out of that, and has little: each original there
+// takes another entry.
+func (c *Cache) overflowMax() int64 {
+	most := c.frames.overflow.Load()
+	if c.isCrowded() {
+		most = min(most, c.frames.limit/4)
+	}
+	return most
 }
 
 func (c *Cache) take(extra int64) ([]byte, error) {

@@ -40,6 +40,9 @@ func (c *Cache) overhead() int64 {
 
 // isCrowded reports whether there is more overhead than originals may make.
 func (c *Cache) isCrowded() bool {
+	if c.opts.OverflowBytesMax == OverflowUnbounded {
+		return c.entries.areScarce()
+	}
 	return c.overhead()-c.budget.promised.Load() > c.budget.ram/overheadShare || c.entries.areScarce()
 }
 
@@ -86,7 +89,8 @@ func (c *Cache) Promise(n, own int64) (bool, error) {
 	if own+n > b.ram/overheadShare {
 		return false, fmt.Errorf("%w: %d bytes for the blocks of one transaction", ErrBudget, own+n)
 	}
-	if b.promised.Add(n); c.overhead() > b.ram/overheadShare+b.ram/writerShare || c.entries.areScarce() {
+	most := b.ram/overheadShare + b.ram/writerShare
+	if b.promised.Add(n); c.overhead() > most && c.opts.OverflowBytesMax != OverflowUnbounded || c.entries.areScarce() {
 		b.promised.Add(-n)
 		return false, nil
 	}

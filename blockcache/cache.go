@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/spill"
@@ -14,10 +15,13 @@ const deadBit = 1 << 30
 
 // Options of a cache.
 type Options struct {
-	BlockSize        int          // bytes
-	RAMBytesMax      int64        // MaxRAM: everything below is charged to it
-	OverflowBytesMax int64        // RAM beyond MaxRAM, for originals that temporary storage refused
-	Spill            *spill.Store // temporary storage; its owner is the cache from then on
+	BlockSize        int                        // bytes
+	RAMBytesMax      int64                      // MaxRAM: everything below is charged to it
+	OverflowBytesMax int64                      // RAM beyond MaxRAM, for originals that temporary storage refused
+	HostReserve      int64                      // memory of the host that overflow leaves alone
+	Host             func() (HostMemory, error) // nil: AskHost
+	Marks            map[string]Marks           // by the level's name; "" is for those that have none
+	Spill            *spill.Store               // temporary storage; its owner is the cache from then on
 	Logger           *slog.Logger
 	// Exhausted is called when RAM, temporary storage and overflow are used up
 	// and originals are held: break a snapshot, report whether that freed
@@ -47,19 +51,23 @@ type Cache struct {
 	owner   Owner        // of originals; set before there are any
 	frozen  atomic.Int64 // heads without a Version
 
-	evicted, spilled, frameWaits atomic.Int64
+	evicted, spilled, overflowed, frameWaits atomic.Int64
 }
 
 // Open makes an empty cache.
 func Open(o Options) (*Cache, error) {
+	if o.Host == nil {
+		o.Host = AskHost
+	}
 	c := &Cache{opts: o}
+	c.gauges.init(&c.opts)
 	for i := range c.latches {
 		c.latches[i].init(c)
 	}
 	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
 	c.frames.init(o.BlockSize)
 	c.frames.limit = framesMax - standingReserve
-	c.frames.overflow = o.OverflowBytesMax / int64(o.BlockSize)
+	c.grantOverflow(c.gauges.memory.now(time.Now()))
 	c.budget.ram = o.RAMBytesMax
 	c.entries.init(&c.frames)
 	c.lists.init(framesMax)

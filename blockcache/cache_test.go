@@ -610,12 +610,10 @@ func TestLatch_Table(t *testing.T) {
 
 // TestWatermarks_Hysteresis: a level that trembles about a threshold tells once.
 func TestWatermarks_Hysteresis(t *testing.T) {
-	var g gauge
+	g := newGauge("l", DefaultMarks)
 	told := 0
 	for _, used := range []int64{10, 49, 50, 49, 50, 46, 51, 44, 50, 91, 80, 86, 84, 10} {
-		if _, changed := g.see(used, 100); changed {
-			told++
-		}
+		told += len(g.see(time.Unix(1, 0), reading{used: used, limit: 100}))
 	}
 	if told != 6 || g.state != LevelNormal || g.peak != 91 { // up, down, up, up to critical, down to high, down
 		t.Fatalf("told %d times, %v, peak %d", told, g.state, g.peak)

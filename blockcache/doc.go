@@ -54,5 +54,6 @@
 // overflow, and what the Go heap has instead of frames, goes back at once. Pages of
 // entries go when they are empty: entries that go at random leave pages that are
 // not, but never more than there were at the peak, which is what the shares bound.
-// Watermarks are in watermark.go.
+// Watermarks are in gauge.go and watermark.go; what the host has to do with the cap of
+// overflow is in host.go.
 package blockcache

@@ -27,20 +27,22 @@ const chunkBytes = 4 << 20
 type frames struct {
 	size int // bytes of a frame
 
-	mu       sync.Mutex
-	moved    chan struct{} // closed when a frame came back or may have become evictable
-	waiting  bool          // someone has looked at moved
-	limit    int64         // frames under MaxRAM
-	overflow int64         // frames beyond it
-	lent     atomic.Int64  // of the limit: frames whose memory the Go heap has instead
-	lentTo   int64         // bytes
-	inUse    int64
-	inUseMax int64
-	hot      [][]byte // free, with memory behind them
-	cold     [][]byte // free, memory given back
-	small    bool     // some memory was given back: no large pages any more
-	fresh    []byte   // rest of the newest chunk
-	chunks   [][]byte
+	mu        sync.Mutex
+	moved     chan struct{} // closed when a frame came back or may have become evictable
+	waiting   bool          // someone has looked at moved
+	limit     int64         // frames under MaxRAM
+	lent      atomic.Int64  // of the limit: frames whose memory the Go heap has instead
+	lentTo    int64         // bytes
+	inUse     int64
+	inUseMax  int64
+	inUseHigh int64    // the most since the watermarks were looked at
+	hot       [][]byte // free, with memory behind them
+	cold      [][]byte // free, memory given back
+	small     bool     // some memory was given back: no large pages any more
+	fresh     []byte   // rest of the newest chunk
+	chunks    [][]byte
+
+	overflow atomic.Int64 // frames beyond the limit that originals may have now
 }
 
 func (f *frames) init(size int) {
@@ -67,6 +69,7 @@ func (f *frames) take(extra int64) ([]byte, error) {
 func (f *frames) took() {
 	f.inUse++
 	f.inUseMax = max(f.inUseMax, f.inUse)
+	f.inUseHigh = max(f.inUseHigh, f.inUse)
 }
 
 // force returns a frame, also beyond the limit.

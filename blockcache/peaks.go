@@ -32,8 +32,8 @@ func (c *Cache) PeaksSince(p *Peaks) Peaks {
 	return *p
 }
 
-// follow takes a reading for those who follow. Spilling, overflow and the
-// watermarks' ticker all call it, so no peak of more than a tick is missed.
+// follow takes a reading for those who follow. The watermarks' ticker calls it, so no
+// peak of more than a tick is missed.
 func (c *Cache) follow() {
 	if len(c.gauges.followed) == 0 {
 		return

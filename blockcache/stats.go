@@ -9,6 +9,7 @@ type Stats struct {
 	Index                                    int64 // of entries: what is known of versions without a frame
 	LentBytes                                int64 // of MaxRAM: what the Go heap has of it
 	Evicted, Spilled, FrameWaits             int64
+	Overflowed                               int64 // frames taken beyond MaxRAM, one after the other
 	Temporary                                spill.Stats
 }
 
@@ -23,6 +24,7 @@ func (c *Cache) Stats() Stats {
 		Private: c.Frames(ClassPrivate), Pinned: c.Frames(ClassDead) + c.Frames(ClassReserve),
 		Index: c.Frames(ClassIndex), LentBytes: lent,
 		Evicted: c.evicted.Load(), Spilled: c.spilled.Load(), FrameWaits: c.frameWaits.Load(),
-		Temporary: c.opts.Spill.Stats(),
+		Overflowed: c.overflowed.Load(),
+		Temporary:  c.opts.Spill.Stats(),
 	}
 }

@@ -98,7 +98,7 @@ func (c *crowd) look() {
 	size := int64(st.BlockSize)
 	frames := st.Cache.FramesInUse + (st.Cache.LentBytes+size-1)/size
 	const forced = 8 // pages that were needed behind an LSN
-	if most := st.Cache.FramesMax + c.s.opts.OverflowMax/size + 32 + forced; frames > most {
+	if most := st.Cache.FramesMax + min(c.s.opts.OverflowMax, c.s.opts.MaxRAM/4)/size + 32 + forced; frames > most {
 		c.t.Fatalf("%d frames of %d are taken: %+v", frames, most, st.Cache)
 	}
 }

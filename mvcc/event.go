@@ -62,7 +62,8 @@ type Event struct {
 	Why  string       // a few words
 
 	Level    Level                 // of a watermark: as it is now
-	Was      string                // of a watermark: the state before
+	ByTime   bool                  // of a watermark: it is Level.TimeState that was crossed, not Level.State
+	Was      string                // of a watermark: that state before
 	Rung     Rung                  // of a rung, and of a snapshot that fell forward or was broken because of one: which was reached
 	Next     Rung                  // of a rung: what comes next; "": nothing
 	Bytes    int64                 // of a rung: of originals held by whom it is about; of the end of a snapshot: what that freed
@@ -193,10 +194,18 @@ func (ev *Event) severity() slog.Level {
 	switch {
 	case ev.Kind == EventFailed:
 		return slog.LevelError
-	case ev.Kind == EventReleased, ev.Kind == EventWatermark && rank(ev.Level.State) < rank(ev.Was), ev.Kind == EventClock && ev.Gap == 0:
+	case ev.Kind == EventReleased, ev.Kind == EventWatermark && rank(ev.state()) < rank(ev.Was), ev.Kind == EventClock && ev.Gap == 0:
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
+}
+
+// state is the one that a watermark's event is about.
+func (ev *Event) state() string {
+	if ev.ByTime {
+		return ev.Level.TimeState
+	}
+	return ev.Level.State
 }
 
 // rank is the place of a level's state among the states.
@@ -218,7 +227,7 @@ func (ev *Event) logTo(log *slog.Logger) {
 	}
 	if ev.Kind == EventWatermark {
 		l := &ev.Level
-		attrs = append(attrs, "level", l.Name, "state", l.State, "was", ev.Was, "used", l.Used, "limit", l.Limit)
+		attrs = append(attrs, "level", l.Name, "state", ev.state(), "was", ev.Was, "used", l.Used, "limit", l.Limit, "to_full", l.TimeToFull)
 	}
 	add("rung", string(ev.Rung), ev.Rung != "")
 	add("next", string(ev.Next), ev.Next != "")
@@ -241,7 +250,7 @@ func (ev Event) String() string {
 		s += " " + string(ev.Rung)
 	}
 	if ev.Kind == EventWatermark {
-		s += fmt.Sprintf(" %s: %s, was %s", ev.Level.Name, ev.Level.State, ev.Was)
+		s += fmt.Sprintf(" %s: %s, was %s", ev.Level.Name, ev.state(), ev.Was)
 	}
 	if of := ev.Of; of.Kind != "" {
 		s += fmt.Sprintf(": %s %d of %q %q at LSN %v", of.Kind, of.ID, of.Owner, of.Label, of.LSN)

@@ -48,7 +48,8 @@ type Crossing struct {
 	Time        time.Time
 	Level       string
 	Was, State  string
-	Used, Limit int64 // bytes
+	Used, Limit int64 // bytes, or ns of an age
+	ByTime      bool  `json:",omitempty"` // how soon it will be full, not how full it is
 }
 
 // LevelPeak is a level as it was when it was fullest while a backup ran, looked at
@@ -129,7 +130,7 @@ func (l *liveBackups) heard(ev Event) {
 	if ev.Kind != EventWatermark || !l.any.Load() {
 		return
 	}
-	m := Crossing{ev.Time, ev.Level.Name, ev.Was, ev.Level.State, ev.Level.Used, ev.Level.Limit}
+	m := Crossing{ev.Time, ev.Level.Name, ev.Was, ev.state(), ev.Level.Used, ev.Level.Limit, ev.ByTime}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range l.open {

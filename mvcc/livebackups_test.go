@@ -115,11 +115,11 @@ func TestBackup_RecordsWhatItMet(t *testing.T) {
 func TestBackup_RecordsTheStoresWatermarks(t *testing.T) {
 	c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.LogHoldMax = 1 << 20 })
 	p := openBackup(t, c.s)
-	c.s.heldLog.Watch(nameHeldLog, 1<<20, 1<<20) // as if it had been full
-	c.s.watch()
+	c.s.marks.heldLog.Watch(time.Now(), 1<<20, 1<<20) // as if it had been full
+	c.s.watch(time.Now())
 	ok(t, p.b.Close())
 	for _, x := range p.b.Cost().Crossings {
-		if x.Level == nameHeldLog && x.Was == "critical" && x.State == "normal" {
+		if x.Level == LevelHeldLog && x.Was == "critical" && x.State == "normal" {
 			mustClose(t, c.s)
 			return
 		}

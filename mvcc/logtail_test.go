@@ -149,7 +149,7 @@ func TestR14_TailHoldsLogUpToALimit(t *testing.T) {
 	for c.s.Status().Holders != nil && len(c.s.Status().Holders) > 0 {
 		fill(5)
 		for _, l := range c.s.Status().Levels {
-			if l.Name == nameHeldLog && (l.Used > l.Limit || l.Limit != 1<<20) {
+			if l.Name == LevelHeldLog && (l.Used > l.Limit || l.Limit != 1<<20) {
 				t.Fatalf("held log: %+v", l)
 			}
 		}

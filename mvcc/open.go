@@ -136,6 +136,7 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 func newStore(dir string, o Options, sb superblock, slot int) *Store {
 	s := &Store{opts: o, dir: dir, log2: o.Logger, now: time.Now, quit: make(chan struct{})}
 	s.state.idle = make(chan struct{})
+	s.marks.init(&o)
 	s.database, s.timeline, s.created, s.standby = sb.database, sb.timeline, sb.created, sb.standby
 	s.geo = newGeometry(sb.blockSize)
 	s.anchor.now, s.anchor.slot = sb, slot
@@ -338,6 +339,7 @@ func (s *Store) openCache() error {
 	}
 	s.cache, err = blockcache.Open(blockcache.Options{
 		BlockSize: s.geo.size, RAMBytesMax: o.MaxRAM, OverflowBytesMax: o.OverflowMax,
+		HostReserve: o.HostReserve, Host: o.host, Marks: o.Marks,
 		Spill: sp, Logger: o.Logger,
 		Exhausted: func() bool { return s.snapshots.BreakVictim() },
 		NeedClean: func() { s.cleaner.kick() },

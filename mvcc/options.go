@@ -9,7 +9,6 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
-	"github.com/spillwaydb/spillway/internal/hostmem"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/spill"
 	"github.com/spillwaydb/spillway/wal"
@@ -61,8 +60,18 @@ type Options struct {
 	// is 0. 0: a quarter.
 	MaxRAMShare float64
 	// OverflowMax in bytes is what originals may take beyond MaxRAM when
-	// temporary storage is full. 0: a quarter of MaxRAM; negative: nothing.
+	// temporary storage is full. They never take more than the host, or the process's
+	// control group, can give at the moment without swapping and with HostReserve left:
+	// that is looked at while the store runs. 0: no cap but that one, or a quarter of
+	// MaxRAM where the host does not say; negative: nothing. OverflowUnbounded: no cap
+	// at all, whatever becomes of the machine.
 	OverflowMax int64
+	// HostReserve in bytes is the memory of the host that overflow leaves alone. 0: a
+	// sixteenth of what the host or the control group has, from 32 MiB to 1 GiB.
+	HostReserve int64
+	// HostFloor in bytes: while the host can give less, the store is in emergency, and
+	// takes no new backup (ErrEmergency). 0: half of HostReserve; negative: never.
+	HostFloor int64
 	// Temp is where originals spill to. Nil: up to 1 GiB in unlinked files in
 	// the database's directory. Empty but not nil: no temporary storage. With
 	// blocks of 4 KiB, more than 23 to 32 times MaxRAM is not used: see there.
@@ -94,6 +103,14 @@ type Options struct {
 	// backups before it breaks them (R21). 0: 5 s; negative: not at all.
 	CloseWait time.Duration
 
+	// Marks are the watermarks of levels, by the level's name; those named "" are for
+	// all levels of bytes that have none of their own. What is left out is the default.
+	Marks map[string]Marks
+	// ArchiveLagWarn is the limit of LevelArchiveLag, and SnapshotAgeWarn that of
+	// LevelSnapshotAge: by default they warn at once, twice and four times that age.
+	// 0: 5 minutes, and 1 hour. Nothing else happens at these ages.
+	ArchiveLagWarn, SnapshotAgeWarn time.Duration
+
 	FS      vfs.FS       // nil: vfs.OS
 	Logger  *slog.Logger // nil: silent
 	OnEvent func(Event)  // called in order, on one goroutine; it may block only itself
@@ -108,8 +125,15 @@ type Options struct {
 	// use.
 	CheckTrees func(ctx context.Context, tx *ReadTx, visit func(block.ID) error) error
 
-	changesClock func() time.Time // of a test, which then calls tickChanges itself
+	changesClock func() time.Time                      // of a test, which then calls tickChanges itself
+	host         func() (blockcache.HostMemory, error) // nil: the system is asked
 }
+
+// OverflowUnbounded as Options.OverflowMax lets originals take memory without end when
+// temporary storage is full. No snapshot is broken and none falls forward then: the
+// machine swaps, or the process is killed. This is what the documentation of NexusDB
+// describes.
+const OverflowUnbounded = blockcache.OverflowUnbounded
 
 func optionError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrOptions, fmt.Sprintf(format, args...))
@@ -149,29 +173,65 @@ func (o *Options) validate() error {
 	case o.LogBytesMax != 0 && o.LogBytesMax < LogBytesMin:
 		return optionError("LogBytesMax %d is below %d", o.LogBytesMax, LogBytesMin)
 	}
+	if err := o.validateMarks(); err != nil {
+		return err
+	}
 	return o.sizeRAM()
 }
 
+func (o *Options) validateMarks() error {
+	for name, m := range o.Marks {
+		if err := m.Validate(); err != nil {
+			return optionError("Marks of level %q: %v", name, err)
+		}
+	}
+	if o.ArchiveLagWarn == 0 {
+		o.ArchiveLagWarn = 5 * time.Minute
+	}
+	if o.SnapshotAgeWarn == 0 {
+		o.SnapshotAgeWarn = time.Hour
+	}
+	if o.ArchiveLagWarn < 0 || o.SnapshotAgeWarn < 0 {
+		return optionError("ArchiveLagWarn %v or SnapshotAgeWarn %v is negative", o.ArchiveLagWarn, o.SnapshotAgeWarn)
+	}
+	return nil
+}
+
+// sizeRAM settles what depends on the host's memory.
 func (o *Options) sizeRAM() error {
+	if o.host == nil {
+		o.host = blockcache.AskHost
+	}
+	h, err := o.host()
+	said := err == nil
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) && o.MaxRAM == 0 {
+		return fmt.Errorf("ask the host for its memory: %w", err)
+	}
 	if o.MaxRAM == 0 {
 		share := o.MaxRAMShare
 		if share == 0 {
 			share = 0.25
 		}
-		limit, err := hostmem.Limit()
-		if errors.Is(err, errors.ErrUnsupported) {
-			limit, err = 1<<30, nil
+		if !said {
+			h.Limit = 1 << 30
 		}
-		if err != nil {
-			return fmt.Errorf("ask the host for its memory: %w", err)
-		}
-		o.MaxRAM = int64(float64(limit) * share)
+		o.MaxRAM = int64(float64(h.Limit) * share)
+	}
+	if o.HostReserve == 0 && said {
+		o.HostReserve = min(max(h.Limit/16, 32<<20), 1<<30)
+	}
+	if o.HostFloor == 0 {
+		o.HostFloor = o.HostReserve / 2
 	}
 	switch {
-	case o.OverflowMax == 0:
-		o.OverflowMax = o.MaxRAM / 4
+	case o.HostReserve < 0:
+		return optionError("HostReserve %d is negative", o.HostReserve)
 	case o.OverflowMax < 0:
 		o.OverflowMax = 0
+	case o.OverflowMax == 0 && said:
+		o.OverflowMax = h.Limit
+	case o.OverflowMax == 0:
+		o.OverflowMax = o.MaxRAM / 4
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
@@ -169,7 +170,7 @@ func TestR20_ApplyOfOneLargeCommit(t *testing.T) {
 	}
 	peaks := standby.cache.FollowPeaks()
 	applyAll(t, standby, list[:len(list)-1])
-	standby.watch()
+	standby.watch(time.Now())
 	used := standby.cache.PeaksSince(peaks).Temporary
 	standby.cache.UnfollowPeaks(peaks)
 	applyAll(t, standby, list[len(list)-1:])

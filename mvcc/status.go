@@ -11,10 +11,15 @@ import (
 
 // Level is one of the levels that can run full.
 type Level struct {
-	Name        string // "ram", "temporary", "overflow", "index", "host", "log", "held log"
-	Used, Limit int64  // bytes
-	Peak        int64  // bytes, since the store was opened
-	State       string // "normal", "low", "high", "critical"
+	Name        string // LevelRAM and so on
+	Unit        string // "bytes", or "ns" of an age
+	Used, Limit int64
+	Peak        int64  // since the store was opened
+	State       string // "normal", "low", "high", "critical": by how full it is
+	TimeState   string // the same, by how soon it will be full
+
+	RateBytesPerSecond int64         // at which it fills; 0: it does not
+	TimeToFull         time.Duration // at that rate; 0: never
 }
 
 // SnapshotStatus is one live snapshot.

@@ -34,7 +34,7 @@ type Store struct {
 	cleaner   *cleaner
 	events    *events
 	horizon   horizon
-	heldLog   blockcache.Gauge
+	marks     watermarks
 	live      liveBackups
 	latency   commitLatency
 	zeros     []byte // one block
@@ -150,7 +150,7 @@ func (s *Store) tick() {
 				idleAt = s.markIdle(idleAt)
 				s.resting.Unlock()
 			}
-			s.watch()
+			s.watch(now)
 			s.followBackups(now)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 type Point struct {
 	lsn     block.LSN
 	opened  int64 // when it became the horizon
+	passed  int64 // when it ceased to be that
 	horizon bool
 	readers readerList
 	born    *interval
@@ -173,7 +174,7 @@ func (s *Set) Advance(lsn block.LSN) {
 	s.points = append(s.points, p)
 	s.horizon = p
 	s.newest.Store(p)
-	old.horizon = false
+	old.horizon, old.passed = false, p.opened
 	s.endIfUnread(old)
 }
 

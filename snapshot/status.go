@@ -88,3 +88,26 @@ func (b *Backup) Stats() BackupStats {
 	t := &b.tally
 	return BackupStats{b.made, b.shared, b.held, b.heldPeak, t.replaced, t.peak, t.storedPeak}
 }
+
+// OldestAge is for how long the oldest live snapshot has been open; 0 if there is none.
+// Readers without a name count from when the first commit was made that they do not
+// see: until then they keep nothing.
+func (s *Set) OldestAge(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := now.UnixNano()
+	for _, b := range s.backups {
+		if b != nil {
+			oldest = min(oldest, b.opened)
+		}
+	}
+	for _, p := range s.points {
+		if p.unnamed.Load() > 0 && !p.horizon {
+			oldest = min(oldest, p.passed)
+		}
+		if r := p.readers.first; r != nil { // in the order in which they came
+			oldest = min(oldest, r.opened)
+		}
+	}
+	return time.Duration(max(0, now.UnixNano()-oldest))
+}

@@ -56,6 +56,14 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
+// PeakSince is the most bytes that were in use since the last call that was fresh.
+func (s *Store) PeakSince(fresh bool) int64 {
+	if !fresh {
+		return s.usedHigh.Load()
+	}
+	return max(s.usedHigh.Swap(s.used.Load()), s.used.Load())
+}
+
 func (d *dir) stats(now time.Time) DirStats {
 	free, err := d.fs.FreeBytes(d.path)
 	if err != nil {

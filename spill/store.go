@@ -32,6 +32,7 @@ type Store struct {
 
 	used     atomic.Int64 // bytes in slots that were handed out
 	usedPeak atomic.Int64
+	usedHigh atomic.Int64 // the most since PeakSince was asked for
 
 	wake    chan struct{} // to the trimmer: some directory has space to give back
 	stop    chan struct{}

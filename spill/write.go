@@ -2,6 +2,7 @@ package spill
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -100,9 +101,15 @@ func (s *Store) writeRun(d *dir, r run, items []Item, slots []Slot, now time.Tim
 
 func (s *Store) addUsed(n int64) {
 	used := s.used.Add(n)
+	raise(&s.usedPeak, used)
+	raise(&s.usedHigh, used)
+}
+
+// raise makes a at least n.
+func raise(a *atomic.Int64, n int64) {
 	for {
-		peak := s.usedPeak.Load()
-		if used <= peak || s.usedPeak.CompareAndSwap(peak, used) {
+		was := a.Load()
+		if n <= was || a.CompareAndSwap(was, n) {
 			return
 		}
 	}

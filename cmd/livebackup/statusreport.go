@@ -36,10 +36,44 @@ type statusReport struct {
 
 type levelReport struct {
 	Name       string `json:"name"`
-	UsedBytes  int64  `json:"used_bytes"`
+	Unit       string `json:"unit"`       // "bytes", or "ns" of an age
+	UsedBytes  int64  `json:"used_bytes"` // these three in that unit
 	LimitBytes int64  `json:"limit_bytes"`
 	PeakBytes  int64  `json:"peak_bytes"`
-	State      string `json:"state"`
+	State      string `json:"state"`      // by how full it is
+	TimeState  string `json:"time_state"` // by how soon it will be full
+
+	RateBytesPerSecond int64         `json:"rate_bytes_per_second"` // at which it fills
+	TimeToFull         time.Duration `json:"time_to_full_ns"`       // 0: never, at that rate
+}
+
+// size is n in the unit of the level, for people.
+func (l *levelReport) size(n int64) string {
+	if l.Unit == "ns" {
+		return human.Elapsed(time.Duration(n))
+	}
+	return human.Bytes(n)
+}
+
+// full is when the level will be full, for people.
+func (l *levelReport) full() string {
+	if l.TimeToFull == 0 {
+		return "-"
+	}
+	return human.Elapsed(l.TimeToFull)
+}
+
+// worst is the state that deserves the most attention.
+func (l *levelReport) worst() string {
+	for _, s := range []string{"critical", "high", "low"} {
+		if l.State == s {
+			return s
+		}
+		if l.TimeState == s {
+			return s + " (soon)"
+		}
+	}
+	return l.State
 }
 
 type snapshotReport struct {
@@ -90,7 +124,7 @@ func newStatusReport(s *mvcc.Status, live bool) statusReport {
 		Waits:     waitsReport{s.LogWaits, s.DirtyWaits},
 	}
 	for _, l := range s.Levels {
-		r.Levels = append(r.Levels, levelReport{l.Name, l.Used, l.Limit, l.Peak, l.State})
+		r.Levels = append(r.Levels, levelReport{l.Name, l.Unit, l.Used, l.Limit, l.Peak, l.State, l.TimeState, l.RateBytesPerSecond, l.TimeToFull})
 	}
 	for _, p := range s.Snapshots {
 		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes})
@@ -125,14 +159,14 @@ func (r statusReport) text(w io.Writer) {
 
 func (r statusReport) levelsText(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "LEVEL\tUSED\tLIMIT\tFULL\t\tPEAK\tSTATE")
+	fmt.Fprintln(t, "LEVEL\tUSED\tLIMIT\tFULL\t\tPEAK\tFULL IN\tSTATE")
 	for _, l := range r.Levels {
 		share := 0.0
 		if l.LimitBytes > 0 {
 			share = float64(l.UsedBytes) / float64(l.LimitBytes)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%3.0f%%\t%s\t%s\n", l.Name, human.Bytes(l.UsedBytes), human.Bytes(l.LimitBytes),
-			gauge(share), 100*share, human.Bytes(max(l.PeakBytes, l.UsedBytes)), l.State)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%3.0f%%\t%s\t%s\t%s\n", l.Name, l.size(l.UsedBytes), l.size(l.LimitBytes),
+			gauge(share), 100*share, l.size(max(l.PeakBytes, l.UsedBytes)), l.full(), l.worst())
 	}
 	t.Flush()
 }
