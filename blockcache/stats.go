@@ -13,6 +13,12 @@ type Stats struct {
 	Temporary                                spill.Stats
 }
 
+// Counts count what happened to originals, in frames.
+type Counts struct{ Spilled, Overflowed int64 }
+
+// Counts returns them. It takes no lock.
+func (c *Cache) Counts() Counts { return Counts{c.spilled.Load(), c.overflowed.Load()} }
+
 // Stats returns the counts.
 func (c *Cache) Stats() Stats {
 	c.frames.mu.Lock()

@@ -72,6 +72,24 @@ func (c *Cache) tempLimit() (n int64) {
 	return n
 }
 
+// TemporaryShare is how much of temporary storage is in use, 0 to 1; 1 of none.
+func (c *Cache) TemporaryShare() float64 {
+	limit := c.tempLimit()
+	if limit <= 0 {
+		return 1
+	}
+	return float64(c.opts.Spill.UsedBytes()) / float64(limit)
+}
+
+// Granted is how many bytes originals have of temporary storage and overflow, and how
+// many they may have.
+func (c *Cache) Granted() (used, granted int64) {
+	now := c.occupied()
+	c.gauges.mu.Lock()
+	defer c.gauges.mu.Unlock()
+	return now.Temporary + now.Overflow, c.tempLimit() + c.overflowLimit()
+}
+
 // Levels are the levels as they are now.
 func (c *Cache) Levels() []Level {
 	c.gauges.mu.Lock()

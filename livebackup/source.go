@@ -60,6 +60,10 @@ type SessionOptions struct {
 	Base         block.LSN
 	AuditBlocks  int
 	OnExhaustion mvcc.Exhaustion
+	// Guards, HurryShare and Rescue are those of mvcc.BackupOptions.
+	Guards     mvcc.Guards
+	HurryShare float64
+	Rescue     bool
 }
 
 // Session is a snapshot that hands out its blocks. Not safe for concurrent use.

@@ -2,11 +2,11 @@ package mvcc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -32,6 +32,14 @@ type BackupOptions struct {
 	// OnExhaustion says what the backup does when its originals outgrow what was
 	// granted. "": ExhaustionForward.
 	OnExhaustion Exhaustion
+	// Guards end the backup early, with a GuardError, when it costs too much.
+	Guards Guards
+	// HurryShare is the share of what temporary storage and overflow may have at which
+	// the scan rests no more, because the backup holds so much. 0: it always rests.
+	HurryShare float64
+	// Rescue takes the backup from a store that has failed (L8), at its last durable
+	// commit. Others are refused there with ErrEmergency.
+	Rescue bool
 }
 
 // BackupInfo says what a backup is of.
@@ -75,11 +83,16 @@ type Backup struct {
 	scanned ScanCost
 	pace    *scanPace // nil: full speed
 
-	spilledBefore int64
-	peaks         *blockcache.Peaks
-	track         *backupTrack
-	charges       charges
-	fwd           forward
+	spilledBefore    int64
+	overflowedBefore int64
+	peaks            *blockcache.Peaks
+	track            *backupTrack
+	charges          charges
+	fwd              forward
+	canForward       bool
+	guards           guarding
+	hurryAt          float64     // BackupOptions.HurryShare
+	hurry            atomic.Bool // the scan rests no more
 }
 
 // Cost is what a backup has cost so far. The peaks are the store's while the
@@ -107,6 +120,9 @@ type Cost struct {
 	SpillPeakBytes    int64
 	OverflowPeakBytes int64
 
+	OriginalsOverflowed uint64   `json:",omitempty"` // frames that were taken beyond MaxRAM, one after the other
+	Margins             []Margin `json:",omitempty"` // how near each guard came to its limit
+
 	Levels           []LevelPeak `json:",omitempty"` // each where it was fullest
 	Crossings        []Crossing  `json:",omitempty"` // watermarks crossed, in order, the first 64
 	CrossingsLeftOut int         `json:",omitempty"`
@@ -122,11 +138,12 @@ const readAhead = 64 << 10
 // durable first in the weaker modes (R6). ErrTooManyBackups of package snapshot
 // if there are too many. Close it.
 func (s *Store) OpenBackup(ctx context.Context, o BackupOptions) (*Backup, error) {
-	if err := errors.Join(context.Cause(ctx), o.OnExhaustion.validate()); err != nil {
-		return nil, err
-	}
 	if err := s.state.enterUnlessClosed(); err != nil {
 		return nil, err
+	}
+	if err := s.mayOpen(ctx, &o); err != nil {
+		s.leave()
+		return nil, fmt.Errorf("open backup: %w", err)
 	}
 	b, err := s.openBackup(o)
 	if err != nil {
@@ -143,12 +160,13 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 		return nil, err
 	}
 	stall := time.Since(began) // all that a writer could have waited for
-	b := &Backup{s: s, live: live, queued: make([]block.ID, 64)}
+	b := &Backup{s: s, live: live, queued: make([]block.ID, 64), canForward: o.OnExhaustion != ExhaustionAbort, hurryAt: o.HurryShare}
+	b.guards.margins = o.Guards.limits()
 	if !o.FullSpeed {
 		b.pace = &scanPace{newest: live.LSN()}
 	}
 	b.view = view{live.LSN(), live}
-	b.spilledBefore, b.peaks = s.cache.Stats().Spilled, s.cache.FollowPeaks()
+	b.spilledBefore, b.overflowedBefore, b.peaks = s.cache.Counts().Spilled, s.cache.Counts().Overflowed, s.cache.FollowPeaks()
 	err = s.log.Sync(live.LSN())
 	if err == nil {
 		err = b.describe(began, stall)
@@ -205,6 +223,7 @@ func (b *Backup) Cost() Cost {
 	c.OriginalsPeak, c.OriginalsHeldPeak = st.Peak, st.StoredPeak
 	c.HeldBytes, c.HeldPeakBytes = st.HeldBytes, st.HeldPeakBytes
 	c.OriginalsSpilled = b.spilled()
+	c.OriginalsOverflowed, c.Margins = uint64(b.s.cache.Counts().Overflowed-b.overflowedBefore), b.guards.seen()
 	p := b.s.cache.PeaksSince(b.peaks)
 	c.RAMPeakBytes, c.SpillPeakBytes, c.OverflowPeakBytes = p.RAM, p.Temporary, p.Overflow
 	b.met(&c)
@@ -428,7 +447,7 @@ const gapMax = 2
 // fromScan hands out the next blocks of the group: a run of up to readAhead
 // bytes of the file.
 func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int, error) {
-	if b.pace != nil { // here: originals in hand do not wait for it (L3)
+	if b.pace != nil && !b.hurry.Load() { // here: originals in hand do not wait for it (L3)
 		b.pace.rest(ctx)
 	}
 	size := b.s.geo.size
@@ -561,5 +580,5 @@ func (b *Backup) sound(id block.ID, image []byte, exact block.LSN) (block.LSN, b
 	if reason != "" || t.LSN > b.info.LSN {
 		return 0, false
 	}
-	return t.LSN, exact == 0 || t.LSN == exact
+	return t.LSN, exact == 0 && !b.s.isLost(id, t.LSN) || t.LSN == exact
 }

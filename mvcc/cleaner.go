@@ -39,7 +39,8 @@ type cleaner struct {
 	buf      []byte   // images of a batch
 	picked   []picked // the batch
 	ids      []block.ID
-	unsynced int // batches written in place since the data file was synced
+	unsynced int     // batches written in place since the data file was synced
+	written  []place // in place, since then
 
 	mu         sync.Mutex
 	moved      sync.Cond
@@ -489,15 +490,38 @@ func (c *cleaner) writeInPlace() error {
 		}
 		i = j
 	}
+	for i := range c.picked {
+		c.written = append(c.written, place{c.picked[i].v.ID, c.picked[i].lsn})
+	}
 	return nil
 }
 
 func (c *cleaner) syncData() error {
 	c.unsynced = 0
 	if err := c.s.data.file.Sync(); err != nil {
+		c.s.lose(c.written)
 		return fmt.Errorf("sync %s: %w", c.s.data.path, err)
 	}
+	c.written = c.written[:0]
 	return nil
+}
+
+// lose notes what a sync that failed did not make durable. Those blocks count as clean,
+// and a system that drops what it could not write shows what was there before, sound in
+// itself: from now on only the version that was written is believed (L8).
+func (s *Store) lose(written []place) {
+	lost := make(map[block.ID]block.LSN, len(written))
+	for _, p := range written {
+		lost[p.id] = max(lost[p.id], p.lsn)
+	}
+	s.forgotten.Store(&lost)
+}
+
+// isLost reports whether a version of a block that was read from the data file is one
+// from before a write that was lost.
+func (s *Store) isLost(id block.ID, lsn block.LSN) bool {
+	lost := s.forgotten.Load()
+	return lost != nil && lsn < (*lost)[id]
 }
 
 // shrink gives a free tail of the data file back (R9). It is an in-place write

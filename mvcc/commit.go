@@ -38,6 +38,7 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 	if err = s.awaitCommitted(lsn); err == nil {
 		s.latency.end(began)
 	}
+	s.holdUp()
 	return lsn, err
 }
 

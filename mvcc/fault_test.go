@@ -60,7 +60,7 @@ func (c *faultRun) try(f func(*writeOp) error) {
 
 // note checks that an error is one that the API names.
 func (c *faultRun) note(err error) {
-	for _, known := range []error{ErrPoisoned, ErrNoSpace, ErrTxTooLarge, syscall.EIO, syscall.ENOSPC, wal.ErrFailed, wal.ErrUnknownOutcome, snapshot.ErrBroken, block.ErrCorrupt} {
+	for _, known := range []error{ErrPoisoned, ErrNoSpace, ErrTxTooLarge, syscall.EIO, syscall.ENOSPC, wal.ErrFailed, wal.ErrUnknownOutcome, snapshot.ErrBroken, block.ErrCorrupt, ErrEmergency, ErrOptions} {
 		if errors.Is(err, known) {
 			return
 		}
@@ -109,7 +109,7 @@ func (c *faultRun) play() {
 }
 
 func (c *faultRun) openBackup() *backupPull {
-	b, err := c.s.OpenBackup(context.Background(), BackupOptions{})
+	b, err := c.s.OpenBackup(context.Background(), BackupOptions{Rescue: c.s.state.failure() != nil})
 	if err != nil {
 		c.note(err)
 		return nil

@@ -341,7 +341,7 @@ func (s *Store) openCache() error {
 		BlockSize: s.geo.size, RAMBytesMax: o.MaxRAM, OverflowBytesMax: o.OverflowMax,
 		HostReserve: o.HostReserve, Host: o.host, Marks: o.Marks,
 		Spill: sp, Logger: o.Logger,
-		Exhausted: func() bool { return s.snapshots.BreakVictim() },
+		Exhausted: s.exhausted,
 		NeedClean: func() { s.cleaner.kick() },
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/hostmem"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/spill"
 	"github.com/spillwaydb/spillway/wal"
@@ -103,6 +104,18 @@ type Options struct {
 	// backups before it breaks them (R21). 0: 5 s; negative: not at all.
 	CloseWait time.Duration
 
+	// ReadAgeMax is how long a read transaction may be open before it is broken, whatever
+	// it keeps: a reader without a name counts from when the first commit was made that
+	// it does not see. 0: as long as it likes. SnapshotOptions may say otherwise for one.
+	ReadAgeMax time.Duration
+	// WriterDelayMax is how long each commit may be held up, at most a second, when
+	// temporary storage and overflow together are fuller than WriterDelayShare of what
+	// they may have: by nothing there, by all of it when they are full. It slows those
+	// down who make originals faster than a backup can take them. 0: no commit ever
+	// waits for a snapshot.
+	WriterDelayMax   time.Duration
+	WriterDelayShare float64 // 0: 0.75
+
 	// Marks are the watermarks of levels, by the level's name; those named "" are for
 	// all levels of bytes that have none of their own. What is left out is the default.
 	Marks map[string]Marks
@@ -127,6 +140,7 @@ type Options struct {
 
 	changesClock func() time.Time                      // of a test, which then calls tickChanges itself
 	host         func() (blockcache.HostMemory, error) // nil: the system is asked
+	stall        func() (float64, error)               // nil: the system is asked
 }
 
 // OverflowUnbounded as Options.OverflowMax lets originals take memory without end when
@@ -134,6 +148,14 @@ type Options struct {
 // machine swaps, or the process is killed. This is what the documentation of NexusDB
 // describes.
 const OverflowUnbounded = blockcache.OverflowUnbounded
+
+// stalled is how much all tasks waited for memory, in percent.
+func (o *Options) stalled() (float64, error) {
+	if o.stall != nil {
+		return o.stall()
+	}
+	return hostmem.Stall()
+}
 
 func optionError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrOptions, fmt.Sprintf(format, args...))
@@ -184,6 +206,17 @@ func (o *Options) validateMarks() error {
 		if err := m.Validate(); err != nil {
 			return optionError("Marks of level %q: %v", name, err)
 		}
+	}
+	if o.WriterDelayShare == 0 {
+		o.WriterDelayShare = 0.75
+	}
+	switch {
+	case o.ReadAgeMax < 0:
+		return optionError("ReadAgeMax %v is negative", o.ReadAgeMax)
+	case o.WriterDelayMax < 0 || o.WriterDelayMax > time.Second:
+		return optionError("WriterDelayMax %v is not between 0 and a second", o.WriterDelayMax)
+	case !(o.WriterDelayShare > 0 && o.WriterDelayShare < 1):
+		return optionError("WriterDelayShare %v is not between 0 and 1", o.WriterDelayShare)
 	}
 	if o.ArchiveLagWarn == 0 {
 		o.ArchiveLagWarn = 5 * time.Minute

@@ -193,6 +193,9 @@ func (s *Store) readImage(id block.ID, lsn block.LSN, slot spill.Slot, fresh boo
 		return block.Trailer{}, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
 	}
 	t, err := s.data.read(id, frame)
+	if err == nil && fresh && s.isLost(id, t.LSN) {
+		err = s.data.corrupt(id, fmt.Sprintf("a newer version than LSN %v was lost when a sync failed", t.LSN))
+	}
 	if err == nil && !fresh && t.LSN != lsn {
 		err = s.data.corrupt(id, fmt.Sprintf("it has LSN %v where %v was written", t.LSN, lsn))
 	}

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
@@ -22,7 +23,12 @@ type ReadTx struct {
 }
 
 // SnapshotOptions name a read transaction in Status.
-type SnapshotOptions struct{ Owner, Label string }
+type SnapshotOptions struct {
+	Owner, Label string
+	// AgeMax is how long it may be open: then every use of it returns a BrokenError with
+	// the reason that it expired. 0: Options.ReadAgeMax.
+	AgeMax time.Duration
+}
 
 // BeginRead opens a read transaction at the newest commit that readers see.
 func (s *Store) BeginRead() (*ReadTx, error) { return s.BeginSnapshot(SnapshotOptions{}) }
@@ -46,6 +52,9 @@ func (s *Store) beginRead(t *ReadTx, o SnapshotOptions) error {
 	}
 	*t = ReadTx{s: s, open: true}
 	t.reader.Owner, t.reader.Label = o.Owner, o.Label
+	if o.AgeMax > 0 {
+		t.reader.SetLease(o.AgeMax)
+	}
 	s.snapshots.OpenReader(&t.reader)
 	t.lsn = t.reader.LSN()
 	if known := s.knownMeta.Load(); known != nil && known.lsn == t.lsn {

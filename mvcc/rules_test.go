@@ -454,7 +454,12 @@ func TestL8_NoAckAfterPoison(t *testing.T) {
 		t.Fatal("reads do not go on")
 	}
 	r.Close()
-	p := openBackup(t, s)
+	if _, err := s.OpenBackup(t.Context(), BackupOptions{}); !errors.Is(err, ErrEmergency) || !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("a backup of a failed store that is no rescue: %v", err)
+	}
+	rescue, err := s.OpenBackup(t.Context(), BackupOptions{Rescue: true})
+	ok(t, err)
+	p := &backupPull{b: rescue, images: map[block.ID][]byte{}}
 	ok(t, p.rest(t))
 	if p.images[id][0] != 2 {
 		t.Fatal("the rescue backup is wrong")

@@ -51,6 +51,8 @@ type Status struct {
 	Holders         []wal.HolderStatus // who keeps log, the oldest first
 	LogWaits        int64              // commits that waited for log space
 	DirtyWaits      int64              // commits that waited for the dirty limit
+	PacedWaits      int64              // commits that were held up because of Options.WriterDelayMax
+	PacedTime       time.Duration      // for how long in all
 	IndexWaits      int64              // times that a large transaction waited until less had to be known of its predecessors
 	Failed          string             // why the store is poisoned, or ""
 }
@@ -79,7 +81,7 @@ func (s *Store) Status() Status {
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
 		Cache: s.cache.Stats(), Log: s.log.Stats(), Holders: s.log.Holders(),
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
-		IndexWaits: s.waits.index.Load(),
+		IndexWaits: s.waits.index.Load(), PacedWaits: s.waits.paced.Load(), PacedTime: time.Duration(s.waits.pacedFor.Load()),
 	}
 	if err := s.state.failure(); err != nil {
 		st.Failed = err.Error()

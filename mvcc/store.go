@@ -36,10 +36,13 @@ type Store struct {
 	horizon   horizon
 	marks     watermarks
 	live      liveBackups
+	ladder    ladder
+	tripped   tripped
 	latency   commitLatency
 	zeros     []byte // one block
 
 	state     state
+	forgotten atomic.Pointer[map[block.ID]block.LSN] // see lose; nil: nothing
 	anchor    anchor
 	knownMeta atomic.Pointer[metaAt] // as of the newest read transaction
 	newest    atomic.Uint64          // LSN of the newest commit
@@ -79,8 +82,8 @@ type Store struct {
 	quit       chan struct{}
 }
 
-// waits count what a writer waited for: only ever the disk.
-type waits struct{ logSpace, dirtyLimit, index atomic.Int64 }
+// waits count what a writer waited for: only ever the disk, unless it is paced, in ns.
+type waits struct{ logSpace, dirtyLimit, index, paced, pacedFor atomic.Int64 }
 
 // BlockSize is the size of a block in bytes.
 func (s *Store) BlockSize() int { return s.geo.size }
@@ -151,6 +154,10 @@ func (s *Store) tick() {
 				s.resting.Unlock()
 			}
 			s.watch(now)
+			s.noteRungs()
+			s.pace()
+			s.watchGuards()
+			s.overdue(now)
 			s.followBackups(now)
 		}
 	}

@@ -420,7 +420,7 @@ func (t *WriteTx) promise(bytes int64) error {
 		case s.cache.FrozenHeads() > 0:
 			s.waits.index.Add(1)
 			err = s.cleaner.awaitRound(s.cleaner.rounds())
-		case !s.snapshots.BreakVictim():
+		case !s.exhausted():
 			return fmt.Errorf("%w: no room for the numbers of %d blocks", ErrTxTooLarge, t.changed())
 		}
 		if err != nil {

@@ -14,8 +14,9 @@ import (
 // Readers of one LSN share a point. Guarded by Set.mu.
 type Point struct {
 	lsn     block.LSN
-	opened  int64 // when it became the horizon
-	passed  int64 // when it ceased to be that
+	opened  int64  // when it became the horizon
+	passed  int64  // when it ceased to be that
+	id      uint64 // of its readers without a name, once somebody has listed them
 	horizon bool
 	readers readerList
 	born    *interval
@@ -52,15 +53,24 @@ type Reader struct {
 	unnamed      bool
 	opened       int64 // Unix nanoseconds, of the set's coarse clock
 	prev, next   *Reader
+	lease        time.Duration               // it may be open for this long; 0: as all
+	broken       atomic.Pointer[BrokenError] // it alone, of one with a name
 }
 
 // LSN is the commit that the reader sees.
 func (r *Reader) LSN() block.LSN { return r.point.lsn }
 
+// SetLease says how long the reader may be open, before it is opened: then it is broken
+// (ReasonExpired). It counts as one with a name.
+func (r *Reader) SetLease(d time.Duration) { r.lease = d }
+
 // Err is nil, or the *BrokenError that ended the snapshot (L10). Whoever reads
 // asks before and after.
 func (r *Reader) Err() error {
 	if e := r.point.broken.Load(); e != nil {
+		return e
+	}
+	if e := r.broken.Load(); e != nil {
 		return e
 	}
 	return nil
@@ -103,8 +113,11 @@ func (l *readerList) remove(r *Reader) {
 //
 // A reader without a name is only counted, which takes no lock.
 func (s *Set) OpenReader(r *Reader) {
-	if r.Owner == "" && r.Label == "" && s.join(r) {
+	if r.Owner == "" && r.Label == "" && r.lease == 0 && s.join(r) {
 		return
+	}
+	if r.lease > 0 {
+		s.leases.Add(1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +168,14 @@ func (s *Set) CloseReader(r *Reader) {
 		s.part(p)
 		return
 	}
+	if r.lease > 0 {
+		s.leases.Add(-1)
+	}
 	s.mu.Lock()
+	if r.broken.Load() != nil { // it has left already
+		s.mu.Unlock()
+		return
+	}
 	p.readers.remove(r)
 	s.endIfUnread(p)
 }

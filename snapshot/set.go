@@ -22,6 +22,7 @@ type Set struct {
 	onBreak func(*BrokenError)
 	clock   atomic.Int64          // Unix nanoseconds, coarse: [Set.Tick]
 	newest  atomic.Pointer[Point] // the horizon, for who comes without mu
+	leases  atomic.Int64          // readers that have a lease of their own
 
 	mu      sync.Mutex
 	points  []*Point // by LSN; the last one is the horizon

@@ -51,7 +51,11 @@ func (s *Set) List(limit int) []Status {
 		frees := p.exclusive()
 		if n := p.unnamed.Load(); n > 0 && limit > 0 {
 			limit--
-			list = append(list, Status{0, "reader", "", "", int(n), p.lsn, time.Unix(0, p.opened), held, frees})
+			if p.id == 0 {
+				s.lastID++
+				p.id = s.lastID
+			}
+			list = append(list, Status{p.id, "reader", "", "", int(n), p.lsn, time.Unix(0, p.opened), held, frees})
 		}
 		for r := p.readers.first; r != nil && limit > 0; r = r.next {
 			limit--

@@ -56,6 +56,9 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
+// UsedBytes is what is in slots that were handed out and not freed.
+func (s *Store) UsedBytes() int64 { return s.used.Load() }
+
 // PeakSince is the most bytes that were in use since the last call that was fresh.
 func (s *Store) PeakSince(fresh bool) int64 {
 	if !fresh {

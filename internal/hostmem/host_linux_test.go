@@ -121,20 +121,20 @@ func TestPressure(t *testing.T) {
 	const some = "some avg10=%s avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 	at := func(percent string) string { return strings.ReplaceAll(some, "%s", percent) }
 	h := fake(t, map[string]string{"proc/pressure/memory": at("12.50")})
-	if got, err := h.pressure(); got != 12.5 || err != nil {
+	if got, err := h.pressure("some"); got != 12.5 || err != nil {
 		t.Errorf("of the host: %v, %v", got, err)
 	}
 	h = fake(t, map[string]string{
 		"proc/pressure/memory": at("12.50"), "proc/self/cgroup": "0::/a\n",
 		"proc/self/mountinfo": "30 1 0:27 / /cg rw - cgroup2 cgroup2 rw\n", "cg/a/memory.pressure": at("3.00"),
 	})
-	if got, err := h.pressure(); got != 3 || err != nil {
+	if got, err := h.pressure("some"); got != 3 || err != nil {
 		t.Errorf("of the group: %v, %v", got, err)
 	}
-	if _, err := fake(t, nil).pressure(); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := fake(t, nil).pressure("some"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of a kernel that does not count: %v", err)
 	}
-	if _, err := fake(t, map[string]string{"proc/pressure/memory": at("NaN")}).pressure(); err == nil {
+	if _, err := fake(t, map[string]string{"proc/pressure/memory": at("NaN")}).pressure("some"); err == nil {
 		t.Error("NaN was accepted")
 	}
 }

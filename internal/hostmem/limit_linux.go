@@ -23,7 +23,11 @@ func Available() (int64, error) { return host{root: "/"}.available() }
 // Pressure is the share of the last 10 seconds, in percent, during which some
 // task waited for memory: in the process's own control group if it is counted
 // there, else on the host. errors.ErrUnsupported if the kernel does not count.
-func Pressure() (float64, error) { return host{root: "/"}.pressure() }
+func Pressure() (float64, error) { return host{root: "/"}.pressure("some") }
+
+// Stall is the share of the last 10 seconds, in percent, during which all tasks waited
+// for memory at once and nothing was done; where Pressure reads it.
+func Stall() (float64, error) { return host{root: "/"}.pressure("full") }
 
 // SwapInBytes is how much the whole host has read back from swap since it was
 // started. It only grows: that it grows is the sign of trouble.
@@ -56,7 +60,7 @@ func (h host) available() (int64, error) {
 	return available, err
 }
 
-func (h host) pressure() (float64, error) {
+func (h host) pressure(who string) (float64, error) {
 	files := []string{"/proc/pressure/memory"}
 	membership, err := h.membership()
 	if err != nil {
@@ -74,7 +78,7 @@ func (h host) pressure() (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		percent, err := parseSomeAvg10(data)
+		percent, err := parseAvg10(data, who)
 		return percent, inFile(name, err)
 	}
 	return 0, fmt.Errorf("memory pressure: %w", errors.ErrUnsupported)

@@ -33,5 +33,8 @@ func Available() (int64, error) {
 // Pressure is errors.ErrUnsupported on this system.
 func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
 
+// Stall is errors.ErrUnsupported on this system.
+func Stall() (float64, error) { return 0, errors.ErrUnsupported }
+
 // SwapInBytes is errors.ErrUnsupported on this system.
 func SwapInBytes() (int64, error) { return 0, errors.ErrUnsupported }

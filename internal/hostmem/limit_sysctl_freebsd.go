@@ -27,6 +27,9 @@ func Available() (int64, error) {
 // Pressure is errors.ErrUnsupported on this system.
 func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
 
+// Stall is errors.ErrUnsupported on this system.
+func Stall() (float64, error) { return 0, errors.ErrUnsupported }
+
 // SwapInBytes is how much the host has read back from swap since it was
 // started.
 func SwapInBytes() (int64, error) { return pages("vm.stats.vm.v_swappgsin") }

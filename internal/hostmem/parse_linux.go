@@ -133,11 +133,12 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// parseSomeAvg10 reads the percentage in "some avg10=0.12 avg60=... total=...".
-func parseSomeAvg10(data []byte) (float64, error) {
+// parseAvg10 reads the percentage in "some avg10=0.12 avg60=... total=...", or in the
+// line that begins with "full".
+func parseAvg10(data []byte, who string) (float64, error) {
 	for line := range bytes.Lines(data) {
 		fields := strings.Fields(string(line))
-		if len(fields) < 2 || fields[0] != "some" {
+		if len(fields) < 2 || fields[0] != who {
 			continue
 		}
 		text, ok := strings.CutPrefix(fields[1], "avg10=")
@@ -147,5 +148,5 @@ func parseSomeAvg10(data []byte) (float64, error) {
 		}
 		return percent, nil
 	}
-	return 0, fmt.Errorf("some: %w", errMissing)
+	return 0, fmt.Errorf("%s: %w", who, errMissing)
 }
