@@ -17,6 +17,10 @@
 // slower or warmer is fair to both. Its [Report] has the rows (medians, with the
 // least and the greatest) and every outcome they were made from.
 //
+// Rows 9 and up ([RepositoryRows]) are of backups by themselves: incrementals,
+// chains, log rolled forward, compression. They have no rival, and are compared with
+// cp, cmp, or each other; "go run ./cmd/bench backup" measures them.
+//
 // # How it is measured
 //
 // Each task runs in a process of its own, which the plan starts with [Child] and

@@ -58,6 +58,7 @@ type Writer interface {
 type BackupOptions struct {
 	Dir            string // exists and is empty
 	Compress       bool   // as the engine does by default; it may know none
+	Compression    string `json:",omitempty"` // one of the engine's ways by name, in the place of Compress
 	BytesPerSecond int64  // what the sink takes; 0: what it can
 }
 

@@ -63,6 +63,13 @@ func (s source) fill(value []byte) {
 	}
 }
 
+// thin makes the second half of each value compressible.
+func thin(values []byte, size int) {
+	for ; size > 0 && len(values) >= size; values = values[size:] {
+		clear(values[size/2 : size])
+	}
+}
+
 // Distribution says which of the records are drawn how often.
 type Distribution string
 

@@ -21,6 +21,7 @@ type Load struct {
 	// can. A writer that falls behind catches up.
 	UpdatesPerSecond float64
 	Batch            bool // commits may share transactions
+	Compressible     bool // half of each value is zeros
 	Seed             uint64
 }
 
@@ -136,6 +137,9 @@ func (w *writer) next() {
 	for i := range w.keys {
 		w.keys[i] = AppendKey(w.keys[i][:0], w.draw())
 		w.source.fill(w.values[i])
+		if w.load.Compressible {
+			thin(w.values[i], len(w.values[i]))
+		}
 	}
 }
 

@@ -28,6 +28,13 @@ func measurements() map[string]func(*measurement, context.Context) error {
 		"readers":      (*measurement).openReaders,
 		"idle-backup":  (*measurement).idleBackup,
 		"live-backups": (*measurement).liveBackup,
+
+		"fill-blocks":   (*measurement).fillBlocks,
+		"incremental":   (*measurement).incremental,
+		"copying":       (*measurement).copying,
+		"make-chain":    (*measurement).makeChain,
+		"restore-chain": (*measurement).restoreChain,
+		"roll-forward":  (*measurement).rollForward,
 	}
 }
 
@@ -103,6 +110,9 @@ func (m *measurement) putAll(ctx context.Context, order []uint32) error {
 	values, keys := make([]byte, loadBatch*m.ValueBytes), make([]byte, 0, loadBatch*KeyBytes)
 	for from := 0; from < m.Records; from += loadBatch {
 		src.fill(values)
+		if m.Load.Compressible {
+			thin(values, m.ValueBytes)
+		}
 		err := m.db.Update(func(tx Writer) error {
 			key, value := keys, values
 			for i := from; i < min(from+loadBatch, m.Records); i++ {

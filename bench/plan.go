@@ -19,7 +19,7 @@ type Plan struct {
 	Child Child  // starts a process that calls Serve with both
 
 	Dir     string // exists, on the file system to be measured; what is made in it is removed
-	Rows    []int  // groups of rows, 1 to 8; empty: all
+	Rows    []int  // groups of rows, 1 to 13; empty: 1 to 8
 	Records int
 	Repeats int
 	Quick   bool // short measurements: the numbers are noise
@@ -37,6 +37,7 @@ func (s *suite) groups() []func() error {
 	return []func() error{
 		1: s.commitRows, 2: s.loadRows, 3: s.readRows, 4: s.scanRows, 5: s.loadRows,
 		6: s.largerThanMemoryRows, 7: s.backupRows, 8: s.readerRows,
+		9: s.incrementalRows, 10: s.copyRows, 11: s.chainRows, 12: s.rollRows, 13: s.compressionRows,
 	}
 }
 

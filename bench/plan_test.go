@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,6 +64,51 @@ func TestEveryMeasurementMeasures(t *testing.T) {
 		}
 		if o.Metrics[c.metric] <= 0 {
 			t.Errorf("%s: %s is %v", c.measure, c.metric, o.Metrics[c.metric])
+		}
+	}
+}
+
+func TestRepositoryMeasurementsMeasure(t *testing.T) {
+	blocks, sink := t.TempDir(), t.TempDir()
+	for _, c := range []struct {
+		measure, metric string
+		needs           string // a command of the system
+	}{
+		{"fill-blocks", "", ""},
+		{"incremental", "incremental_time_share", ""},
+		{"copying", "verify_share", "cmp"},
+		{"make-chain", "", ""},
+		{"restore-chain", "restore_share", ""},
+		{"roll-forward", "rolled_per_second", ""},
+	} {
+		if _, err := exec.LookPath(c.needs); c.needs != "" && err != nil {
+			continue
+		}
+		task := Task{Measure: c.measure, Engine: "spillway", Dir: blocks, Records: 600, Backup: BackupOptions{Dir: t.TempDir()}, Reverse: true}
+		switch c.measure {
+		case "make-chain", "restore-chain":
+			task.Backup.Dir = sink
+		case "roll-forward":
+			task.Dir, task.ValueBytes, task.Duration = t.TempDir(), 50, 100*time.Millisecond
+			task.Config.RAMBytesMax = 16 << 20
+			task.Load = Load{Records: task.Records, ValueBytes: 50, Writers: 2, Compressible: true}
+		}
+		o, err := perform1(t, task)
+		if err != nil {
+			t.Fatalf("%s: %v", c.measure, err)
+		}
+		if c.metric != "" && o.Metrics[c.metric] <= 0 {
+			t.Errorf("%s: %s is %v", c.measure, c.metric, o.Metrics[c.metric])
+		}
+	}
+}
+
+func TestRowsStandInTheOrderOfTheirNumbers(t *testing.T) {
+	r := Report{Rows: []Row{{ID: "10a"}, {ID: "9b"}, {ID: "9a c"}, {ID: "1"}}}
+	r.finish()
+	for i, want := range []string{"1", "9a c", "9b", "10a"} {
+		if r.Rows[i].ID != want {
+			t.Errorf("row %d is %s, want %s", i, r.Rows[i].ID, want)
 		}
 	}
 }

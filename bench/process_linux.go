@@ -37,6 +37,9 @@ func writtenNow(dir string) written {
 	}
 }
 
+// readNow is what read calls of this process have returned, in bytes.
+func readNow() int64 { return field("/proc/self/io", "rchar") }
+
 // deviceBytesWritten is what the device below dir has written, for everybody; 0
 // if that is no plain block device.
 func deviceBytesWritten(dir string) int64 {

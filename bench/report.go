@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -147,7 +149,19 @@ func sourceCommit() string {
 // finish puts the rows into the order of the table.
 func (r *Report) finish() {
 	r.Ended = time.Now()
-	slices.SortStableFunc(r.Rows, func(a, b Row) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(r.Rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.group(), b.group()), strings.Compare(a.ID, b.ID))
+	})
+}
+
+// group is the number that the row's ID begins with.
+func (r Row) group() int {
+	n := 0
+	for n < len(r.ID) && '0' <= r.ID[n] && r.ID[n] <= '9' {
+		n++
+	}
+	number, _ := strconv.Atoi(r.ID[:n])
+	return number
 }
 
 func (s *suite) add(r Row) { s.report.Rows = append(s.report.Rows, r) }

@@ -130,7 +130,9 @@ func (d *spillwayDB) Backup(ctx context.Context, o BackupOptions) (BackupResult,
 		return BackupResult{}, err
 	}
 	options := livebackup.BackupOptions{Type: livebackup.TypeFull, Owner: "bench", BytesPerSecond: o.BytesPerSecond}
-	if !o.Compress {
+	if o.Compression != "" {
+		options.Compression = livebackup.Compression(o.Compression)
+	} else if !o.Compress {
 		options.Compression = livebackup.CompressionNone
 	}
 	before := d.snapshotsBroken()

@@ -30,6 +30,7 @@ type Task struct {
 	Warmup     time.Duration `json:",omitempty"`
 	Duration   time.Duration `json:",omitempty"`
 	Backup     BackupOptions `json:",omitzero"`
+	Reverse    bool          `json:",omitempty"` // of two things that are compared, the second one first
 
 	MemoryGroup string `json:",omitempty"` // control group that the process joins first
 	CPUProfile  string `json:",omitempty"` // file; only what is measured

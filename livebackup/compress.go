@@ -15,9 +15,12 @@ type Compression string
 const (
 	CompressionNone    Compression = "none"
 	CompressionFastest Compression = "fastest" // zstd at its fastest level; the default
+	CompressionSmaller Compression = "smaller" // zstd at the level that it calls its default
 )
 
-func (c Compression) valid() bool { return c == CompressionNone || c == CompressionFastest }
+func (c Compression) valid() bool {
+	return c == CompressionNone || c == CompressionFastest || c == CompressionSmaller
+}
 
 // encoder compresses groups. Not safe for concurrent use.
 type encoder struct{ z *zstd.Encoder } // z is nil for CompressionNone
@@ -34,7 +37,11 @@ func newEncoder(c Compression, rawBytesMax int) (*encoder, error) {
 	}
 	// Blocks and objects carry checksums; a third one inside the frame would
 	// only cost time.
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+	level := zstd.SpeedFastest
+	if c == CompressionSmaller {
+		level = zstd.SpeedDefault
+	}
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(windowFor(rawBytesMax)))
 	if err != nil {
 		return nil, fmt.Errorf("start compressor: %w", err)

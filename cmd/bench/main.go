@@ -30,10 +30,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer release()
 	began := false // a command runs: what goes wrong is no longer a matter of usage
 	root := &cobra.Command{
-		Use: "bench", Short: "Keeps databases busy", SilenceUsage: true, SilenceErrors: true,
-		Example: "  go run ./cmd/bench load --db /tmp/busy --records 1000000 --duration 60s",
+		Use: "bench", Short: "Keeps databases busy, and measures backups", SilenceUsage: true, SilenceErrors: true,
+		Example: "  go run ./cmd/bench load --db /tmp/busy --records 1000000 --duration 60s\n" +
+			"  go run ./cmd/bench backup --out bench/results/backup.json",
 	}
-	root.AddCommand(loadCommand(&began))
+	root.AddCommand(loadCommand(&began), backupCommand(&began), taskCommand(&began))
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -48,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "bench: %v\n", err)
 	var usage *usageError
 	if !began || errors.As(err, &usage) || errors.Is(err, load.ErrOptions) {
-		fmt.Fprintln(stderr, `Try "bench load --help".`)
+		fmt.Fprintln(stderr, `Try "bench --help".`)
 		return 2
 	}
 	return 1
