@@ -32,6 +32,14 @@ type BackupOptions struct {
 	// database grants: it falls forward, and is exact at a later commit, with the redo
 	// up to there; or it is broken. "": mvcc.ExhaustionForward.
 	OnExhaustion mvcc.Exhaustion
+	// Guards end the backup early, with a *mvcc.GuardError, when it costs too much.
+	Guards Guards
+	// HurryShare is the share of what temporary storage and overflow may have at which
+	// the database's file is read without resting; see mvcc.BackupOptions. 0: never.
+	HurryShare float64
+	// Rescue takes a full backup from a database that has failed and takes no commit any
+	// more, at its last durable commit; see mvcc.BackupOptions. The manifest says so.
+	Rescue bool
 	// FullSpeed says that the backup does not rest while others write to the
 	// database. It ends sooner then, and takes some of their speed.
 	FullSpeed bool
@@ -97,7 +105,16 @@ func (o BackupOptions) withDefaults() (BackupOptions, error) {
 	if o.GroupBytes == 0 {
 		o.GroupBytes = 1 << 20
 	}
+	if o.Rescue && o.Type == TypeAuto {
+		o.Type = TypeFull
+	}
 	switch {
+	case o.Rescue && o.Type != TypeFull:
+		return o, optionError("a rescue is a full backup")
+	case o.Guards.TimeMax < 0 || o.Guards.RateMin < 0:
+		return o, optionError("guards must not be negative")
+	case !(o.HurryShare >= 0 && o.HurryShare <= 1):
+		return o, optionError("hurry share must be 0 to 1")
 	case o.Type != TypeAuto && o.Type != TypeFull && o.Type != TypeIncremental:
 		return o, optionError("type %q is none of auto, full, incremental", o.Type)
 	case o.Type == TypeFull && !o.Base.IsZero():
@@ -295,7 +312,8 @@ func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.Ba
 	run := &run{repo: r, o: o, info: info, id: id, claim: claim, started: started}
 	run.bounds = bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater}
 	pace := &pacer{rate: o.BytesPerSecond}
-	run.blocks = &objectSeries{objects: r.objects, pace: pace, magic: magicBlocks, kind: kindBlocks, db: info.Database, id: id, limit: o.ObjectBytes}
-	run.index.out = &objectSeries{objects: r.objects, pace: pace, magic: magicIndex, kind: kindIndex, db: info.Database, id: id, limit: o.ObjectBytes}
+	run.guards = runGuards{limits: o.Guards, started: started}
+	run.blocks = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicBlocks, kind: kindBlocks, db: info.Database, id: id, limit: o.ObjectBytes}
+	run.index.out = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicIndex, kind: kindIndex, db: info.Database, id: id, limit: o.ObjectBytes}
 	return run, nil
 }

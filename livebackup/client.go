@@ -215,6 +215,14 @@ func (c *Client) Status(ctx context.Context) (mvcc.Status, error) {
 	return reply.Status, nil
 }
 
+// Release ends a snapshot in the serving process.
+func (c *Client) Release(ctx context.Context, id uint64) error {
+	if err := c.call(ctx, frameRelease, releaseRequest{id}, &struct{}{}, nil); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	return nil
+}
+
 // Events are those of the database in the serving process.
 func (c *Client) Events(ctx context.Context, after uint64) ([]mvcc.Event, error) {
 	var reply eventsReply

@@ -410,6 +410,13 @@ func (s *fakeSource) Mark(_ context.Context, name string) (block.LSN, error) {
 	return s.log.durableLSN(), nil
 }
 
+func (s *fakeSource) Release(_ context.Context, id uint64) error {
+	if id != 7 {
+		return mvcc.ErrNoSnapshot
+	}
+	return nil
+}
+
 func (s *fakeSource) Events(_ context.Context, after uint64) ([]mvcc.Event, error) {
 	return s.events[min(after, uint64(len(s.events))):], nil
 }

@@ -119,7 +119,8 @@ func (p *basePicker) checkBase(base []Entry, info mvcc.BackupInfo) error {
 }
 
 func (p *basePicker) sessionOptions(base []Entry) SessionOptions {
-	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed, OnExhaustion: p.o.OnExhaustion}
+	o := SessionOptions{Owner: p.o.Owner, Label: p.o.Label, FullSpeed: p.o.FullSpeed, OnExhaustion: p.o.OnExhaustion,
+		Guards: p.o.Guards.Guards, HurryShare: p.o.HurryShare, Rescue: p.o.Rescue}
 	if base != nil {
 		o.Base, o.AuditBlocks = base[0].Manifest.EndLSN, auditBlocks(&base[0].Manifest)
 	}

@@ -54,6 +54,8 @@ type Manifest struct {
 	FallForward *FallForward `json:"fall_forward,omitempty"`
 	Parts       []Part       `json:"parts,omitempty"` // the oldest first
 
+	Rescue bool `json:"rescue,omitempty"` // of a database that had failed: LSN is its last durable commit
+
 	Owner       string      `json:"owner"`
 	Label       string      `json:"label"`
 	Compression Compression `json:"compression"`
@@ -96,8 +98,11 @@ type Cost struct {
 	OriginalsShared  uint64 `json:"originals_shared"`
 	OriginalsSpilled uint64 `json:"originals_spilled"`
 	OriginalsRead    uint64 `json:"originals_read"`
-	HeldBytes        int64  `json:"-"` // now, while the backup runs
-	HeldPeakBytes    int64  `json:"held_peak_bytes"`
+
+	OriginalsOverflowed uint64 `json:"originals_overflowed,omitempty"`
+
+	HeldBytes     int64 `json:"-"` // now, while the backup runs
+	HeldPeakBytes int64 `json:"held_peak_bytes"`
 
 	RAMPeakBytes      int64 `json:"ram_peak_bytes"`
 	SpillPeakBytes    int64 `json:"spill_peak_bytes"`
@@ -118,7 +123,7 @@ func costOf(c mvcc.Cost) Cost {
 		OriginalsSpilled: c.OriginalsSpilled, OriginalsRead: c.OriginalsRead,
 		HeldBytes: c.HeldBytes, HeldPeakBytes: c.HeldPeakBytes,
 		RAMPeakBytes: c.RAMPeakBytes, SpillPeakBytes: c.SpillPeakBytes, OverflowPeakBytes: c.OverflowPeakBytes,
-		BlocksChanged: c.BlocksChanged, OriginalsPruned: c.OriginalsPruned,
+		OriginalsOverflowed: c.OriginalsOverflowed, BlocksChanged: c.BlocksChanged, OriginalsPruned: c.OriginalsPruned,
 		OriginalsPeak: c.OriginalsPeak, OriginalsHeldPeak: c.OriginalsHeldPeak, BlocksHot: c.BlocksHot,
 	}
 }

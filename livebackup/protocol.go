@@ -37,7 +37,7 @@ import (
 //	4     client  next       none
 //	5     client  renew      none; has no reply
 //	6     client  close      none
-//	7     client             reserved: release
+//	7     client  release    JSON of releaseRequest
 //	8     client  quiesce    JSON of quiesceRequest
 //	9     client  resume     none
 //	10    client  log open   JSON of logOpenRequest
@@ -69,8 +69,8 @@ import (
 //	offset  size  field
 //	0       4     blocks     n, at most openReply.BatchBlocks
 //	4       4     zero
-//	8       112   cost       so far: 14 numbers, in the order of costFields
-//	120     n b   images     whole blocks of b bytes
+//	8       120   cost       so far: 15 numbers, in the order of costFields
+//	128     n b   images     whole blocks of b bytes
 //	        n 8   numbers    of the blocks
 //
 // Payloads of log have at most 1 MiB and 32 bytes. One log next gets as many of the
@@ -123,7 +123,7 @@ const protocolVersion = 1
 const (
 	preambleSize     = 16
 	frameHeaderSize  = 8
-	dataHeaderSize   = 120
+	dataHeaderSize   = 128
 	controlBytesMax  = 64 << 10
 	messageBytesMax  = 4 << 10 // of an error: JSON may write six bytes for one
 	batchBytesMax    = groupBytesMax
@@ -144,6 +144,7 @@ const (
 	frameNext     frameKind = 4
 	frameRenew    frameKind = 5
 	frameClose    frameKind = 6
+	frameRelease  frameKind = 7
 	frameQuiesce  frameKind = 8
 	frameResume   frameKind = 9
 	frameLogOpen  frameKind = 10
@@ -184,6 +185,10 @@ type openRequest struct {
 	AuditBlocks int       `json:"audit_blocks,omitempty"`
 
 	OnExhaustion mvcc.Exhaustion `json:"on_exhaustion,omitempty"`
+
+	Guards     mvcc.Guards `json:"guards,omitzero"`
+	HurryShare float64     `json:"hurry_share,omitempty"`
+	Rescue     bool        `json:"rescue,omitempty"`
 }
 
 type openReply struct {
@@ -202,6 +207,10 @@ type forwardReply struct {
 type statusReply struct {
 	Status           mvcc.Status `json:"status"`
 	SnapshotsLeftOut int         `json:"snapshots_left_out"`
+}
+
+type releaseRequest struct {
+	ID uint64 `json:"id"`
 }
 
 type eventsRequest struct {
@@ -280,10 +289,10 @@ func noEOF(err error) error {
 }
 
 // costFields are the counts of a cost in the order of the protocol.
-func costFields(c *mvcc.Cost) (first [4]*uint64, sizes [5]*int64, more [5]*uint64) {
+func costFields(c *mvcc.Cost) (first [4]*uint64, sizes [5]*int64, more [6]*uint64) {
 	return [4]*uint64{&c.OriginalsMade, &c.OriginalsShared, &c.OriginalsSpilled, &c.OriginalsRead},
 		[5]*int64{&c.HeldBytes, &c.HeldPeakBytes, &c.RAMPeakBytes, &c.SpillPeakBytes, &c.OverflowPeakBytes},
-		[5]*uint64{&c.BlocksChanged, &c.OriginalsPruned, &c.OriginalsPeak, &c.OriginalsHeldPeak, &c.BlocksHot}
+		[6]*uint64{&c.BlocksChanged, &c.OriginalsPruned, &c.OriginalsPeak, &c.OriginalsHeldPeak, &c.BlocksHot, &c.OriginalsOverflowed}
 }
 
 func appendCost(b []byte, c mvcc.Cost) []byte {
@@ -373,7 +382,8 @@ type wireError struct {
 	Block   block.ID `json:"block,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 
-	Cost *mvcc.Cost `json:"cost,omitempty"` // of the snapshot that it ended
+	Cost  *mvcc.Cost       `json:"cost,omitempty"`  // of the snapshot that it ended
+	Guard *mvcc.GuardError `json:"guard,omitempty"` // that ended or refused it
 }
 
 const codeCorrupt = "corrupt"
@@ -384,6 +394,9 @@ var wireCodes = []struct {
 	code string
 	err  error
 }{
+	{"guard", mvcc.ErrGuard},
+	{"emergency", mvcc.ErrEmergency},
+	{"no_snapshot", mvcc.ErrNoSnapshot},
 	{"snapshot_broken", mvcc.ErrBroken},
 	{"map_behind", mvcc.ErrMapBehind},
 	{"too_many_backups", mvcc.ErrTooManyBackups},
@@ -419,6 +432,7 @@ func encodeError(err error, cost *mvcc.Cost) []byte {
 		w.Code, w.Path, w.Reason = codeCorrupt, clip(corrupt.Path), clip(corrupt.Reason)
 		w.Offset, w.Block = corrupt.Offset, corrupt.Block
 	}
+	errors.As(err, &w.Guard)
 	for _, c := range wireCodes {
 		if w.Code != codeCorrupt && errors.Is(err, c.err) {
 			w.Code = c.code
@@ -465,6 +479,9 @@ func decodeErrorCost(payload []byte) (*mvcc.Cost, error) {
 		if c.code == w.Code {
 			e.cause = c.err
 		}
+	}
+	if w.Guard != nil && e.cause == mvcc.ErrGuard {
+		e.cause = w.Guard
 	}
 	return w.Cost, e
 }

@@ -71,6 +71,7 @@ type Run struct {
 	Levels           []LevelPeak   `json:"levels,omitempty"`
 	Crossings        []Crossing    `json:"watermarks,omitempty"`
 	CrossingsLeftOut int           `json:"watermarks_left_out,omitempty"`
+	Margins          []Margin      `json:"guards,omitempty"` // how near each guard came to its limit
 }
 
 // LevelPeak is how full a level was at most while the backup ran.
@@ -92,7 +93,10 @@ type Crossing struct {
 
 // met takes over what the database says of the time while the backup ran.
 func (r *Run) met(c *mvcc.Cost) {
-	r.Levels, r.Crossings, r.CrossingsLeftOut = nil, nil, c.CrossingsLeftOut
+	r.Levels, r.Crossings, r.CrossingsLeftOut, r.Margins = nil, nil, c.CrossingsLeftOut, nil
+	for _, m := range c.Margins {
+		r.Margins = append(r.Margins, Margin{string(m.Guard), m.Limit, m.Closest})
+	}
 	for _, l := range c.Levels {
 		r.Levels = append(r.Levels, LevelPeak{l.Name, l.Used, l.Limit})
 	}

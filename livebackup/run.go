@@ -29,6 +29,7 @@ type run struct {
 	started time.Time
 	bounds  bounds
 
+	guards runGuards
 	blocks *objectSeries
 	index  indexWriter
 
@@ -59,8 +60,12 @@ type group struct {
 
 // make pulls, writes and publishes, or leaves the repository as it was.
 func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
+	ctx, stop := r.guards.watch(ctx)
+	defer stop()
 	m, err := r.write(ctx, s)
-	if err == nil { // durable in the database before it is here (R18)
+	// Durable in the database before it is here (R18). One that has failed can remember
+	// nothing any more; when it is opened again its log has this state all the same.
+	if err == nil && !r.o.Rescue {
 		err = r.repo.announce(ctx, r.src, r.heads, r.id, m.Timeline, mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum})
 	}
 	if err == nil {
@@ -150,6 +155,7 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 		m.Blocks, m.RawBytes = r.kept, int64(r.kept)*int64(m.BlockSize)
 		r.forward.enter(&m, r.parts)
 	}
+	m.Rescue = r.o.Rescue
 	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
 	m.Started, m.Duration, m.Cost, m.Run = r.started.UTC(), time.Since(r.started), costOf(cost), r.record(cost)
 	return m
@@ -162,6 +168,7 @@ func (r *run) record(cost mvcc.Cost) Run {
 		BufferBytes: r.memory(),
 	}
 	out.met(&cost)
+	out.Margins = append(out.Margins, r.guards.margins()...)
 	return out
 }
 
@@ -227,6 +234,7 @@ func (r *run) pipe(ctx context.Context, s Session, encoders []*encoder, free cha
 		defer close(filled)
 		if err := r.pull(ctx, s, free, filled, packed); err != nil {
 			cancel(err)
+			s.Close() // now: who writes may be stuck in the repository
 		}
 	})
 	var packers sync.WaitGroup

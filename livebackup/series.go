@@ -15,6 +15,7 @@ import (
 type objectSeries struct {
 	objects Objects
 	pace    *pacer
+	meter   *sinkMeter // of who looks how fast this goes; nil: nobody
 	magic   magic
 	kind    kind
 	db      block.DatabaseID
@@ -65,7 +66,7 @@ func (s *objectSeries) write(ctx context.Context, p []byte) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.w.Write(p[:n]); err != nil {
+		if err := s.put(p[:n]); err != nil {
 			return writeError(fmt.Sprintf("write %s object %d", s.kind, s.number), err)
 		}
 		s.sum.Write(p[:n])
@@ -76,10 +77,24 @@ func (s *objectSeries) write(ctx context.Context, p []byte) error {
 	return nil
 }
 
+// put hands bytes to the open object.
+func (s *objectSeries) put(p []byte) error {
+	if s.meter != nil {
+		s.meter.begin()
+		defer s.meter.end(len(p))
+	}
+	_, err := s.w.Write(p)
+	return err
+}
+
 // finish makes the open object durable, if there is one.
 func (s *objectSeries) finish() error {
 	if s.w == nil {
 		return nil
+	}
+	if s.meter != nil {
+		s.meter.begin()
+		defer s.meter.end(0)
 	}
 	if err := s.w.Commit(); err != nil {
 		return writeError(fmt.Sprintf("finish %s object %d", s.kind, s.number), err)

@@ -212,6 +212,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.head(ctx, r)
 	case frameMark:
 		return c.mark(ctx, r.payload)
+	case frameRelease:
+		return c.release(ctx, r.payload)
 	case frameEvents:
 		return c.events(ctx, r.payload)
 	case framePace:
@@ -264,6 +266,17 @@ func (c *serverConn) status(ctx context.Context) error {
 		keep := len(reply.Status.Snapshots) / 2
 		reply.Status.Snapshots, reply.SnapshotsLeftOut = st.Snapshots[:keep], len(st.Snapshots)-keep
 	}
+}
+
+func (c *serverConn) release(ctx context.Context, payload []byte) error {
+	var req releaseRequest
+	if err := decodeRequest(payload, &req); err != nil {
+		return err
+	}
+	if err := c.s.src.Release(ctx, req.ID); err != nil {
+		return err
+	}
+	return c.reply(frameReply, struct{}{})
 }
 
 // events leaves out what does not fit, from the end: the client asks again.
@@ -347,7 +360,7 @@ func (c *serverConn) open(ctx context.Context, payload []byte) error {
 	}
 	session, err := c.s.src.Open(ctx, SessionOptions{
 		Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed, Base: req.Base, AuditBlocks: req.AuditBlocks,
-		OnExhaustion: req.OnExhaustion,
+		OnExhaustion: req.OnExhaustion, Guards: req.Guards, HurryShare: req.HurryShare, Rescue: req.Rescue,
 	})
 	if err != nil {
 		return err

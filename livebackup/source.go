@@ -20,6 +20,8 @@ type Source interface {
 	// Events returns what happened after the event numbered after, the oldest first: see
 	// mvcc.Store.Events. It may return fewer than there are; none, if there are none.
 	Events(ctx context.Context, after uint64) ([]mvcc.Event, error)
+	// Release ends a live snapshot, by its number in the status; mvcc.ErrNoSnapshot.
+	Release(ctx context.Context, id uint64) error
 	// Changes tells how the database's blocks have been changing: what PlanBackup
 	// goes by.
 	Changes(ctx context.Context) (mvcc.Changes, error)
@@ -117,6 +119,13 @@ func (s storeSession) Redo(ctx context.Context, bytesMax int64, fn func(mvcc.Log
 
 func (s storeSource) Status(ctx context.Context) (mvcc.Status, error) {
 	return s.store.Status(), context.Cause(ctx)
+}
+
+func (s storeSource) Release(ctx context.Context, id uint64) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return s.store.Release(id)
 }
 
 func (s storeSource) Events(ctx context.Context, after uint64) ([]mvcc.Event, error) {

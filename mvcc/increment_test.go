@@ -280,7 +280,7 @@ func TestR16_FailedStoreHasNoIncrementals(t *testing.T) {
 		t.Fatalf("the incremental under way: %v", err)
 	}
 	ok(t, p.b.Close())
-	if _, err := s.OpenBackup(context.Background(), BackupOptions{Base: 3}); !errors.Is(err, ErrBase) || !errors.Is(err, ErrPoisoned) {
+	if _, err := s.OpenBackup(context.Background(), BackupOptions{Base: 3, Rescue: true}); !errors.Is(err, ErrBase) || !errors.Is(err, ErrPoisoned) {
 		t.Fatalf("a new one: %v", err)
 	}
 	if err := s.Close(); !errors.Is(err, ErrPoisoned) {

@@ -113,6 +113,8 @@ type backupFlags struct {
 	fullSpeed   bool
 	verify      bool
 	dryRun      bool
+	guards      guardFlags
+	rescue      bool
 }
 
 func (a *app) backup() *cobra.Command {
@@ -135,6 +137,8 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
+	c.Flags().BoolVar(&f.rescue, "rescue", false, "of a database that has failed: its last durable commit")
+	f.guards.add(c)
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
 	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
@@ -155,7 +159,7 @@ func (f *backupFlags) options() (livebackup.BackupOptions, error) {
 		Type: livebackup.BackupType(f.kind), Base: base,
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
-		OnExhaustion: mvcc.Exhaustion(f.exhausted),
+		OnExhaustion: mvcc.Exhaustion(f.exhausted), Guards: f.guards.guards(), Rescue: f.rescue,
 	}
 	if err == nil {
 		err = o.Validate()

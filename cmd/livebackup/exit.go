@@ -30,6 +30,7 @@ const (
 	exitNoSpace = 6
 	exitBroken  = 7
 	exitPartial = 8
+	exitGuard   = 9
 )
 
 const exitCodesText = `Exit codes:
@@ -39,7 +40,8 @@ const exitCodesText = `Exit codes:
   3    damage: the database or the backup is damaged, or the demo found a
        difference
   4    refused: not a database or repository, not found, unknown format, target
-       not empty, wrong repository, no permission
+       not empty, wrong repository, no permission, or the database is in
+       emergency: it has failed, or the host is short of memory
   5    busy: another process has the database open and does not serve it, too
        many backups run, or another restore to this target runs
   6    no space: the repository, the restore target or the database's disk is
@@ -48,6 +50,7 @@ const exitCodesText = `Exit codes:
        process was lost; try again
   8    restored, but not all: commits that were made are lost with their log,
        and the output says which
+  9    a guard's limit was reached: the backup was ended early, or did not begin
   130  interrupted (Ctrl-C); 143 terminated. What was half done is removed.`
 
 func exitCodesTopic() *cobra.Command {
@@ -98,6 +101,9 @@ var outcomes = []struct {
 	{livebackup.ErrRepositoryFull, outcome{"no_space", exitNoSpace}},
 	{livebackup.ErrTargetFull, outcome{"no_space", exitNoSpace}},
 	{mvcc.ErrNoSpace, outcome{"no_space", exitNoSpace}},
+	{mvcc.ErrGuard, outcome{"guard", exitGuard}},
+	{mvcc.ErrEmergency, outcome{"emergency", exitRefused}},
+	{mvcc.ErrNoSnapshot, outcome{"not_found", exitRefused}},
 	{snapshot.ErrBroken, outcome{"snapshot_broken", exitBroken}},
 	{livebackup.ErrLeaseExpired, outcome{"lease_expired", exitBroken}},
 	{livebackup.ErrDisconnected, outcome{"disconnected", exitBroken}},

@@ -69,7 +69,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON value instead of text, also for errors")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "show no progress")
 	root.AddCommand(a.demo(), a.plan(), a.backup(), a.archive(), a.list(), a.logs(), a.verify(), a.restore(),
-		a.drill(), a.get(), a.extract(), a.prune(), a.delete(), a.status(), a.check(), a.repair(), a.mark(), a.quiesce(),
+		a.drill(), a.get(), a.extract(), a.prune(), a.delete(), a.status(), a.release(), a.check(), a.repair(), a.mark(), a.quiesce(),
 		a.promote(), a.fork(), exitCodesTopic())
 	root.AddCommand(a.watch(), a.dashboard(), a.pace())
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
