@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -30,7 +33,34 @@ const blocksPerTx = 1000
 
 // openBlocks opens the database of blocks of a task.
 func (m *measurement) openBlocks() (*mvcc.Store, error) {
-	return mvcc.Open(filepath.Join(m.Dir, blocksDB), mvcc.Options{MaxRAM: blocksRAM, Durability: mvcc.DurableNever})
+	return mvcc.Open(filepath.Join(m.Dir, blocksDB), mvcc.Options{
+		MaxRAM: blocksRAM, Durability: mvcc.DurableNever, FS: readingFS{vfs.OS, &m.databaseRead},
+	})
+}
+
+// readingFS counts the bytes that are read through it.
+type readingFS struct {
+	vfs.FS
+	read *atomic.Int64
+}
+
+func (r readingFS) OpenFile(name string, flag int, perm fs.FileMode) (vfs.File, error) {
+	f, err := r.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return readingFile{f, r.read}, nil
+}
+
+type readingFile struct {
+	vfs.File
+	read *atomic.Int64
+}
+
+func (f readingFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	f.read.Add(int64(n))
+	return n, err
 }
 
 // fillBlocks makes a database of m.Records blocks that do not compress.
@@ -130,7 +160,7 @@ func (m *measurement) backupBlocks(ctx context.Context, kind livebackup.BackupTy
 	if err != nil {
 		return r, err
 	}
-	r, err = measureTime(func() error {
+	r, err = m.measureTime(func() error {
 		res, err := livebackup.Backup(ctx, livebackup.NewSource(store), repo, livebackup.BackupOptions{
 			Type: kind, Compression: livebackup.CompressionNone, Owner: "bench",
 		})

@@ -46,7 +46,8 @@ func (s *suite) incrementalRows() error {
 	if err != nil {
 		return err
 	}
-	s.own("9a", "incremental, 0.1 % of blocks changed: reads / database", "incremental_read_share", o, atMost(0.01))
+	s.own("9a", "incremental, 0.1 % of blocks changed: reads of it, map and audit included / its size", "incremental_read_share", o, atMost(0.01))
+	s.own("9a a", "  with what the audit reads of the base", "incremental_read_all_share", o, Want{})
 	s.relateOwn("9b", "  the same, time / full backup", "incremental_seconds", "full_seconds", o, atMost(0.03))
 	return nil
 }

@@ -15,14 +15,15 @@ import (
 
 // timed is what something took.
 type timed struct {
-	seconds float64
-	read    int64 // bytes, by read calls of this process; 0 where the system does not tell
+	seconds      float64
+	read         int64 // bytes, by read calls of this process; 0 where the system does not tell
+	databaseRead int64 // of these, of the database of blocks
 }
 
-func measureTime(fn func() error) (timed, error) {
-	read, began := readNow(), time.Now()
+func (m *measurement) measureTime(fn func() error) (timed, error) {
+	read, databaseRead, began := readNow(), m.databaseRead.Load(), time.Now()
 	err := fn()
-	return timed{time.Since(began).Seconds(), readNow() - read}, err
+	return timed{time.Since(began).Seconds(), readNow() - read, m.databaseRead.Load() - databaseRead}, err
 }
 
 // incremental makes a full backup, changes one block in a thousand, and makes an
@@ -43,7 +44,8 @@ func (m *measurement) incremental(ctx context.Context) error {
 	m.Metrics["full_seconds"], m.Metrics["incremental_seconds"] = full.seconds, inc.seconds
 	m.Metrics["incremental_time_share"] = inc.seconds / full.seconds
 	m.Metrics["incremental_read_bytes"], m.Metrics["database_bytes"] = float64(inc.read), size
-	m.Metrics["incremental_read_share"] = float64(inc.read) / size
+	m.Metrics["incremental_read_share"] = float64(inc.databaseRead) / size
+	m.Metrics["incremental_read_all_share"] = float64(inc.read) / size
 	return err
 }
 
@@ -56,7 +58,7 @@ func (m *measurement) copying(ctx context.Context) error {
 		if err := DropFileCache(m.Dir); err != nil {
 			return timed{}, err
 		}
-		return measureTime(func() error { return copyDurably(ctx, data, to) })
+		return m.measureTime(func() error { return copyDurably(ctx, data, to) })
 	}
 	steps := []step{{"backup_seconds", backup}, {"cp_seconds", copyFile}}
 	if err := m.steps(steps); err != nil {
@@ -75,7 +77,7 @@ func (m *measurement) copying(ctx context.Context) error {
 			if err := errors.Join(DropFileCache(m.Dir), DropFileCache(m.Backup.Dir)); err != nil {
 				return timed{}, err
 			}
-			return measureTime(fn)
+			return m.measureTime(fn)
 		}
 	}
 	verify := func() error {
@@ -182,7 +184,7 @@ func (m *measurement) restoreTo(ctx context.Context, repo *livebackup.Repository
 		return timed{}, err
 	}
 	to := filepath.Join(m.Backup.Dir, "restored")
-	took, err := measureTime(func() error {
+	took, err := m.measureTime(func() error {
 		res, err := livebackup.Restore(ctx, repo, t, to, livebackup.RestoreOptions{MaxRAM: m.Config.RAMBytesMax})
 		if err == nil && res.Lost != nil {
 			err = fmt.Errorf("commits %v are lost", *res.Lost)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,8 @@ type measurement struct {
 	*Outcome
 	engine Engine
 	db     DB // once opened
+
+	databaseRead atomic.Int64 // bytes, of the database of blocks
 }
 
 // measurements are the tasks that there are, by name.

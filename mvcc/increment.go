@@ -93,19 +93,27 @@ func (b *Backup) makeIncremental(base block.LSN, audit int) error {
 	return nil
 }
 
+// auditNear is how many extents are drawn of one group.
+const auditNear = 4
+
 // drawAudit draws up to n of the blocks in use of which the map says that they did
 // not change. Where there are few of them it finds fewer.
 //
 // It draws extents, and all of an extent's blocks: they lie beside each other in the
 // base, too, where one costs as much to read as all eight. And a mark that is too low is
-// found by any of them.
+// found by any of them. For the same reason a few are of one group: its bitmap in the
+// base is read once.
 func (b *Backup) drawAudit(n int) error {
-	g := b.s.geo
-	for range 16 * max(n, 0) {
+	g, group := b.s.geo, uint64(0)
+	for try := range 16 * max(n, 0) {
 		if len(b.inc.audit) >= n {
 			break
 		}
-		id := block.ID(rand.Uint64N(uint64(b.info.HighWater)))
+		if try%auditNear == 0 {
+			group = g.groupOf(block.ID(rand.Uint64N(uint64(b.info.HighWater))))
+		}
+		first := group * g.group
+		id := block.ID(first + rand.Uint64N(min(g.group, uint64(b.info.HighWater)-first)))
 		if g.isReserved(id) {
 			continue
 		}
@@ -115,14 +123,14 @@ func (b *Backup) drawAudit(n int) error {
 		} else if !known || getMark(b.inc.extents, m.at(id)) > b.inc.base {
 			continue
 		}
-		first := id - (id-m.first)%extentBlocks
-		used, err := b.inUse(first)
+		extent := id - (id-m.first)%extentBlocks
+		used, err := b.inUse(extent)
 		if err != nil {
 			return err
 		}
 		for i := range block.ID(extentBlocks) {
-			if used>>i&1 != 0 && !g.isReserved(first+i) && len(b.inc.audit) < n {
-				b.inc.audit[first+i] = struct{}{}
+			if used>>i&1 != 0 && !g.isReserved(extent+i) && len(b.inc.audit) < n {
+				b.inc.audit[extent+i] = struct{}{}
 			}
 		}
 	}

@@ -42,7 +42,7 @@ var table = []row{
 	{pkg: "kv", ours: []string{"mvcc", "block"}},
 	{pkg: "forecast", ours: []string{"mvcc"}},
 	{pkg: "livebackup", ours: []string{"forecast", "mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
-	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "block", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
+	{pkg: "bench", ours: []string{"kv", "livebackup", "mvcc", "block", "internal/vfs", "internal/latency", "internal/human"}, others: []string{sys}}, // mvcc: kv's options
 	{pkg: "bench/load", ours: []string{"kv", "livebackup", "mvcc", "internal/latency"}},
 	{pkg: "internal/prove", ours: []string{"*"}},
 	{pkg: "internal/mutants"},
