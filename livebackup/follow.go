@@ -16,6 +16,9 @@ type FollowOptions struct {
 	Every time.Duration
 	// Progress is called after each turn, by the goroutine that called Follow.
 	Progress func(FollowProgress)
+	// Warn is told, by the same goroutine, of what Follow goes on after: a repository
+	// that cannot be read for now. May be nil.
+	Warn func(error)
 }
 
 // FollowProgress is how far a standby is.
@@ -29,32 +32,55 @@ type FollowProgress struct {
 // then it returns nil, and the store may be closed. Readers of the store see each
 // commit as it is applied.
 //
-// Where log is missing it waits: an archive may have been late. Damage is a
-// *LogLostError, and nothing behind it is applied.
+// Where log is missing it waits: an archive may have been late. While the repository
+// cannot be read it tries again and again, waiting longer each time, as [Archive] does; and
+// goes on within the commit where it was cut off. Damage is a *LogLostError, and nothing behind
+// it is applied; that, log of another history, and an error of the store end it.
 func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOptions) error {
 	if o.Every == 0 {
 		o.Every = time.Second
 	}
-	for {
-		p, err := followOnce(ctx, repo, store)
-		if ctx.Err() != nil {
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	f := follower{repo: repo, store: store}
+	for wait := retryMin; ; {
+		p, err := f.once(ctx)
+		next := o.Every
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		case errors.As(err, new(repositoryTrouble)):
+			o.Warn(err)
+			next, wait = max(wait, o.Every), min(2*wait, retryMax)
+		case err != nil:
 			return fmt.Errorf("follow: %w", err)
+		default:
+			wait = retryMin
+			if o.Progress != nil {
+				o.Progress(p)
+			}
 		}
-		if o.Progress != nil {
-			o.Progress(p)
-		}
-		sleepUntil(ctx, time.Now().Add(o.Every))
+		sleepUntil(ctx, time.Now().Add(next))
 	}
 }
 
-// followOnce applies what there is.
-func followOnce(ctx context.Context, repo *Repository, store *mvcc.Store) (p FollowProgress, err error) {
+// follower rolls a standby forward. A reading that is cut off within a commit, the
+// records of which before that are in the standby's log, is begun again: those are
+// skipped then, since an archived commit never changes.
+type follower struct {
+	repo    *Repository
+	store   *mvcc.Store
+	lsn     block.LSN // commit that was begun
+	applied int       // records of it
+}
+
+// once applies what there is.
+func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
+	repo, store := f.repo, f.store
 	logs, err := repo.logs(ctx)
 	if err != nil {
-		return p, err
+		return p, trouble(err)
 	}
 	at := store.Status().NewestLSN
 	history := lineageOf(store.Timeline(), store.History())
@@ -64,11 +90,36 @@ func followOnce(ctx context.Context, repo *Repository, store *mvcc.Store) (p Fol
 			p.Hole = &LogRange{at, list[0].From}
 			to = at
 		}
+		var failed error  // of the store
+		skip := f.applied // records of the commit that was begun
 		err = repo.readLog(ctx, logs, history, LogRange{at, to}, 0, func(rec mvcc.LogRecord) error {
-			return errors.Join(context.Cause(ctx), store.Apply(rec))
+			if skip > 0 && rec.LSN == f.lsn {
+				skip--
+				return nil
+			}
+			failed = f.apply(rec)
+			return errors.Join(context.Cause(ctx), failed)
 		})
+		if err != nil && failed == nil && !errors.As(err, new(*LogLostError)) && !logDamage(err) {
+			err = trouble(err)
+		}
 	}
 	st := store.Status()
 	p.LSN, p.Time = st.NewestLSN, st.LastCommit
 	return p, err
+}
+
+func (f *follower) apply(rec mvcc.LogRecord) error {
+	if err := f.store.Apply(rec); err != nil {
+		return err
+	}
+	switch {
+	case rec.Last:
+		f.lsn, f.applied = 0, 0
+	case rec.LSN == f.lsn:
+		f.applied++
+	default:
+		f.lsn, f.applied = rec.LSN, 1
+	}
+	return nil
 }

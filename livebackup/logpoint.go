@@ -123,13 +123,17 @@ func (x *logIndex) marks(ctx context.Context) (list []LogMark, err error) {
 	return list, nil
 }
 
-// summary of the object of part i; nil if it is damaged.
+// tellsNothing reports whether err means that an object's own words cannot be had: it
+// is damaged, or for other keys. Whoever needs what is in it finds out why.
+func tellsNothing(err error) bool { return logDamage(err) || errors.Is(err, ErrWrongKey) }
+
+// summary of the object of part i; nil if it tells nothing.
 func (x *logIndex) summary(ctx context.Context, i int) (*LogSummary, error) {
 	if s, known := x.summaries[i]; known {
 		return s, nil
 	}
 	in, err := x.repo.openPart(ctx, x.parts[i])
-	if logDamage(err) {
+	if tellsNothing(err) {
 		x.summaries[i] = nil
 		return nil, nil
 	}
@@ -147,7 +151,7 @@ func (x *logIndex) summary(ctx context.Context, i int) (*LogSummary, error) {
 func (x *logIndex) find(ctx context.Context, i int, m *momentFinder) error {
 	for at := max(0, i-1); at < len(x.parts) && m.moment.Next.LSN == 0; at++ {
 		err := x.points(ctx, at, m.see)
-		if err != nil && !logDamage(err) {
+		if err != nil && !tellsNothing(err) {
 			return err
 		}
 	}

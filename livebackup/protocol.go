@@ -52,11 +52,13 @@ import (
 //	19    client  events     JSON of eventsRequest
 //	20    client  pace       JSON of paceMessage
 //	21    client  repair     see below
+//	22    client  promote    none
 //	23    client  redo       JSON of logNextRequest
 //	0x80  server  welcome    JSON of welcome
 //	0x81  server  reply      JSON: statusReply, mvcc.CheckResult, openReply, mvcc.Cost (of close of a
 //	                         snapshot), logOpenReply, waitReply, sumReply, eventsReply, lsnMessage (of
-//	                         mark and quiesce), mvcc.Changes, mvcc.BlockRepaired, nothing else: {}
+//	                         mark and quiesce), mvcc.Changes, mvcc.BlockRepaired, Promoted, nothing
+//	                         else: {}
 //	0x82  server  data       blocks, see below; none are left when it holds none
 //	0x83  server  progress   JSON of checkProgress, any number before the reply to check
 //	0x84  server  log        records, see below; the reply to log next, and to redo
@@ -159,6 +161,7 @@ const (
 	frameEvents   frameKind = 19
 	framePace     frameKind = 20
 	frameRepair   frameKind = 21
+	framePromote  frameKind = 22
 	frameRedo     frameKind = 23
 	frameWelcome  frameKind = 0x80
 	frameReply    frameKind = 0x81

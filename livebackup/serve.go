@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -29,6 +30,17 @@ type ServeOptions struct {
 	BatchBytes int
 	Dir        string       // of the socket; "": the database's
 	Logger     *slog.Logger // nil: nothing is logged
+	// Promote makes the standby that is served a database that can be written: it ends
+	// whatever rolls it forward, closes it, calls mvcc.Promote, and says what came of it.
+	// [Client.Promote] asks for it. The server is closed by its owner, as ever, after
+	// Promote has returned. Nil: such requests are refused.
+	Promote func(ctx context.Context) (Promoted, error)
+}
+
+// Promoted says what a standby has become.
+type Promoted struct {
+	Timeline string    `json:"timeline"` // the new one
+	LSN      block.LSN `json:"lsn"`      // where it begins
 }
 
 func (o ServeOptions) withDefaults() (ServeOptions, error) {
@@ -67,6 +79,8 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
+
+	promoting sync.Mutex // held while a standby is promoted, until the answer is sent
 
 	mu    sync.Mutex
 	conns int // guarded by mu
@@ -139,8 +153,11 @@ func removeStale(dir, path string) error {
 }
 
 // Close ends all sessions and connections with a typed error, waits until they
-// have let go of the store, and removes the socket.
+// have let go of the store, and removes the socket. A promotion under way ends first.
 func (s *Server) Close() error {
+	s.promoting.Lock()
+	//lint:ignore SA2001 only who holds it is waited for
+	s.promoting.Unlock()
 	s.cancel(ErrServerClosed)
 	err := s.ln.Close()
 	s.wg.Wait()

@@ -239,6 +239,8 @@ func (c *serverConn) handle(ctx context.Context, r request) error {
 		return c.resume()
 	case frameLogWait:
 		return c.waitLog(ctx)
+	case framePromote:
+		return c.promote(ctx)
 	}
 	return fmt.Errorf("%w: request %d is unknown", ErrProtocol, r.kind)
 }

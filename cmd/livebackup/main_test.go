@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "hold": cmdHold, "serve": cmdServe, "poke": cmdPoke,
-			"flip": cmdFlip, "shape": cmdShape, "await-backup": cmdAwaitBackup, "tmpfs": cmdTmpfs, "newest": cmdNewest,
+			"flip": cmdFlip, "shape": cmdShape, "await-backup": cmdAwaitBackup, "await-served": cmdAwaitServed, "tmpfs": cmdTmpfs, "newest": cmdNewest,
 		},
 	})
 }
@@ -150,6 +150,16 @@ func cmdAwaitBackup(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no backup began")
+}
+
+// cmdAwaitServed: await-served DIR returns when somebody serves a database.
+func cmdAwaitServed(ts *testscript.TestScript, _ bool, args []string) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := livebackup.Dial(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("nobody serves %s", args[0])
 }
 
 // cmdPoke: poke FILE OFFSET HEX overwrites bytes.
