@@ -392,6 +392,41 @@ func (v *verifier) backups(ctx context.Context, disk *simfs.FS, m *moment, count
 			return fmt.Errorf("backup %v is listed and is not whole: %w", list[i].ID, err)
 		}
 		counts.Restored++
+		if v.rng.IntN(4) > 0 {
+			continue
+		}
+		if err := v.restore(ctx, disk, repo, &list[i].Manifest); err != nil {
+			return fmt.Errorf("backup %v, restored: %w", list[i].ID, err)
+		}
 	}
 	return nil
+}
+
+// restore makes a database of a backup and compares it with the model (D9).
+func (v *verifier) restore(ctx context.Context, disk *simfs.FS, repo *livebackup.Repository, m *livebackup.Manifest) error {
+	const target = "/restored"
+	o := v.s.r.o
+	if _, err := disk.Lstat(target); err == nil {
+		return nil // one is enough for a disk
+	}
+	res, err := livebackup.Restore(ctx, repo, livebackup.RestoreTarget{Backup: m.ID}, target, livebackup.RestoreOptions{FS: disk, MaxRAM: o.MaxRAM})
+	if err != nil {
+		return err
+	}
+	o.FS, o.Temp = disk, nil
+	s, err := mvcc.Open(target, o)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	r, err := s.BeginRead()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if r.LSN() != m.EndLSN || res.LSN != m.EndLSN {
+		return fmt.Errorf("it is at LSN %v, the manifest says %v", r.LSN(), m.EndLSN)
+	}
+	_, err = v.s.r.m.compare(s, r)
+	return err
 }

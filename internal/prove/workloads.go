@@ -29,6 +29,7 @@ func Workloads() []Workload {
 		{"backups", nil, backups},
 		{"reopened", nil, reopened},
 		{"interval", func(o *mvcc.Options) { o.Durability = mvcc.DurableNever }, weak},
+		{"a backup falls forward", littleTemp, fallsForward},
 		{"encrypted temporary storage", func(o *mvcc.Options) { o.EncryptTemp = true }, largeTransactions},
 	}
 }
@@ -134,6 +135,47 @@ func backups(w *world) error {
 		},
 		func() error { return w.shrink(10) },
 		func() error { return w.backup(livebackup.BackupOptions{Type: livebackup.TypeIncremental}) })
+}
+
+// littleTemp is enough for a large transaction, and not for what a backup wants.
+func littleTemp(o *mvcc.Options) {
+	o.Temp = []mvcc.TempDir{{Path: dbDir, BytesMax: 512 << 10}}
+	o.OverflowMax = -1
+}
+
+// fallsForward: while a backup has its first blocks, all of the others are changed.
+func fallsForward(w *world) error {
+	const blocks, each = 720, 60
+	for range blocks / each {
+		if err := w.grow(each); err != nil {
+			return err
+		}
+	}
+	began := false
+	var wrote error
+	m, err := w.makeBackup(livebackup.BackupOptions{Progress: func(livebackup.Progress) {
+		if began {
+			return
+		}
+		began = true
+		for at := 0; at < blocks && wrote == nil; at += each {
+			wrote = w.commit(func(e *edit) error {
+				for _, id := range e.held[at : at+each] {
+					if err := e.change(id); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}})
+	if err := errors.Join(err, wrote); err != nil {
+		return err
+	}
+	if m.FallForward == nil {
+		return errors.New("the backup did not fall forward")
+	}
+	return nil
 }
 
 func reopened(w *world) error {

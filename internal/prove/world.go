@@ -180,23 +180,28 @@ func (w *world) holding(f func() error) error {
 
 // backup makes a backup into the repository and notes it.
 func (w *world) backup(o livebackup.BackupOptions) error {
+	_, err := w.makeBackup(o)
+	return err
+}
+
+func (w *world) makeBackup(o livebackup.BackupOptions) (m livebackup.Manifest, err error) {
 	if w.repo == nil {
 		repo, err := livebackup.OpenRepository(w.ctx, repoDir, livebackup.RepositoryOptions{Create: true, FS: w.fs})
 		if err != nil {
-			return err
+			return m, err
 		}
 		w.repo = repo
 	}
 	o.GroupBytes, o.ObjectBytes, o.Workers, o.FullSpeed = 32<<10, 128<<10, 1, true
 	res, err := livebackup.Backup(w.ctx, livebackup.NewSource(w.s), w.repo, o)
 	if err != nil {
-		return err
+		return m, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.backups = append(w.backups, backupMade{res.Manifest.ID, res.Manifest.LSN})
-	raise(&w.m.acked, res.Manifest.LSN)
-	return nil
+	w.backups = append(w.backups, backupMade{res.Manifest.ID, res.Manifest.EndLSN})
+	raise(&w.m.acked, res.Manifest.EndLSN)
+	return res.Manifest, nil
 }
 
 // backupBeside makes a backup while f writes.
