@@ -236,7 +236,9 @@ func decodeCanonical(name string, payload []byte, v any) error {
 	return nil
 }
 
-// checkStart checks length, magic and version, in the order that tells most.
+// checkStart checks length, magic and version, in the order that tells most. Every
+// header ends with its checksum, in every version: a number that was damaged is not
+// that of a newer program.
 func checkStart(name string, data []byte, size int, m magic) error {
 	if len(data) < size {
 		return damaged(name, 0, fmt.Sprintf("%d bytes are too few for a header", len(data)), nil)
@@ -245,6 +247,9 @@ func checkStart(name string, data []byte, size int, m magic) error {
 		return damaged(name, 0, fmt.Sprintf("starts with %q, not with %q", data[:8], m[:]), nil)
 	}
 	if v := le.Uint32(data[8:]); v != formatVersion {
+		if le.Uint32(data[size-4:]) != checksum(data[:size-4]) {
+			return damaged(name, 0, fmt.Sprintf("version is %d, and the header's checksum does not agree", v), nil)
+		}
 		return fmt.Errorf("%s: %w: it is %d, this program reads %d", name, ErrVersion, v, formatVersion)
 	}
 	return nil

@@ -248,13 +248,39 @@ func TestNewerVersionIsTold(t *testing.T) {
 	src, repo := newFake(1, 5, 4<<10), newRepo(t)
 	id := mustBackup(t, src, repo, BackupOptions{}).ID
 	for name, data := range objectsOf(t, repo) {
+		size := envelopeSize
+		if _, k, _, _, _ := parseObjectName(name); k == kindBlocks || k == kindIndex {
+			size = objectHeaderSize
+		}
+		sound := slices.Clone(data)
 		data[8]++
+		rewrite(t, repo, name, data)
+		if err := verifyAgain(t, repo, id); !errors.Is(err, block.ErrCorrupt) || errors.Is(err, ErrVersion) {
+			t.Errorf("%s, version damaged: %v", name, err)
+		}
+		le.PutUint32(data[size-4:], checksum(data[:size-4]))
 		rewrite(t, repo, name, data)
 		if err := verifyAgain(t, repo, id); !errors.Is(err, ErrVersion) {
 			t.Errorf("%s: %v", name, err)
 		}
-		data[8]--
-		rewrite(t, repo, name, data)
+		rewrite(t, repo, name, sound)
+	}
+}
+
+// A registry of timelines of which the version was damaged was taken for one of a newer
+// program, and forbade every restore; that it is damaged does not.
+func TestDamagedVersionOfTheRegistryForbidsNoRestore(t *testing.T) {
+	fs := simfs.New()
+	repo, m := backupOfStore(t, fs, "/db", "/repo", 5)
+	name := timelineName(1)
+	data, err := readSmall(t.Context(), repo.objects, name, smallBytesMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[9] ^= 0x10
+	rewrite(t, repo, name, data)
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/new", RestoreOptions{FS: fs}); err != nil {
+		t.Fatal(err)
 	}
 }
 

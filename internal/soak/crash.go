@@ -101,3 +101,12 @@ func faults(ctx context.Context, s *settings) error {
 	}
 	return s.failure(err)
 }
+
+// corrupt damages files, one place at a time, and reads everything.
+func corrupt(ctx context.Context, s *settings) error {
+	o := prove.CorruptOptions{Seed: s.seed, Duration: s.duration, Damages: 5000}
+	o.Progress = func(c prove.CorruptCounts) { s.progress("%v", c) }
+	counts, err := prove.Corrupt(ctx, o)
+	s.say("%v", counts)
+	return s.failure(err)
+}

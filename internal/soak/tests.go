@@ -36,6 +36,35 @@ func kill(ctx context.Context, s *settings) error {
 	}
 }
 
+// snapshots runs the tests that compare every read with the model, again and again.
+func snapshots(ctx context.Context, s *settings) error {
+	return s.repeat(ctx, "./mvcc", "^(TestModel_L1_RandomHistories|TestModel_Metamorphic|TestConcurrent_.*|TestModel_R16_Incrementals)$", "-seed")
+}
+
+// backups runs the tests of random histories of backups, again and again.
+func backups(ctx context.Context, s *settings) error {
+	return s.repeat(ctx, "./livebackup", "^(TestModel_.*|TestRecover_.*|TestL13_EverybodyAtOnce)$", "")
+}
+
+// repeat runs tests of a package until the time is over. They print their own seeds.
+func (s *settings) repeat(ctx context.Context, pkg, tests, seedFlag string) error {
+	began := time.Now()
+	for n := uint64(1); ; n++ {
+		args := []string{"-run", tests, "-count=1", "-timeout", "30m", "-v", pkg}
+		if seedFlag != "" {
+			args = append(args, seedFlag, fmt.Sprint(s.seed+n-1))
+		}
+		if out, err := goTest(ctx, args...); err != nil {
+			return fmt.Errorf("repeat with: go test %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		s.progress("%d runs of %s in %s", n, tests, pkg)
+		if time.Since(began) >= s.duration || ctx.Err() != nil {
+			s.say("%d runs of %s in %s", n, tests, pkg)
+			return context.Cause(ctx)
+		}
+	}
+}
+
 var (
 	fuzzName = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
 	fuzzRuns = regexp.MustCompile(`execs: (\d+)`)
