@@ -29,8 +29,8 @@ func sane(v, most float64) float64 {
 // numberMax bounds whatever is counted: beyond, sums would lose what is added.
 const numberMax = 1 << 52
 
-// newCurve takes what windows saw. Later ones count more where two say something
-// about the same number of changes.
+// newCurve takes what windows saw. Where one contradicts a shorter one, or two say
+// something about the same number of changes, the one that hit more blocks counts.
 func newCurve(n float64, windows []mvcc.ChangeWindow) *curve {
 	c := &curve{n: max(n, 1)}
 	for _, w := range windows {
@@ -43,38 +43,24 @@ func newCurve(n float64, windows []mvcc.ChangeWindow) *curve {
 	slices.SortStableFunc(c.points, func(a, b point) int { return cmp.Compare(a.x, b.x) })
 	kept := c.points[:0]
 	for _, p := range c.points {
-		if last := len(kept) - 1; last >= 0 && p.x < kept[last].x*1.1 {
-			kept[last] = point{p.x, max(p.d, kept[last].d)}
-			continue
+		last := len(kept) - 1
+		switch {
+		case last >= 0 && p.d < kept[last].d: // a window that began before most blocks were born
+		case last >= 0 && p.x < kept[last].x*1.1:
+			kept[last] = p
+		default:
+			kept = append(kept, p)
 		}
-		kept = append(kept, p)
 	}
 	c.points = kept
 	for _, p := range c.points {
-		c.m = append(c.m, population(p, c.n))
+		c.m = append(c.m, mvcc.ChangeWindow{Overwrites: p.x, Distinct: p.d}.Population(c.n))
 	}
 	return c
 }
 
 // hits is how many different of m blocks x changes hit if all are equally likely.
 func hits(x, m float64) float64 { return -m * math.Expm1(-x/m) }
-
-// population is the m of a point, n at most.
-func population(p point, n float64) float64 {
-	if hits(p.x, n) <= p.d {
-		return n
-	}
-	low, high := p.d, n // hits rises with m
-	for range 60 {
-		m := math.Sqrt(low * high)
-		if hits(p.x, m) < p.d {
-			low = m
-		} else {
-			high = m
-		}
-	}
-	return high
-}
 
 // at is how many different blocks x changes hit.
 func (c *curve) at(x float64) float64 {

@@ -108,8 +108,8 @@ type ChangeWindow struct {
 type ChangeHour struct {
 	Weeks   int     `json:"weeks,omitempty"`   // of an hour of the week: how many went into it; 0: it was never seen
 	Seconds float64 `json:"seconds,omitempty"` // of a single hour: how much of it was seen
-	// Distinct is how many different blocks were changed within 10 s, 1 min, 5 min,
-	// 15 min, 1 h on average; negative where no window was seen as a whole.
+	// Distinct is how many different blocks are changed within 10 s, 1 min, 5 min,
+	// 15 min, 1 h if changes come evenly; negative where no window was seen as a whole.
 	Distinct   [hourWindows]float64 `json:"distinct"`
 	Overwrites float64              `json:"overwrites"` // changes of blocks that were there, in one hour
 	RedoBytes  float64              `json:"redo_bytes"` // in one hour
@@ -165,27 +165,65 @@ type runningWindow struct {
 	overwrites uint64
 }
 
-// mean is an average of what was seen.
-type mean struct {
-	sum float64
-	n   int
+// Population is how many blocks there would be if all were equally likely to change,
+// and so many changes hit so many different ones; most at most.
+func (w ChangeWindow) Population(most float64) float64 {
+	if w.hits(most) <= w.Distinct {
+		return most
+	}
+	low, high := max(w.Distinct, 1.0/1024), most
+	for range 60 { // hits rises with the population
+		m := math.Sqrt(low * high)
+		if w.hits(m) < w.Distinct {
+			low = m
+		} else {
+			high = m
+		}
+	}
+	return high
 }
 
-func (m *mean) add(v float64) { m.sum, m.n = m.sum+v, m.n+1 }
+// hits is how many different ones of so many blocks the window's changes hit, if all
+// are equally likely.
+func (w ChangeWindow) hits(population float64) float64 {
+	return -population * math.Expm1(-w.Overwrites/population)
+}
 
-// value is unseen if nothing was.
-func (m *mean) value() float64 {
-	if m.n == 0 {
+// populationMax stands for no limit.
+const populationMax = 1 << 52
+
+// windowMean is an average of windows of one length. Windows count by how much changed in
+// them: of a minute full of changes and nine idle ones the plain average would say that
+// a tenth of the changes hit a tenth of the blocks, which is wrong where blocks change
+// again and again.
+type windowMean struct{ n, x, xx, dx float64 }
+
+func (m *windowMean) add(seen ChangeWindow) {
+	m.n++
+	m.x += seen.Overwrites
+	m.xx += seen.Overwrites * seen.Overwrites
+	m.dx += seen.Overwrites * seen.Distinct
+}
+
+// value is how many different blocks a window would have if changes came evenly;
+// unseen if there was no window.
+func (m *windowMean) value() float64 {
+	switch {
+	case m.n == 0:
 		return unseen
+	case m.x == 0:
+		return 0
 	}
-	return m.sum / float64(m.n)
+	busy := ChangeWindow{Overwrites: m.xx / m.x, Distinct: m.dx / m.x}
+	even := ChangeWindow{Overwrites: m.x / m.n}
+	return even.hits(busy.Population(populationMax))
 }
 
 // runningHour is the hour that is not over.
 type runningHour struct {
 	hour                      int64 // since 1970
 	seen                      time.Duration
-	distinct                  [hourWindows]mean
+	distinct                  [hourWindows]windowMean
 	overwrites, redo, commits float64
 }
 
@@ -333,7 +371,7 @@ func (h *changeHistory) end(window int, now time.Time, c *changeCounter) {
 		seen := ChangeWindow{length, float64(c.distinct[window]), float64(c.overwrites - w.overwrites)}
 		switch {
 		case window < hourWindows:
-			h.hour.distinct[window].add(seen.Distinct)
+			h.hour.distinct[window].add(seen)
 		case length == 4*time.Hour:
 			h.four[hourOfWeek(hourOf(nominal))/4].learn(seen)
 		default:

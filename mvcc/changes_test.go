@@ -212,7 +212,7 @@ func TestChanges_OnlyWholeWindows(t *testing.T) {
 		}
 	}
 	var c changeCounter
-	c.distinct[1] = 7
+	c.distinct[1], c.overwrites = 7, 8
 	for _, x := range []struct {
 		begun, ended time.Duration
 		seen         bool
@@ -226,7 +226,7 @@ func TestChanges_OnlyWholeWindows(t *testing.T) {
 	} {
 		begin(midnight.Add(x.begun))
 		h.end(1, midnight.Add(x.ended), &c)
-		if got := h.hour.distinct[1].value(); (got == 7) != x.seen {
+		if got := h.hour.distinct[1].value(); (math.Abs(got-7) < 0.01) != x.seen {
 			t.Errorf("a minute seen from %v to %v counts as %v", x.begun, x.ended, got)
 		}
 	}
@@ -234,6 +234,31 @@ func TestChanges_OnlyWholeWindows(t *testing.T) {
 	h.count(midnight.Add(3*time.Hour), changeTotals{overwrites: 10})
 	if h.hour.seen != seenMax {
 		t.Errorf("three hours of sleep count as %v", h.hour.seen)
+	}
+}
+
+// TestChanges_IdleWindowsDoNotCount: what is said of changes is not less because
+// there were times without any.
+func TestChanges_IdleWindowsDoNotCount(t *testing.T) {
+	busy := ChangeWindow{Overwrites: 3000}
+	busy.Distinct = busy.hits(1000)
+	var m windowMean
+	for i := range 10 {
+		w := ChangeWindow{}
+		if i == 5 {
+			w = busy
+		}
+		m.add(w)
+	}
+	even := ChangeWindow{Overwrites: 300}
+	if got, want := m.value(), even.hits(1000); math.Abs(got-want) > 0.01 {
+		t.Fatalf("300 changes of 1000 blocks hit %v, want %v", got, want)
+	}
+	if p := (ChangeWindow{Overwrites: 300, Distinct: 300}).Population(5000); p != 5000 {
+		t.Fatalf("changes that hit no block twice are of %v blocks", p)
+	}
+	if p := (ChangeWindow{}).Population(5000); p != 5000 {
+		t.Fatalf("no changes are of %v blocks", p)
 	}
 }
 

@@ -268,8 +268,10 @@ func (h *runningHour) resume(a *ChangeHour) {
 	h.overwrites, h.redo, h.commits = a.Overwrites*hours, a.RedoBytes*hours, a.Commits*hours
 	for i, d := range a.Distinct {
 		if d >= 0 {
-			n := max(int(h.seen/windowLengths[i]), 1)
-			h.distinct[i] = mean{d * float64(n), n}
+			w := ChangeWindow{Distinct: d, Overwrites: a.Overwrites * windowLengths[i].Hours()}
+			for range max(h.seen/windowLengths[i], 1) {
+				h.distinct[i].add(w)
+			}
 		}
 	}
 }
