@@ -13,6 +13,7 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/forecast"
 	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -47,9 +48,9 @@ type world struct {
 
 const worldBlocks = 4000
 
-func newWorld(t *testing.T, rng *rand.Rand, each int, skew float64) *world {
+func newWorld(t *testing.T, rng *rand.Rand, each int, skew float64, o mvcc.Options) *world {
 	w := &world{t: t, rng: rng, each: each}
-	o := mvcc.Options{FS: simfs.New(), MaxRAM: 64 << 20, LogBytesMax: 64 << 20}
+	o.FS, o.LogBytesMax = simfs.New(), 8<<20
 	s, err := mvcc.Open("/db", o)
 	ok(t, err)
 	for range worldBlocks / 100 {
@@ -85,7 +86,10 @@ func (w *world) second() {
 		for range min(left, 20) {
 			b, err := tx.Edit(w.ids[w.pick()])
 			ok(w.t, err)
-			b.Payload()[w.rng.IntN(4000)]++
+			p := b.Payload()[w.rng.IntN(3900):][:80]
+			for i := range p {
+				p[i] = byte(w.rng.Uint32())
+			}
 			b.Release()
 			left--
 		}
@@ -101,28 +105,50 @@ func (w *world) input(perSecond int) forecast.Input {
 	rate := float64(perSecond * st.BlockSize)
 	return forecast.Input{
 		Now: time.Now(), Changes: w.s.Changes(), BlockSize: st.BlockSize, Blocks: st.AllocatedBlocks,
-		Sink: forecast.Sink{BlocksPerSecond: rate, StoredPerSecond: rate}, Room: forecast.Room{Cache: 1 << 30},
+		Sink: forecast.Sink{BlocksPerSecond: rate, StoredPerSecond: rate}, Room: livebackup.RoomForOriginals(&st),
 	}
 }
 
-// backup takes one while the load goes on, and returns the most originals that it
-// held and how long it took.
-func (w *world) backup(perSecond int, base block.LSN) (peak int64, took time.Duration) {
+// outcome is how a backup went.
+type outcome struct {
+	peak    int64 // bytes of originals held at the same time, at most
+	took    time.Duration
+	forward bool
+	end     error // nil: it is whole
+}
+
+// backup takes one while the load goes on. From where it falls forward on, half of what
+// the sink takes is redo.
+func (w *world) backup(perSecond int, o mvcc.BackupOptions) (r outcome) {
 	began := time.Now()
-	b, err := w.s.OpenBackup(context.Background(), mvcc.BackupOptions{Owner: "test", FullSpeed: true, Base: base})
+	o.Owner, o.FullSpeed = "test", true
+	b, err := w.s.OpenBackup(context.Background(), o)
 	ok(w.t, err)
 	defer b.Close()
 	size := b.Info().BlockSize
 	buf, ids := make([]byte, perSecond*size), make([]block.ID, perSecond)
 	for {
 		w.second()
-		n, err := b.Next(context.Background(), buf, ids)
-		c := b.Cost()
-		peak = max(peak, int64(c.OriginalsMade-c.OriginalsRead)*int64(size))
-		if errors.Is(err, io.EOF) || n < perSecond && err == nil {
-			return peak, time.Since(began)
+		n := len(ids)
+		if r.forward {
+			n /= 2
+			_, err = b.Redo(int64(n*size), func(mvcc.LogRecord) error { return nil })
 		}
-		ok(w.t, err)
+		got := 0
+		if err == nil {
+			got, err = b.Next(context.Background(), buf, ids[:n])
+		}
+		c := b.Cost()
+		r.peak, r.took = max(r.peak, int64(c.OriginalsMade-c.OriginalsRead)*int64(size)), time.Since(began)
+		switch {
+		case errors.Is(err, mvcc.ErrFellForward):
+			r.forward, err = true, nil
+		case errors.Is(err, io.EOF) || got < n && err == nil && !r.forward:
+			return r
+		case err != nil:
+			r.end = err
+			return r
+		}
 	}
 }
 
@@ -148,13 +174,15 @@ func TestForecast_PeakOnSteadyLoad(t *testing.T) {
 		}
 		t.Run(x.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, rng, x.each, x.skew)
+				w := newWorld(t, rng, x.each, x.skew, mvcc.Options{MaxRAM: 64 << 20})
 				for range 180 {
 					w.second()
 				}
 				in := w.input(x.out)
 				f := forecast.Make(in).Now
-				peak, took := w.backup(x.out, 0)
+				was := w.backup(x.out, mvcc.BackupOptions{})
+				ok(t, was.end)
+				peak, took := was.peak, was.took
 				ok(t, w.s.Close())
 				db := float64(worldBlocks * in.BlockSize)
 				t.Logf("peak: forecast %.1f %% of the database, was %.1f %%; time: forecast %v, was %v",
@@ -174,5 +202,58 @@ func wrong(t *testing.T, forecast, was, slack float64) {
 	t.Helper()
 	if d := forecast - was; max(d, -d) > slack && (forecast > 1.5*was || was > 1.5*forecast) {
 		t.Errorf("forecast %v, was %v", forecast, was)
+	}
+}
+
+// TestForecast_Verdicts: what is said beforehand of a backup for which there is too
+// little room is how it ends.
+func TestForecast_Verdicts(t *testing.T) {
+	rng := seeded(t)
+	tight := mvcc.Options{MaxRAM: 4 << 20, OverflowMax: -1, LogHoldMax: 3 << 20, Temp: []mvcc.TempDir{{Path: "/db", BytesMax: 1 << 20}}}
+	for _, x := range []struct {
+		name      string
+		each, out int
+		abort     bool
+		want      forecast.Verdict
+		long      bool
+	}{
+		{"little is changed", 10, 80, false, forecast.Fits, true},
+		{"it may not fall forward", 160, 32, true, forecast.Breaks, false},
+		{"it falls forward", 160, 32, false, forecast.FallsForward, true},
+		{"redo is faster than the sink", 800, 16, false, forecast.Breaks, false},
+	} {
+		if x.long && testing.Short() {
+			continue
+		}
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, rng, x.each, 0, tight)
+				for range 70 {
+					w.second()
+				}
+				in := w.input(x.out)
+				in.Abort = x.abort
+				o := mvcc.BackupOptions{OnExhaustion: mvcc.ExhaustionForward}
+				if x.abort {
+					o.OnExhaustion = mvcc.ExhaustionAbort
+				}
+				f := forecast.Make(in).Now
+				was := w.backup(x.out, o)
+				ok(t, w.s.Close())
+				t.Logf("room %+v, forecast %+v, was %+v", in.Room, f, was)
+				got := forecast.Fits
+				switch {
+				case errors.Is(was.end, mvcc.ErrBroken):
+					got = forecast.Breaks
+				case was.end != nil:
+					t.Fatal(was.end)
+				case was.forward:
+					got = forecast.FallsForward
+				}
+				if f.Verdict != x.want || got != x.want {
+					t.Errorf("forecast %v, was %v, want %v", f.Verdict, got, x.want)
+				}
+			})
+		})
 	}
 }

@@ -289,7 +289,7 @@ func (s *Store) startChanges(now time.Time) {
 	saved := s.readChanges()
 	newest := s.newestLSN()
 	h.at, h.slot = now, windowOf(now, 0)
-	h.last = changeTotals{redo: s.log.Stats().WrittenBytes, newest: newest}
+	h.last = changeTotals{redo: s.log.Stats().RecordBytes, newest: newest}
 	h.hour = runningHour{hour: hourOf(now)}
 	for i := range h.windows {
 		h.windows[i].begun = now
@@ -327,7 +327,7 @@ func (s *Store) rollChanges(now time.Time) {
 	for i := range ended {
 		ended[i] = windowOf(now, i) != windowOf(h.windows[i].begun, i)
 	}
-	redo := s.log.Stats().WrittenBytes
+	redo := s.log.Stats().RecordBytes
 	s.publishing.Lock()
 	was := s.counter
 	newest := s.newestLSN()
@@ -478,7 +478,7 @@ func (c *Changes) round() {
 // catchUp adds to the running hour what happened since the clock last looked, and
 // returns the counter. mu is held.
 func (s *Store) catchUp(now time.Time) changeCounter {
-	redo := s.log.Stats().WrittenBytes
+	redo := s.log.Stats().RecordBytes
 	s.publishing.Lock()
 	c, newest := s.counter, s.newestLSN()
 	s.publishing.Unlock()

@@ -51,6 +51,7 @@ func (l *Log) Append(lsn block.LSN, body []byte, last bool) error {
 	if err := l.waitForBuffer(recordBytes(len(body))); err != nil {
 		return err
 	}
+	l.stats.RecordBytes += int64(recordBytes(len(body)))
 	return l.putBody(lsn, body, last)
 }
 

@@ -12,6 +12,7 @@ type Stats struct {
 
 	Commits         uint64 // made durable
 	Syncs           uint64 // of records; a segment switch adds two
+	RecordBytes     int64  // of records of commits, appended; in segments they may take more
 	WrittenBytes    int64  // to segments, headers left out
 	PrewrittenBytes int64  // zeros written to new segments
 	BufferWaits     uint64 // appends that found BufferBytes in flight
