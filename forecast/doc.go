@@ -38,5 +38,5 @@
 // A forecast is as good as the history: the hour before for "now", the same hour in the
 // weeks before for another time. An hour that was never seen is taken to be like the
 // others. What the forecast cannot know is bounded by [Forecast].PeakMax: no backup holds
-// more originals than it has blocks to hand out.
+// more originals than there are blocks in use.
 package forecast

@@ -70,7 +70,7 @@ type Forecast struct {
 	Bytes    int64         `json:"bytes"` // of the blocks that it hands out
 
 	PeakOriginals int64 `json:"peak_originals_bytes"` // held at the same time
-	PeakMax       int64 `json:"peak_max_bytes"`       // whatever happens
+	PeakMax       int64 `json:"peak_max_bytes"`       // whatever happens: all blocks in use
 	TempNeeded    int64 `json:"temp_needed_bytes"`    // of it in temporary storage
 	TempMax       int64 `json:"temp_max_bytes"`
 
@@ -97,6 +97,10 @@ type backup struct {
 	originals    func(part int) float64 // that the changes up to the end of a part would make if nothing were taken
 	part         float64                // seconds
 	room         float64                // blocks
+
+	// How far it is: blocks that are neither in hand nor changed, originals that
+	// wait, and different blocks that have changed.
+	untouched, queue, before float64
 }
 
 // run is how a backup went.
@@ -110,7 +114,7 @@ type run struct {
 // simulate lets a backup run: see the package's comment.
 func (b *backup) simulate(parts int) run {
 	r := run{fullAt: -1}
-	untouched, queue, scanned, before := b.n, 0.0, 0.0, 0.0
+	untouched, queue, scanned, before := b.untouched, b.queue, 0.0, b.before
 	for i := range parts {
 		after := max(b.originals(i), before)
 		made := 0.0
@@ -143,7 +147,8 @@ func (in *Input) at(h *history, start time.Time) Forecast {
 	curve := h.curveAt(start)
 	b := backup{n: sane(float64(in.Blocks), numberMax), perSecond: sane(in.Sink.BlocksPerSecond, numberMax) / size, room: in.Room.all() / size}
 	past := 0.0
-	if in.Since > 0 {
+	inUse := b.n
+	if in.Since > 0 && h.seen() {
 		age := min(in.Since, courseMax).Seconds()
 		past = h.courseFrom(start, age, -1).overwrites[courseParts-1]
 		b.n = min(b.n, curve.at(past))
@@ -160,10 +165,11 @@ func (in *Input) at(h *history, start time.Time) Forecast {
 		}
 		return curve.at(c.overwrites[i])
 	}
+	b.untouched = b.n
 	r := b.simulate(courseParts)
 	f := Forecast{
 		Start: start, Duration: durationOf(seconds), Bytes: bytesOf(b.n * size),
-		PeakOriginals: bytesOf(r.peak * size), PeakMax: bytesOf(b.n * size),
+		PeakOriginals: bytesOf(r.peak * size), PeakMax: bytesOf(inUse * size),
 		Seen: h.ratesAt(start).seen,
 	}
 	if took := c.part * courseParts; took > 0 {
@@ -171,12 +177,12 @@ func (in *Input) at(h *history, start time.Time) Forecast {
 	}
 	f.TempNeeded = max(f.PeakOriginals-in.Room.Cache, 0)
 	f.TempMax = max(f.PeakMax-in.Room.Cache, 0)
-	in.judge(&f, &b, &r)
+	in.judge(h, &f, &b, &r)
 	return f
 }
 
 // judge says how it will end.
-func (in *Input) judge(f *Forecast, b *backup, r *run) {
+func (in *Input) judge(h *history, f *Forecast, b *backup, r *run) {
 	sink := sane(in.Sink.StoredPerSecond, numberMax)
 	f.CanFallForward = sink > 0 && f.RedoPerSecond < redoShare*sink
 	switch cache, temp := in.Room.Cache, in.Room.Temporary; {
@@ -195,24 +201,9 @@ func (in *Input) judge(f *Forecast, b *backup, r *run) {
 		left := b.n - r.scanned*(1-r.changed)
 		f.Duration = durationOf(r.fullAt + left/b.perSecond/(1-f.RedoPerSecond/sink))
 	}
-	if !f.Seen && in.unknown() {
+	if !f.Seen && !h.seen() {
 		f.Verdict = NothingToSay
 	}
-}
-
-// unknown reports whether there is no history at all.
-func (in *Input) unknown() bool {
-	for i := range in.Changes.Recent {
-		if in.Changes.Recent[i].Seconds > 0 {
-			return false
-		}
-	}
-	for i := range in.Changes.Week {
-		if in.Changes.Week[i].Weeks > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func durationOf(seconds float64) time.Duration {

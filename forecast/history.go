@@ -25,6 +25,9 @@ type history struct {
 // as much.
 const recentMin = 30 * time.Minute
 
+// seenMin is the least that says anything.
+const seenMin = 10 * time.Second
+
 func newHistory(n float64, c *mvcc.Changes) *history {
 	h := &history{n: max(n, 1), c: c}
 	windows := h.recent()
@@ -54,6 +57,19 @@ func newHistory(n float64, c *mvcc.Changes) *history {
 		}
 	}
 	return h
+}
+
+// seen reports whether there is any history at all.
+func (h *history) seen() bool {
+	if h.now.seen {
+		return true
+	}
+	for i := range h.c.Week {
+		if h.c.Week[i].Weeks > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // recent averages the hours before now, and returns what is known of their windows.
@@ -89,7 +105,7 @@ func (h *history) recent() (windows []mvcc.ChangeWindow) {
 		}
 	}
 	if seen > 0 {
-		h.now = rates{h.now.overwrites / seen, h.now.redo / seen, true}
+		h.now = rates{h.now.overwrites / seen, h.now.redo / seen, seen >= seenMin.Seconds()}
 	}
 	longest := time.Duration(0)
 	for _, s := range sums {

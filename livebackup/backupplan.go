@@ -58,6 +58,7 @@ func planBackup(ctx context.Context, src Source, repo *Repository, o BackupOptio
 	in := forecast.Input{
 		Now: changes.At, Changes: changes, BlockSize: status.BlockSize, Blocks: status.AllocatedBlocks,
 		Sink: sinkOf(entries, o.BytesPerSecond), Room: RoomForOriginals(&status),
+		Abort: o.OnExhaustion == mvcc.ExhaustionAbort,
 	}
 	picker := &basePicker{o: o, entries: entries}
 	if base := picker.pick(nil); base != nil {
@@ -125,6 +126,19 @@ func RoomForOriginals(st *mvcc.Status) (r forecast.Room) {
 		r.Temporary = min(r.Temporary, index)
 	}
 	return r
+}
+
+// Outlooks looks ahead for each live backup of a database whose status is st, in the
+// order of st.Backups.
+func Outlooks(ctx context.Context, src Source, st *mvcc.Status) ([]forecast.Outlook, error) {
+	if len(st.Backups) == 0 {
+		return nil, nil
+	}
+	changes, err := src.Changes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look ahead: %w", err)
+	}
+	return forecast.Outlooks(st, &changes, RoomForOriginals(st)), nil
 }
 
 // Changes are what the store remembers.

@@ -64,6 +64,12 @@
 // later commit that carries redo (fallforward.go). Builder and Prover apply that redo by
 // the rules of recovery (forwardredo.go).
 //
+// # What is remembered of changes
+//
+// How many different blocks change within 10 s to a day is counted exactly, kept by
+// the hour of the week behind the superblocks, and told by [Store.Changes]: package
+// forecast makes of it what a backup will cost (changes.go).
+//
 // # Recovery
 //
 // Open repairs torn blocks from second copies written since the checkpoint in
@@ -85,7 +91,7 @@
 //
 // In this order: the applier's, writer (held by the open write transaction, and
 // by a standby from the first record of a commit to the last), the cleaner's
-// turn, resting, anchor.writing, publishing, sweeping, a block's latch, the lists
+// turn, resting, anchor.writing, the history's, publishing, sweeping, a block's latch, the lists
 // of package blockcache, the set of package snapshot. Nothing waits for I/O with a latch held; the cleaner waits for no
 // frame but of the standing reserve, and for the writer only while a commit is
 // on its way into the log.

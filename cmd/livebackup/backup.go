@@ -115,15 +115,25 @@ type backupFlags struct {
 	dryRun      bool
 	guards      guardFlags
 	rescue      bool
+	at          startTime
+	within      human.Duration
 }
 
 func (a *app) backup() *cobra.Command {
-	f := backupFlags{kind: "auto", compression: "default", exhausted: exhaustion(mvcc.ExhaustionForward)}
+	f := backupFlags{
+		kind: "auto", compression: "default", exhausted: exhaustion(mvcc.ExhaustionForward),
+		at: "now", within: human.Duration(quietWithin),
+	}
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
 		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
-		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runBackup(ctx, f) }),
 	}
+	c.RunE = a.command(func(ctx context.Context, _ []string) error {
+		if err := f.checkStart(c.Flags().Changed("within")); err != nil {
+			return err
+		}
+		return a.runBackup(ctx, f)
+	})
 	f.database.add(c)
 	f.repo.add(c)
 	f.repo.addRecipients(c)
@@ -139,9 +149,12 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	c.Flags().BoolVar(&f.rescue, "rescue", false, "of a database that has failed: its last durable commit")
 	f.guards.add(c)
+	c.Flags().Var(&f.at, "at", "wait for the hour in which it costs least, by the\ndatabase's history; without one it starts at once")
+	c.Flags().Var(&f.within, "within", "with --at quiet: wait no longer than this")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
 	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
+	mustComplete(c, "at", strings.Split(startTimes, "|"))
 	return c
 }
 
@@ -191,9 +204,16 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	if repo.SharesDevice(f.database.dir) {
 		a.note("warning: the repository is on the same device as the database: what destroys one takes both")
 	}
+	if f.at == "quiet" {
+		if err := a.awaitQuiet(ctx, db, repo, &f, o); err != nil {
+			return err
+		}
+	}
 	p := a.progress("backup")
 	o.Progress = p.report
+	stop := p.follow(ctx, db, o.Owner)
 	res, err := livebackup.Backup(ctx, db, repo, o)
+	stop()
 	p.end()
 	if err != nil {
 		return &recordedError{err, res.Record}

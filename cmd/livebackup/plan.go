@@ -42,7 +42,7 @@ const planExample = `  livebackup plan --db /srv/app/db --repo /backups/app
   livebackup plan --db /srv/app/db --repo /backups/app --json | jq .now.verdict`
 
 func (a *app) plan() *cobra.Command {
-	f := backupFlags{kind: "auto", dryRun: true}
+	f := backupFlags{kind: "auto", dryRun: true, exhausted: exhaustion(mvcc.ExhaustionForward)}
 	c := &cobra.Command{
 		Use: "plan --db DIR", Short: "Forecast what a backup would take and cost, and when to start it",
 		Long: planLong, Example: planExample, Args: cobra.NoArgs,
@@ -53,7 +53,9 @@ func (a *app) plan() *cobra.Command {
 	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
 	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
 	c.Flags().Var(&f.rate, "rate", "how fast the repository takes what is written, like 20MB/s")
+	c.Flags().Var(&f.exhausted, "on-exhaustion", "what the backup would do if originals find no room")
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
+	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
 	return c
 }
 

@@ -18,6 +18,7 @@ type progress struct {
 	bar       *mpb.Bar
 	began     time.Time
 	last      atomic.Pointer[livebackup.Progress]
+	verdict   atomic.Pointer[string] // of a backup: how it will end
 }
 
 // progress begins to show the progress of what is called name.
@@ -28,7 +29,7 @@ func (a *app) progress(name string) *progress {
 	}
 	p.container = mpb.New(mpb.WithOutput(a.stderr), mpb.WithAutoRefresh(), mpb.WithRefreshRate(100*time.Millisecond))
 	p.bar = p.container.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.BarRemoveOnComplete(), mpb.BarWidth(26),
+		mpb.BarRemoveOnComplete(), mpb.BarWidth(16),
 		mpb.PrependDecorators(decor.Name(name+" "), decor.Percentage(decor.WC{W: 5})),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.figures() })))
 	return p
@@ -56,7 +57,11 @@ func (p *progress) figures() string {
 	if now.RawBytes == 0 { // a check counts blocks
 		return fmt.Sprintf("%12s blocks %7s left", human.Count(now.Blocks), rest)
 	}
-	return fmt.Sprintf("%8s %10s %7s left", human.Bytes(now.RawBytes), human.PerSecond(now.RawBytes, elapsed), rest)
+	text := fmt.Sprintf("%8s %10s %7s left", human.Bytes(now.RawBytes), human.PerSecond(now.RawBytes, elapsed), rest)
+	if v := p.verdict.Load(); v != nil && *v != "" {
+		text += ", " + *v
+	}
+	return text
 }
 
 // end takes the bar away.

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+
+	"github.com/spillwaydb/spillway/livebackup"
 )
 
 const statusLong = `Shows a database as its operators see it: its size, how full each level is and
@@ -16,6 +18,10 @@ temporary storage counts as full), "host" is the memory of the machine or the
 container, "log" is what recovery would read.
 
 HOLDS is what a snapshot keeps; FREES is what ending it now would give back.
+
+Of a live backup LEFT is how long it will still take, and VERDICT how it will
+end, by how the database changed in the last hour: "fits", or that its originals
+have no room left in so long and it falls forward or breaks then.
 
 It asks the process that serves the database. If none does, this command opens
 the database for a moment, and no other program can open it meanwhile: do not
@@ -42,6 +48,10 @@ func (a *app) runStatus(ctx context.Context, f databaseFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	out := newStatusReport(&s, db.served)
+	ahead, err := livebackup.Outlooks(ctx, db, &s)
+	if err != nil {
+		return err
+	}
+	out := newStatusReport(&s, ahead, db.served)
 	return a.print(out, out.text)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/forecast"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -98,6 +99,8 @@ type progressReport struct {
 	Opened         time.Time `json:"opened"`
 	Rung           string    `json:"rung"`
 	RateLimit      int64     `json:"rate_limit_bytes_per_second"` // asked for with "pace"; 0: none
+
+	forecast.Outlook
 }
 
 type originalsReport struct {
@@ -114,7 +117,7 @@ type waitsReport struct {
 	DirtyLimit int64 `json:"dirty_limit"`
 }
 
-func newStatusReport(s *mvcc.Status, live bool) statusReport {
+func newStatusReport(s *mvcc.Status, ahead []forecast.Outlook, live bool) statusReport {
 	r := statusReport{
 		Dir: s.Dir, Live: live, Database: s.Database, Timeline: s.Timeline, BlockSize: s.BlockSize, FileBytes: s.FileBytes,
 		AllocatedBlocks: s.AllocatedBlocks, NewestLSN: s.NewestLSN, DurableLSN: s.DurableLSN, RedoLSN: s.RedoLSN,
@@ -129,8 +132,8 @@ func newStatusReport(s *mvcc.Status, live bool) statusReport {
 	for _, p := range s.Snapshots {
 		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes})
 	}
-	for _, b := range s.Backups {
-		r.Backups = append(r.Backups, progressReport{b.ID, b.Blocks, b.BlocksTotal, b.Share, b.Bytes, b.BytesPerSecond, b.Opened, string(b.Rung), max(b.PaceBytesPerSecond, 0)})
+	for i, b := range s.Backups {
+		r.Backups = append(r.Backups, progressReport{b.ID, b.Blocks, b.BlocksTotal, b.Share, b.Bytes, b.BytesPerSecond, b.Opened, string(b.Rung), max(b.PaceBytesPerSecond, 0), ahead[i]})
 	}
 	return r
 }
@@ -204,9 +207,10 @@ func (r statusReport) backupsText(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BACKUP\tDONE\t\tREAD\tRATE\tRUNG")
+	fmt.Fprintln(t, "BACKUP\tDONE\t\tREAD\tRATE\tRUNG\tLEFT\tVERDICT")
 	for _, b := range r.Backups {
-		fmt.Fprintf(t, "%d\t%s\t%3.0f%%\t%s\t%s/s\t%s\n", b.ID, gauge(b.Share), 100*b.Share, human.Bytes(b.Bytes), human.Bytes(b.BytesPerSecond), b.Rung)
+		fmt.Fprintf(t, "%d\t%s\t%3.0f%%\t%s\t%s/s\t%s\t%s\t%s\n", b.ID, gauge(b.Share), 100*b.Share, human.Bytes(b.Bytes), human.Bytes(b.BytesPerSecond), b.Rung,
+			human.Elapsed(b.TimeLeft.Round(time.Second)), outlookWord(&b.Outlook))
 	}
 	t.Flush()
 }

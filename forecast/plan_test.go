@@ -1,0 +1,127 @@
+package forecast
+
+import (
+	"testing"
+	"time"
+
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// week is a history in which the hours named are busy, and the others nearly idle.
+func week(busy func(hour int) bool, perHour float64) mvcc.Changes {
+	c := steady(noon, perHour, perHour*200, uniform(testBlocks))
+	idle := steady(noon, perHour/1000, perHour/5, uniform(testBlocks))
+	for h := range c.Week {
+		if !busy(h) {
+			c.Week[h] = idle.Week[h]
+		}
+	}
+	if !busy(mvcc.HourOfWeek(noon)) {
+		c.Recent = idle.Recent
+	}
+	return c
+}
+
+// TestPlan_QuietWindow: the best time to start is the first hour of a quiet time that
+// is long enough for the backup; now, if nothing is clearly better.
+func TestPlan_QuietWindow(t *testing.T) {
+	night := func(h int) bool { return h%24 >= 2 && h%24 < 5 } // UTC, every day
+	sunday := func(h int) bool { return h < 24 }
+	for _, x := range []struct {
+		name   string
+		busy   func(int) bool
+		within time.Duration
+		want   string // day and time of the start
+	}{
+		{"all hours alike", func(int) bool { return true }, 168 * time.Hour, "Wed 12:20"},
+		{"now is quiet", func(h int) bool { return night(h) }, 168 * time.Hour, "Wed 12:20"},
+		{"the night is quiet", func(h int) bool { return !night(h) }, 168 * time.Hour, "Thu 02:00"},
+		{"the night is too far away", func(h int) bool { return !night(h) }, 10 * time.Hour, "Wed 12:20"},
+		{"Sunday is quiet", func(h int) bool { return !sunday(h) }, 168 * time.Hour, "Sun 00:00"},
+		{"Sunday is too far away", func(h int) bool { return !sunday(h) }, 24 * time.Hour, "Wed 12:20"},
+	} {
+		in := input(5, uniform(testBlocks))
+		in.Changes = week(x.busy, 2.5*testBlocks)
+		best, known := Make(in).Within(x.within)
+		if got := best.Start.Format("Mon 15:04"); !known || got != x.want {
+			t.Errorf("%s: %s (%v), want %s", x.name, got, known, x.want)
+		}
+	}
+	in := input(5, uniform(testBlocks))
+	in.Changes.Week = mvcc.Changes{}.Week
+	if _, known := Make(in).Within(168 * time.Hour); known || Make(in).Best != nil {
+		t.Error("a best hour is named, and none was seen")
+	}
+}
+
+// TestPlan_Rungs: what a peak means with so much room.
+func TestPlan_Rungs(t *testing.T) {
+	const db = testBlocks * testSize
+	for _, x := range []struct {
+		name  string
+		room  Room
+		redo  float64 // share of the sink's rate
+		abort bool
+		want  Rung
+		end   Verdict
+	}{
+		{"RAM is enough", Room{Cache: db * 6 / 10}, 0.1, false, RungCache, Fits},
+		{"it spills", Room{Cache: db / 10, Temporary: db / 2}, 0.1, false, RungSpill, Fits},
+		{"it overflows", Room{Cache: db / 10, Temporary: db / 10, Overflow: db / 2}, 0.1, false, RungOverflow, Fits},
+		{"no room", Room{Cache: db / 10, Temporary: db / 10}, 0.1, false, RungFallForward, FallsForward},
+		{"no room, and it may not fall forward", Room{Cache: db / 10}, 0.1, true, RungBreak, Breaks},
+		{"no room, redo as fast as the sink", Room{Cache: db / 10}, 0.95, false, RungBreak, Breaks},
+	} {
+		in := input(5, uniform(testBlocks))
+		in.Room, in.Abort = x.room, x.abort
+		in.Changes = steady(noon, 2.5*testBlocks, x.redo*in.Sink.StoredPerSecond*3600, uniform(testBlocks))
+		f := Make(in).Now
+		if f.Rung != x.want || f.Verdict != x.end || f.Fits != (x.end == Fits) || (f.FullAfter == 0) != f.Fits {
+			t.Errorf("%s: %+v", x.name, f)
+		}
+		if x.end == FallsForward && f.Duration < 2*time.Hour {
+			t.Errorf("%s: %v, sooner than without falling forward", x.name, f.Duration)
+		}
+		if f.TempNeeded > f.TempMax || f.TempNeeded != max(f.PeakOriginals-x.room.Cache, 0) {
+			t.Errorf("%s: %+v", x.name, f)
+		}
+	}
+}
+
+// TestPlan_Incremental: it hands out what changed since its base, and holds no more.
+func TestPlan_Incremental(t *testing.T) {
+	full := Make(input(5, uniform(testBlocks))).Now
+	in := input(5, uniform(testBlocks))
+	in.Since = 12 * time.Minute // half a change for each block
+	f := Make(in).Now
+	want := int64(uniform(testBlocks)(testBlocks/2) * testSize)
+	if f.Bytes < want*97/100 || f.Bytes > want*103/100 || f.PeakMax != full.PeakMax || f.Duration >= full.Duration/2 || f.PeakOriginals >= full.PeakOriginals {
+		t.Errorf("%+v, want %d bytes", f, want)
+	}
+}
+
+// TestOutlook: of a backup that runs, with the same load, the same is said as of one
+// that was planned; and less as it gets on.
+func TestOutlook(t *testing.T) {
+	in := input(5, uniform(testBlocks))
+	st := mvcc.Status{BlockSize: testSize, AllocatedBlocks: testBlocks, Backups: []mvcc.BackupStatus{{
+		ID: 7, Opened: noon, BlocksTotal: testBlocks, BytesPerSecond: int64(in.Sink.BlocksPerSecond),
+	}}}
+	room := Room{Cache: testBlocks * testSize / 4}
+	in.Room = room
+	planned := Make(in).Now
+	o := Outlooks(&st, &in.Changes, room)[0]
+	if o.ID != 7 || o.Verdict != planned.Verdict || (o.TimeToFull-planned.FullAfter).Abs() > time.Minute || (o.TimeLeft-2*time.Hour).Abs() > time.Minute {
+		t.Errorf("%+v, planned %+v", o, planned)
+	}
+	late := in.Changes
+	late.At = noon.Add(100 * time.Minute)
+	st.Backups[0].Blocks, st.Backups[0].HeldBytes = testBlocks*5/6, testBlocks*testSize/20
+	if o := Outlooks(&st, &late, room)[0]; o.Verdict != Fits || o.TimeToFull != 0 || (o.TimeLeft-20*time.Minute).Abs() > time.Minute {
+		t.Errorf("%+v", o)
+	}
+	st.Backups[0].BytesPerSecond = 0
+	if o := Outlooks(&st, &late, room)[0]; o.Verdict != NothingToSay || o.TimeLeft != 0 {
+		t.Errorf("%+v", o)
+	}
+}
