@@ -10,6 +10,19 @@ import (
 // kernel to forget their pages, which it does for pages that nobody has mapped.
 // Nothing is dropped where the system knows no such advice.
 func DropFileCache(dir string) error {
+	return eachFile(dir, func(f *os.File) error {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		return dropFilePages(f)
+	})
+}
+
+// syncFiles makes the files below dir durable.
+func syncFiles(dir string) error { return eachFile(dir, (*os.File).Sync) }
+
+// eachFile calls fn with each file below dir, open.
+func eachFile(dir string, fn func(*os.File) error) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
@@ -19,10 +32,7 @@ func DropFileCache(dir string) error {
 			return err
 		}
 		defer f.Close()
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		return dropFilePages(f)
+		return fn(f)
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 // Compression is how hard a backup tries to be small.
 type Compression string
 
-// The ways to compress.
+// The ways to compress; docs/compression.md says why the default is what it is.
 const (
 	CompressionNone    Compression = "none"
 	CompressionFastest Compression = "fastest" // zstd at its fastest level; the default

@@ -20,8 +20,8 @@ type bolt struct{}
 
 // mapBytes is how much address space is mapped from the start. Where the file
 // outgrows its mapping bbolt waits for all readers: with readers that stay open,
-// and a writer that waits for them, for ever. 1000 readers make it grow beyond 16 GiB.
-const mapBytes = 256 << 30
+// and a writer that waits for them, for ever.
+const mapBytes = 64 << 30
 
 func (bolt) Name() string { return "bbolt" }
 
