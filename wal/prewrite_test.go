@@ -67,16 +67,21 @@ func TestR5_SegmentsThatWereNeverWritten(t *testing.T) {
 	}
 }
 
-// R7: a disk that is full once segments are allocated refuses none of the commits
-// that were reserved.
+// R7: a disk that is full once segments are there refuses none of the commits that were
+// reserved; where the file system cannot allocate, zeros are written after all.
 func TestR7_AllocatedSegmentsOnAFullDisk(t *testing.T) {
-	r := newRig(t, newTestFS(t))
-	r.o.prewriteBelow = -1
-	r.create()
-	if err := r.must().l.Reserve(150000); err != nil {
-		t.Fatal(err)
+	for _, allocates := range []bool{true, false} {
+		r := newRig(t, newTestFS(t))
+		r.o.prewriteBelow = -1
+		if !allocates {
+			r.fs.Fail(simfs.Fault{Ops: simfs.OpAllocate, Err: errors.ErrUnsupported, Sticky: true})
+		}
+		r.create()
+		if err := r.must().l.Reserve(150000); err != nil {
+			t.Fatal(err)
+		}
+		r.fs.SetCapacity(r.fs.UsedBytes())
+		r.commit(70000, 80000)
+		r.must().crash(simfs.DropAll).recovered()
 	}
-	r.fs.SetCapacity(r.fs.UsedBytes())
-	r.commit(70000, 80000)
-	r.must().crash(simfs.DropAll).recovered()
 }
