@@ -3,6 +3,7 @@ package mvcc
 import (
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,28 +17,31 @@ import (
 // guarded is a store with many blocks, a host whose readings a test sets, and little
 // temporary storage.
 type guarded struct {
-	t     *testing.T
-	s     *Store
-	host  blockcache.HostMemory
-	stall float64
-	ids   []block.ID
-	value byte
+	t         *testing.T
+	s         *Store
+	available atomic.Int64 // bytes of memory that the host can give
+	stalled   atomic.Int64 // percent of the time
+	ids       []block.ID
+	value     byte
 }
 
 func newGuarded(t *testing.T, set func(*Options)) *guarded {
-	g := &guarded{t: t, host: blockcache.HostMemory{Limit: 1 << 40, Available: 1 << 39}}
+	g := &guarded{t: t}
+	g.available.Store(1 << 39)
 	o := smallOptions(simfs.New())
 	o.Temp[0].BytesMax = 16 << 20
-	o.host = func() (blockcache.HostMemory, error) { return g.host, nil }
-	o.stall = func() (float64, error) { return g.stall, nil }
+	o.host = func() (blockcache.HostMemory, error) {
+		return blockcache.HostMemory{Limit: 1 << 40, Available: g.available.Load()}, nil
+	}
+	o.stall = func() (float64, error) { return float64(g.stalled.Load()), nil }
 	if set != nil {
 		set(&o)
 	}
 	g.s = mustOpen(t, o)
-	for range 20 {
+	for range 100 {
 		tx, err := g.s.BeginWrite()
 		ok(t, err)
-		for range 100 {
+		for range 20 {
 			b, err := tx.Alloc(block.TypeLeaf)
 			ok(t, err)
 			g.ids = append(g.ids, b.ID())
@@ -84,8 +88,8 @@ func TestGuards_EachEndsItsBackup(t *testing.T) {
 	}{
 		GuardHeld:       {Guards{HeldMax: 1 << 20, TempShareMax: 1}, func(g *guarded) { g.change(500) }},
 		GuardTempShare:  {Guards{TempShareMax: 0.25, HeldMax: 1 << 40}, func(g *guarded) { g.change(2000) }},
-		GuardHostMemory: {Guards{HostMemoryMin: 1 << 38, PressureMax: 5}, func(g *guarded) { g.host.Available = 1<<38 - 1 }},
-		GuardPressure:   {Guards{PressureMax: 5, HostMemoryMin: 1}, func(g *guarded) { g.stall = 5.5 }},
+		GuardHostMemory: {Guards{HostMemoryMin: 1 << 38, PressureMax: 5}, func(g *guarded) { g.available.Store(1<<38 - 1) }},
+		GuardPressure:   {Guards{PressureMax: 5, HostMemoryMin: 1}, func(g *guarded) { g.stalled.Store(6) }},
 	}
 	for guard, c := range cases {
 		t.Run(string(guard), func(t *testing.T) {
@@ -136,7 +140,7 @@ func TestT16_GuardsDoNotSwing(t *testing.T) {
 		with := BackupOptions{Guards: Guards{HostMemoryMin: least}}
 		refused := func(available int64) {
 			t.Helper()
-			g.host.Available = available
+			g.available.Store(available)
 			time.Sleep(time.Second)
 			if _, err := g.s.OpenBackup(t.Context(), with); !errors.Is(err, ErrGuard) {
 				t.Fatalf("with %d bytes: %v", available, err)
@@ -144,7 +148,7 @@ func TestT16_GuardsDoNotSwing(t *testing.T) {
 		}
 		begins := func(available int64) {
 			t.Helper()
-			g.host.Available = available
+			g.available.Store(available)
 			time.Sleep(time.Second)
 			ok(t, g.open(with).Close())
 		}
@@ -152,7 +156,7 @@ func TestT16_GuardsDoNotSwing(t *testing.T) {
 		refused(least - 1) // at once
 		begins(least)
 		b := g.open(with)
-		g.host.Available = least - 1
+		g.available.Store(least - 1)
 		time.Sleep(time.Second)
 		if !errors.Is(b.live.Err(), ErrGuard) {
 			t.Fatalf("%v", b.live.Err())
@@ -173,14 +177,14 @@ func TestEmergency_NoNewBackup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuarded(t, func(o *Options) { o.HostFloor = 1 << 30 })
 		b := g.open(BackupOptions{})
-		g.host.Available = 1<<30 - 1
+		g.available.Store(1<<30 - 1)
 		time.Sleep(time.Second)
 		var e *EmergencyError
 		if _, err := g.s.OpenBackup(t.Context(), BackupOptions{}); !errors.As(err, &e) || !errors.Is(err, ErrEmergency) || e.Reason == "" {
 			t.Fatalf("%v", err)
 		}
 		ok(t, b.live.Err())
-		g.host.Available = 1 << 30
+		g.available.Store(1 << 30)
 		time.Sleep(time.Second)
 		ok(t, g.open(BackupOptions{}).Close())
 		if _, err := g.s.OpenBackup(t.Context(), BackupOptions{Rescue: true}); !errors.Is(err, ErrOptions) {
@@ -247,8 +251,10 @@ func TestL8_RescueIsExact(t *testing.T) {
 func TestL8_RescueNeverTakesWhatASyncLost(t *testing.T) {
 	g := newGuarded(t, nil)
 	ok(t, g.s.cleaner.awaitRound(g.s.cleaner.rounds()))
+	g.s.cleaner.turn.Lock() // no round of its own in between
 	g.change(20)
 	g.s.opts.FS.(*simfs.FS).Fail(simfs.Fault{Ops: simfs.OpSync, File: fileData, Sync: simfs.SyncCacheOld})
+	g.s.cleaner.turn.Unlock()
 	if err := g.s.cleaner.awaitRound(g.s.cleaner.rounds()); !errors.Is(err, ErrPoisoned) {
 		t.Fatalf("%v", err)
 	}

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,11 +177,15 @@ func TestLagClock_Thins(t *testing.T) {
 // TestWatermark_Host: a host that runs out of memory is told of before it does.
 func TestWatermark_Host(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := blockcache.HostMemory{Limit: 1 << 40, Available: 1 << 40}
+		var available atomic.Int64
+		available.Store(1 << 40)
 		o := smallOptions(simfs.New())
-		o.host = func() (blockcache.HostMemory, error) { return h, nil }
+		o.host = func() (blockcache.HostMemory, error) {
+			return blockcache.HostMemory{Limit: 1 << 40, Available: available.Load()}, nil
+		}
 		s, _ := oneBlock(t, o)
-		for h.Available = 1 << 40; h.Available > 0; h.Available -= 1 << 33 {
+		for available.Load() > 0 {
+			available.Add(-1 << 33)
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Second)
