@@ -17,7 +17,7 @@ import (
 func (t *WriteTx) allocate() (block.ID, error) {
 	s := t.s
 	groups := s.geo.groups(t.meta.highWater)
-	for g := s.firstGroup; ; g++ {
+	for g := min(s.firstGroup, groups); ; g++ { // groups are added one by one: none without its bitmap
 		if g >= groups {
 			if err := t.addGroup(g); err != nil {
 				return 0, err
