@@ -83,6 +83,11 @@ func (s *Store) Status() Status {
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
 		IndexWaits: s.waits.index.Load(), PacedWaits: s.waits.paced.Load(), PacedTime: time.Duration(s.waits.pacedFor.Load()),
 	}
+	for i := range st.Snapshots {
+		if p := &st.Snapshots[i]; p.Kind == "reader" && p.Lease == 0 {
+			p.Lease = s.opts.ReadAgeMax
+		}
+	}
 	if err := s.state.failure(); err != nil {
 		st.Failed = err.Error()
 	}

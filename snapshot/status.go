@@ -14,8 +14,9 @@ type Status struct {
 	Readers      int // how many readers the entry stands for: those without a name share one
 	LSN          block.LSN
 	Opened       time.Time
-	HeldBytes    int64 // of originals it wants: for readers, those that nobody newer wants
-	FreesBytes   int64 // what would come free if it ended now
+	HeldBytes    int64         // of originals it wants: for readers, those that nobody newer wants
+	FreesBytes   int64         // what would come free if it ended now: the rest it shares
+	Lease        time.Duration // of a reader that has one of its own: for how long it may be open
 }
 
 // Counters count since the set was made.
@@ -40,7 +41,7 @@ func (s *Set) List(limit int) []Status {
 	var list []Status
 	for _, b := range s.backups {
 		if b != nil {
-			list = append(list, Status{b.id, "backup", b.Owner, b.Label, 1, b.lsn, time.Unix(0, b.opened), b.held, b.exclusive})
+			list = append(list, Status{b.id, "backup", b.Owner, b.Label, 1, b.lsn, time.Unix(0, b.opened), b.held, b.exclusive, 0})
 		}
 	}
 	for _, p := range s.points {
@@ -55,11 +56,11 @@ func (s *Set) List(limit int) []Status {
 				s.lastID++
 				p.id = s.lastID
 			}
-			list = append(list, Status{p.id, "reader", "", "", int(n), p.lsn, time.Unix(0, p.opened), held, frees})
+			list = append(list, Status{p.id, "reader", "", "", int(n), p.lsn, time.Unix(0, p.opened), held, frees, 0})
 		}
 		for r := p.readers.first; r != nil && limit > 0; r = r.next {
 			limit--
-			list = append(list, Status{r.id, "reader", r.Owner, r.Label, 1, p.lsn, time.Unix(0, r.opened), held, frees})
+			list = append(list, Status{r.id, "reader", r.Owner, r.Label, 1, p.lsn, time.Unix(0, r.opened), held, frees, r.lease})
 		}
 	}
 	return list

@@ -86,6 +86,9 @@ type snapshotReport struct {
 	Opened     time.Time `json:"opened"`
 	HoldsBytes int64     `json:"holds_bytes"`
 	FreesBytes int64     `json:"frees_bytes"`
+
+	SharedBytes int64         `json:"shared_bytes"` // that others keep as well
+	Lease       time.Duration `json:"lease_ns"`     // for how long it may be open; 0: no limit
 }
 
 // progressReport is how far a live backup is.
@@ -130,7 +133,7 @@ func newStatusReport(s *mvcc.Status, ahead []forecast.Outlook, live bool) status
 		r.Levels = append(r.Levels, levelReport{l.Name, l.Unit, l.Used, l.Limit, l.Peak, l.State, l.TimeState, l.RateBytesPerSecond, l.TimeToFull})
 	}
 	for _, p := range s.Snapshots {
-		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes})
+		r.Snapshots = append(r.Snapshots, snapshotReport{p.ID, p.Kind, p.Owner, p.Label, p.LSN, p.Opened, p.HeldBytes, p.FreesBytes, max(p.HeldBytes-p.FreesBytes, 0), p.Lease})
 	}
 	for i, b := range s.Backups {
 		r.Backups = append(r.Backups, progressReport{b.ID, b.Blocks, b.BlocksTotal, b.Share, b.Bytes, b.BytesPerSecond, b.Opened, string(b.Rung), max(b.PaceBytesPerSecond, 0), ahead[i]})
@@ -190,9 +193,9 @@ func (r statusReport) snapshotsText(w io.Writer) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SNAPSHOT\tLSN\tAGE\tHOLDS\tFREES\tOWNER\tLABEL")
+	fmt.Fprintln(t, "SNAPSHOT\tLSN\tAGE\tLEASE\tHOLDS\tFREES\tOWNER\tLABEL")
 	for _, s := range r.Snapshots[:min(len(r.Snapshots), snapshotsShown)] {
-		fmt.Fprintf(t, "%s %d\t%v\t%s\t%s\t%s\t%s\t%s\n", s.Kind, s.ID, s.LSN, human.Elapsed(time.Since(s.Opened)),
+		fmt.Fprintf(t, "%s %d\t%v\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Kind, s.ID, s.LSN, human.Elapsed(time.Since(s.Opened)), lease(s.Lease),
 			human.Bytes(s.HoldsBytes), human.Bytes(s.FreesBytes), s.Owner, s.Label)
 	}
 	t.Flush()
@@ -213,4 +216,12 @@ func (r statusReport) backupsText(w io.Writer) {
 			human.Elapsed(b.TimeLeft.Round(time.Second)), outlookWord(&b.Outlook))
 	}
 	t.Flush()
+}
+
+// lease is for how long a snapshot may be open, for people.
+func lease(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return human.Elapsed(d)
 }
