@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/hooks"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -39,7 +40,13 @@ falls forward: it goes on without, and is exact at a later commit. With
 
 The backup appears in the repository when it is whole and durable. If anything
 goes wrong before, or on Ctrl-C, what was written is removed again. With
---verify the backup stays in the repository whatever reading it back finds.`
+--verify the backup stays in the repository whatever reading it back finds.
+
+--on-start, --on-watermark and --on-end name a command, or a URL. A command gets
+what there is to say as JSON on standard input, and SPILLWAY_EVENT, _DATABASE,
+_REPOSITORY, _LABEL, _LEVEL, _STATE, _TEXT, _OUTCOME, _BACKUP, _ERROR in its
+environment; a URL gets the JSON by POST. What goes wrong with them is told, and
+never fails the backup.`
 
 const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
   livebackup backup --db /srv/app/db --repo /backups/app --type full
@@ -112,6 +119,8 @@ type backupFlags struct {
 	exhausted   exhaustion
 	fullSpeed   bool
 	verify      bool
+	priority    priorityFlags
+	hooks       hookFlags
 	dryRun      bool
 	guards      guardFlags
 	rescue      bool
@@ -146,6 +155,8 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: be of a later commit, or end")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
+	f.priority.add(c)
+	f.hooks.add(c)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	c.Flags().BoolVar(&f.rescue, "rescue", false, "of a database that has failed: its last durable commit")
 	f.guards.add(c)
@@ -188,6 +199,9 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := f.check(); err != nil {
+		return err
+	}
 	db, err := f.database.reach(ctx)
 	if err != nil {
 		return err
@@ -209,21 +223,16 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 			return err
 		}
 	}
-	p := a.progress("backup")
-	o.Progress = p.report
-	stop := p.follow(ctx, db, o.Owner)
-	res, err := livebackup.Backup(ctx, db, repo, o)
-	stop()
-	p.end()
+	res, failed, err := a.takeBackup(ctx, db, repo, &f, o)
 	if err != nil {
-		return &recordedError{err, res.Record}
+		return &recordedError{err, res.Record, failed}
 	}
 	if errors.Is(res.WhyFull, livebackup.ErrAuditMismatch) || errors.Is(res.WhyFull, livebackup.ErrNoBase) {
 		a.note("WARNING: an incremental was given up: %v", res.WhyFull)
 	}
 	out := backupResult{
 		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),
-		BufferBytes: res.BufferBytes, Swept: res.Swept, Record: res.Record,
+		BufferBytes: res.BufferBytes, Swept: res.Swept, Record: res.Record, HookErrors: failed,
 	}
 	out.Run = livebackup.Run{} // the record has it
 	if res.WhyFull != nil {
@@ -233,6 +242,24 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 		return a.verifyTaken(ctx, repo, out)
 	}
 	return a.print(out, out.text)
+}
+
+// takeBackup takes the backup, shows how far it is, and calls its hooks.
+func (a *app) takeBackup(ctx context.Context, db *database, repo *livebackup.Repository, f *backupFlags, o livebackup.BackupOptions) (livebackup.Result, []hooks.Failure, error) {
+	if err := f.priority.set(a); err != nil {
+		return livebackup.Result{}, nil, err
+	}
+	p := a.progress("backup")
+	o.Progress = p.report
+	stop := p.follow(ctx, db, o.Owner)
+	called := callHooks(ctx, &f.hooks, hooks.Notice{Database: f.database.dir, Repository: f.repo.dir, Label: f.label}, db)
+	res, err := livebackup.Backup(ctx, db, repo, o)
+	stop()
+	p.end()
+	if err != nil {
+		res.Record.Error.Kind = outcomeOf(ctx, err).kind
+	}
+	return res, a.endHooks(called, res.Record), err
 }
 
 // verifyTaken proves the backup that was just taken, then prints both.
@@ -291,7 +318,8 @@ type backupResult struct {
 	BufferBytes    int64  `json:"buffer_bytes"`           // memory that the backup's own buffers took
 	Swept          int    `json:"swept"`                  // objects of dead backups that were removed
 
-	Record livebackup.Record `json:"record"`
+	Record     livebackup.Record `json:"record"`
+	HookErrors []hooks.Failure   `json:"hook_errors,omitempty"`
 }
 
 func (r backupResult) text(w io.Writer) {

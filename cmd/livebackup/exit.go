@@ -10,6 +10,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/demo"
+	"github.com/spillwaydb/spillway/internal/hooks"
 	"github.com/spillwaydb/spillway/internal/interrupt"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
@@ -74,6 +75,7 @@ func (e *damageError) Unwrap() error { return e.cause }
 type recordedError struct {
 	cause  error
 	record livebackup.Record
+	hooks  []hooks.Failure
 }
 
 func (e *recordedError) Error() string { return e.cause.Error() }
@@ -187,7 +189,8 @@ type errorJSON struct {
 		Message  string `json:"message"`
 		ExitCode int    `json:"exit_code"`
 	} `json:"error"`
-	Record *livebackup.Record `json:"record,omitempty"` // of a backup
+	Record     *livebackup.Record `json:"record,omitempty"` // of a backup
+	HookErrors []hooks.Failure    `json:"hook_errors,omitempty"`
 }
 
 // end tells how the run ended and returns its exit code.
@@ -205,8 +208,7 @@ func (a *app) end(ctx context.Context, err error) int {
 		e.Error.Kind, e.Error.Message, e.Error.ExitCode = o.kind, err.Error(), o.code
 		var recorded *recordedError
 		if errors.As(err, &recorded) {
-			e.Record = &recorded.record
-			e.Record.Error.Kind = o.kind
+			e.Record, e.HookErrors = &recorded.record, recorded.hooks
 		}
 		if a.print(e, nil) == nil {
 			return o.code
