@@ -2,6 +2,7 @@ package livebackup
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -77,8 +78,8 @@ type Run struct {
 // LevelPeak is how full a level was at most while the backup ran.
 type LevelPeak struct {
 	Name       string `json:"name"`
-	PeakBytes  int64  `json:"peak_bytes"`
-	LimitBytes int64  `json:"limit_bytes"` // then
+	PeakBytes  int64  `json:"peak_bytes"`  // of an age, in ns
+	LimitBytes int64  `json:"limit_bytes"` // then, in the same unit
 }
 
 // Crossing is a watermark that was crossed while the backup ran, up or down.
@@ -87,7 +88,8 @@ type Crossing struct {
 	Level      string    `json:"level"`
 	Was        string    `json:"was"`
 	State      string    `json:"state"`
-	UsedBytes  int64     `json:"used_bytes"`
+	ByTime     bool      `json:"by_time,omitempty"` // how soon it will be full, not how full it is
+	UsedBytes  int64     `json:"used_bytes"`        // of an age, in ns; as the next one
 	LimitBytes int64     `json:"limit_bytes"`
 }
 
@@ -95,13 +97,15 @@ type Crossing struct {
 func (r *Run) met(c *mvcc.Cost) {
 	r.Levels, r.Crossings, r.CrossingsLeftOut, r.Margins = nil, nil, c.CrossingsLeftOut, nil
 	for _, m := range c.Margins {
-		r.Margins = append(r.Margins, Margin{string(m.Guard), m.Limit, m.Closest})
+		if !math.IsNaN(m.Closest) && !math.IsInf(m.Closest, 0) { // JSON has no such number
+			r.Margins = append(r.Margins, Margin{string(m.Guard), m.Limit, m.Closest})
+		}
 	}
 	for _, l := range c.Levels {
 		r.Levels = append(r.Levels, LevelPeak{l.Name, l.Used, l.Limit})
 	}
 	for _, m := range c.Crossings {
-		r.Crossings = append(r.Crossings, Crossing{m.Time.UTC(), m.Level, m.Was, m.State, m.Used, m.Limit})
+		r.Crossings = append(r.Crossings, Crossing{m.Time.UTC(), m.Level, m.Was, m.State, m.ByTime, m.Used, m.Limit})
 	}
 }
 

@@ -13,8 +13,16 @@ func EventOf(e *mvcc.Event) Event {
 	who := name(&e.Of)
 	switch e.Kind {
 	case mvcc.EventWatermark:
+		l := Level{Unit: e.Level.Unit}
 		v.Severity = e.Level.State
-		v.Text = fmt.Sprintf("%s is %s, was %s: %s of %s", e.Level.Name, e.Level.State, e.Was, human.Bytes(e.Level.Used), human.Bytes(e.Level.Limit))
+		v.Text = fmt.Sprintf("%s is %s, was %s: %s of %s", e.Level.Name, e.Level.State, e.Was, l.amount(e.Level.Used), l.amount(e.Level.Limit))
+		if e.ByTime {
+			v.Severity = e.Level.TimeState
+			v.Text = fmt.Sprintf("%s by its time to full is %s, was %s: full in %s", e.Level.Name, e.Level.TimeState, e.Was, human.Elapsed(e.Level.TimeToFull))
+			if e.Level.TimeToFull == 0 {
+				v.Text = fmt.Sprintf("%s by its time to full is %s, was %s", e.Level.Name, e.Level.TimeState, e.Was)
+			}
+		}
 	case mvcc.EventRung:
 		v.Severity, v.Text = "low", fmt.Sprintf("ladder: %s", e.Rung)
 		if e.Rung == mvcc.RungFallForward || e.Rung == mvcc.RungBreak {
@@ -32,6 +40,9 @@ func EventOf(e *mvcc.Event) Event {
 		v.Severity, v.Text = "critical", who+" was broken"
 	case mvcc.EventGuard:
 		v.Severity, v.Text = "high", "a guard ended "+who
+		if e.Guard != nil {
+			v.Text += ": " + e.Guard.Error()
+		}
 	case mvcc.EventReleased:
 		v.Text = who + " was released"
 	case mvcc.EventClock:

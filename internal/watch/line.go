@@ -26,8 +26,8 @@ func Line(v *View) string {
 	fmt.Fprintf(&b, "lsn %v  commits/s %s  p99 %s ", v.NewestLSN, rate, human.Elapsed(v.Writer.LatencyP99))
 	for _, l := range v.Levels {
 		fmt.Fprintf(&b, " %s %.0f%%", l.Name, 100*l.Share)
-		if l.State != "normal" {
-			fmt.Fprintf(&b, " %s", strings.ToUpper(l.State))
+		if state, words := l.worst(); state != "normal" {
+			fmt.Fprintf(&b, " %s", strings.ToUpper(words))
 		}
 	}
 	for _, k := range v.Backups {

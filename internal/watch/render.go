@@ -256,7 +256,7 @@ func levelRows(v *View, sc Screen, room int) []Row {
 		list = nil
 		for _, calm := range []bool{false, true} {
 			for _, l := range v.Levels {
-				if (l.State == "normal") == calm {
+				if state, _ := l.worst(); (state == "normal") == calm {
 					list = append(list, l)
 				}
 			}
@@ -265,7 +265,7 @@ func levelRows(v *View, sc Screen, room int) []Row {
 	var rows []Row
 	if sc.Height >= 14 {
 		if sc.Width >= 72 {
-			head := fmt.Sprintf("%-10s %-*s %5s %10s %10s %9s", "LEVEL", gaugeWidth(sc)+2, "", "FULL", "USED", "LIMIT", "FULL IN")
+			head := fmt.Sprintf("%-12s %-*s %5s %10s %10s %8s", "LEVEL", gaugeWidth(sc)+2, "", "FULL", "USED", "LIMIT", "FULL IN")
 			rows = append(rows, Row{{head, Dim}})
 		} else {
 			rows = append(rows, Row{{"LEVEL", Dim}})
@@ -279,18 +279,19 @@ func levelRows(v *View, sc Screen, room int) []Row {
 
 func gaugeWidth(sc Screen) int {
 	if sc.Width >= 72 {
-		return min(sc.Width-62, 48)
+		return min(sc.Width-66, 48)
 	}
-	return max(min(sc.Width-28, 20), 0)
+	return max(min(sc.Width-30, 20), 0)
 }
 
 func levelRow(l Level, sc Screen) Row {
-	style := styleOf(l.State)
-	name := Span{fmt.Sprintf("%-10s ", l.Name), Plain}
+	worst, words := l.worst()
+	style := styleOf(worst)
+	name := Span{fmt.Sprintf("%-12s ", clip(l.Name, 12)), Plain}
 	percent := fmt.Sprintf("%4.0f%% ", 100*l.Share)
 	bar := Span{Gauge(l.Share, gaugeWidth(sc), watermarks[:]) + " ", style}
-	state := Span{l.State, style}
-	if l.State == "normal" {
+	state := Span{words, style}
+	if worst == "normal" {
 		state, bar.Style = Span{"", Plain}, Good
 	}
 	if sc.Width < 72 {
@@ -300,11 +301,11 @@ func levelRow(l Level, sc Screen) Row {
 	if l.TimeToFull > 0 {
 		in = whole(max(l.TimeToFull, time.Second))
 	}
-	limit := human.Bytes(l.LimitBytes)
-	if l.LimitBytes <= 0 {
+	limit := l.amount(l.Limit)
+	if l.Limit <= 0 {
 		limit = "none"
 	}
-	return Row{name, bar, {percent, style}, {fmt.Sprintf("%10s %10s %9s ", human.Bytes(l.UsedBytes), limit, in), Plain}, state}
+	return Row{name, bar, {percent, style}, {fmt.Sprintf("%10s %10s %8s ", l.amount(l.Used), limit, in), Plain}, state}
 }
 
 // backupRows are the live backups, two rows each.

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func busy() View {
 	at := time.Date(2026, 11, 22, 14, 3, 22, 0, time.UTC)
 	level := func(name string, used, limit int64, state string, in time.Duration) Level {
-		return Level{name, used, limit, used, float64(used) / float64(max(limit, 1)), state, in}
+		return Level{name, "bytes", used, limit, used, float64(used) / float64(max(limit, 1)), state, "normal", in}
 	}
 	v := View{
 		Time: at, Since: at, Dir: "/srv/app/db", Database: "0123456789abcdef", Mode: "read-write", FileBytes: 386 << 20,
@@ -43,6 +43,8 @@ func busy() View {
 		Repository: &Repository{Backups: 12, Newest: livebackup.BackupID{Sequence: 12, Random: 0x8f3a9c21}, Kind: "full", State: livebackup.StateProven,
 			Committed: at.Add(-25 * time.Hour), Archived: true, ArchivedTo: 1234001, Until: at.Add(-7 * time.Second)},
 	}
+	v.Levels[2].TimeState, v.Levels[2].TimeToFull = "high", 50*time.Second
+	v.Levels = append(v.Levels, Level{"snapshot age", "ns", int64(2 * time.Hour), int64(4 * time.Hour), 0, 0.5, "low", "normal", 2 * time.Hour})
 	for i := range 30 {
 		v.recent = append(v.recent, float64(i%10))
 	}
@@ -65,7 +67,7 @@ func TestRender_Golden(t *testing.T) {
 	calm := busy()
 	calm.Backups, calm.Events, calm.Repository, calm.Snapshots, calm.Writer = nil, nil, nil, Snapshots{}, Writer{}
 	for i := range calm.Levels {
-		calm.Levels[i].State, calm.Levels[i].TimeToFull = "normal", 0
+		calm.Levels[i].State, calm.Levels[i].TimeState, calm.Levels[i].TimeToFull = "normal", "normal", 0
 	}
 	lost := busy()
 	lost.Error, lost.Since = "connection to the database was lost: the serving process closed it or ended", lost.Time.Add(-time.Minute)

@@ -130,10 +130,13 @@ func keepLast[T any](list []T, n int) []T { return list[max(len(list)-n, 0):] }
 func levels(st *mvcc.Status) []Level {
 	list := []Level{}
 	for _, l := range st.Levels {
-		if l.Unit == "ns" { // an age, which has no bytes
+		if l.Unit == unitAge && l.Limit <= 0 { // an age that nobody limits
 			continue
 		}
-		v := Level{Name: l.Name, UsedBytes: l.Used, LimitBytes: l.Limit, PeakBytes: max(l.Peak, l.Used), State: l.State}
+		v := Level{
+			Name: l.Name, Unit: l.Unit, Used: l.Used, Limit: l.Limit, Peak: max(l.Peak, l.Used),
+			State: l.State, TimeState: l.TimeState, TimeToFull: l.TimeToFull,
+		}
 		if l.Limit > 0 {
 			v.Share = float64(l.Used) / float64(l.Limit)
 		}

@@ -1,9 +1,11 @@
 package watch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
@@ -52,13 +54,37 @@ type Writer struct {
 // Level is one of the levels that can run full.
 type Level struct {
 	Name       string        `json:"name"`
-	UsedBytes  int64         `json:"used_bytes"`
-	LimitBytes int64         `json:"limit_bytes"`
-	PeakBytes  int64         `json:"peak_bytes"`
-	Share      float64       `json:"share"` // of the limit that is used, 0 to 1 or more
-	State      string        `json:"state"`
-	TimeToFull time.Duration `json:"time_to_full_ns,omitempty"` // at the present rate; 0: it is not filling, or nobody knows
+	Unit       string        `json:"unit"` // "bytes", or "ns" of an age
+	Used       int64         `json:"used"` // in that unit, as the next two
+	Limit      int64         `json:"limit"`
+	Peak       int64         `json:"peak"`
+	Share      float64       `json:"share"`                     // of the limit that is used, 0 to 1 or more
+	State      string        `json:"state"`                     // by how full it is
+	TimeState  string        `json:"time_state"`                // by how soon it will be full
+	TimeToFull time.Duration `json:"time_to_full_ns,omitempty"` // at the present rate; 0: never
 }
+
+// amount is n in the level's unit, for people.
+func (l *Level) amount(n int64) string {
+	if l.Unit == unitAge {
+		return whole(time.Duration(n))
+	}
+	return human.Bytes(n)
+}
+
+// worst is the state that deserves more attention, and in words.
+func (l *Level) worst() (state, words string) {
+	if slices.Index(states, l.TimeState) > slices.Index(states, l.State) {
+		return l.TimeState, l.TimeState + " soon"
+	}
+	return l.State, l.State
+}
+
+// unitAge is the unit of a level that is an age.
+const unitAge = "ns"
+
+// states of a level, from good to bad.
+var states = []string{"normal", "low", "high", "critical"}
 
 // Backup is a live backup.
 type Backup struct {

@@ -235,8 +235,8 @@ func TestHistory(t *testing.T) {
 	var h history
 	at := time.Unix(1_700_000_000, 0)
 	for i := range 3 * recentPoints * 10 {
-		v := watch.View{Time: at.Add(time.Duration(i) * 2 * time.Second), Writer: watch.Writer{Span: 1, CommitsPerSecond: float64(i % 15), LatencyP50: 1, LatencyP99: time.Duration(i%15) * time.Millisecond}}
-		v.Levels = []watch.Level{{Name: "ram", Share: float64(i%15) / 100}}
+		v := watch.View{Time: at.Add(time.Duration(i) * 2 * time.Second), Writer: watch.Writer{Span: 1, CommitsPerSecond: float64(7 * i % 15), LatencyP50: 1, LatencyP99: time.Duration(7*i%15) * time.Millisecond}}
+		v.Levels = []watch.Level{{Name: "ram", Share: float64(7*i%15) / 100}}
 		if i%100 == 0 {
 			v.Error = "gone"
 		}

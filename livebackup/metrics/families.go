@@ -50,7 +50,23 @@ func counter(name, help string, value func(r *reading) float64) family {
 func perLevel(name, help string, value func(r *reading, l mvcc.Level) float64) family {
 	return family{name, help, prometheus.GaugeValue, []string{"level"}, func(r *reading, out func(float64, ...string)) {
 		for _, l := range r.Levels {
-			out(value(r, l), l.Name)
+			if l.Unit != unitAge {
+				out(value(r, l), l.Name)
+			}
+		}
+	}}
+}
+
+// unitAge is the unit of levels that are ages: they have families of their own.
+const unitAge = "ns"
+
+// ofLevels is a family with a value for each level that has one, whatever its unit.
+func ofLevels(name, help string, value func(l mvcc.Level) (float64, bool)) family {
+	return family{name, help, prometheus.GaugeValue, []string{"level"}, func(r *reading, out func(float64, ...string)) {
+		for _, l := range r.Levels {
+			if v, known := value(l); known {
+				out(v, l.Name)
+			}
 		}
 	}}
 }
@@ -113,12 +129,21 @@ var families = []family{
 	perLevel("spillway_level_used_bytes", "How much of a level is used.", func(_ *reading, l mvcc.Level) float64 { return float64(l.Used) }),
 	perLevel("spillway_level_limit_bytes", "Limit of a level; 0: none.", func(_ *reading, l mvcc.Level) float64 { return float64(l.Limit) }),
 	perLevel("spillway_level_peak_bytes", "Most that a level held since the database was opened.", func(_ *reading, l mvcc.Level) float64 { return float64(max(l.Peak, l.Used)) }),
-	perLevel("spillway_level_state", "State of a level by its watermarks: 0 normal, 1 low, 2 high, 3 critical.", func(_ *reading, l mvcc.Level) float64 { return stateNumber(l.State) }),
+	ofLevels("spillway_level_age_seconds", "Of a level that is an age: how old.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Used).Seconds(), l.Unit == unitAge }),
+	ofLevels("spillway_level_age_limit_seconds", "Of a level that is an age: its limit; 0: none.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Limit).Seconds(), l.Unit == unitAge }),
+	ofLevels("spillway_level_state", "State of a level by how full it is: 0 normal, 1 low, 2 high, 3 critical.", func(l mvcc.Level) (float64, bool) { return stateNumber(l.State), true }),
+	ofLevels("spillway_level_time_state", "State of a level by how soon it will be full at the present rate: 0 normal, 1 low, 2 high, 3 critical.", func(l mvcc.Level) (float64, bool) {
+		return stateNumber(l.TimeState), l.TimeState != ""
+	}),
+	ofLevels("spillway_level_time_to_full_seconds", "When a level is full at the present rate; missing while it does not fill.", func(l mvcc.Level) (float64, bool) {
+		return l.TimeToFull.Seconds(), l.TimeToFull > 0
+	}),
 
 	{"spillway_commit_waits_total", "Times that commits waited, by what for.", prometheus.CounterValue, []string{"for"}, func(r *reading, out func(float64, ...string)) {
 		out(float64(r.LogWaits), "log_space")
 		out(float64(r.DirtyWaits), "dirty_limit")
 		out(float64(r.IndexWaits), "index")
+		out(float64(r.PacedWaits), "pacing")
 	}},
 	counter("spillway_log_commits_total", "Commits made durable.", func(r *reading) float64 { return float64(r.Log.Commits) }),
 	counter("spillway_log_syncs_total", "Syncs of the log.", func(r *reading) float64 { return float64(r.Log.Syncs) }),

@@ -32,6 +32,7 @@ func full() *source {
 	for _, l := range levels {
 		s.status.Levels = append(s.status.Levels, mvcc.Level{Name: l, Used: 7, Limit: 10, State: "low"})
 	}
+	s.status.Levels = append(s.status.Levels, mvcc.Level{Name: mvcc.LevelSnapshotAge, Unit: "ns", Used: 7, State: "low", TimeState: "high", TimeToFull: time.Hour})
 	s.status.Backups = []mvcc.BackupStatus{{ID: 1, Label: "x"}, {ID: 2, Label: "x"}}
 	s.status.Snapshots = []mvcc.SnapshotStatus{{Opened: time.Now().Add(-time.Hour)}}
 	s.status.Holders = []wal.HolderStatus{{Name: "a", Bytes: 3}, {Name: "a", Bytes: 4}}
@@ -66,7 +67,7 @@ func TestMetrics_OfADatabase(t *testing.T) {
 	got := gather(t, full())
 	for name, want := range map[string][]float64{
 		upName: {1}, latencyName: {11}, "spillway_allocated_bytes": {3 * 4096}, "spillway_log_held_bytes": {7},
-		"spillway_level_state": {1, 1, 1, 1, 1, 1, 1}, "spillway_backups_live": {2}, "spillway_last_commit_timestamp_seconds": {1_700_000_000},
+		"spillway_level_state": {1, 1, 1, 1, 1, 1, 1, 1}, "spillway_level_time_state": {2}, "spillway_level_time_to_full_seconds": {3600}, "spillway_backups_live": {2}, "spillway_last_commit_timestamp_seconds": {1_700_000_000},
 	} {
 		if !slices.Equal(got[name], want) {
 			t.Errorf("%s: %v, want %v", name, got[name], want)
@@ -154,7 +155,7 @@ func TestAlerts_AskForWhatExists(t *testing.T) {
 	if asked == 0 {
 		t.Error("no alert asks for anything")
 	}
-	for _, l := range levels {
+	for _, l := range append(levels, mvcc.LevelSnapshotAge, mvcc.LevelArchiveLag) {
 		if !strings.Contains(string(text), `level="`+l+`"`) {
 			t.Errorf("no alert for level %q", l)
 		}

@@ -56,14 +56,23 @@ function gauge(role, label, share, text) {
   return g;
 }
 
+const states = ["normal", "low", "high", "critical"];
+
+// worst is the state that deserves more attention: by how full a level is, or how soon.
+function worst(l) {
+  const soon = states.indexOf(l.time_state) > states.indexOf(l.state);
+  return soon ? [l.time_state, l.time_state + " soon"] : [l.state, l.state];
+}
+
 function showLevels(list) {
   $("levels").replaceChildren(...list.map((l) => {
-    const row = el("div", "level " + l.state);
-    const bar = gauge("meter", l.name, l.share, percent(l.share) + ", " + l.state);
+    const [state, words] = worst(l), amount = l.unit === "ns" ? elapsed : bytes;
+    const row = el("div", "level " + state);
+    const bar = gauge("meter", l.name, l.share, percent(l.share) + ", " + words);
     bar.append(el("b"), el("b"), el("b"));
-    const of = l.limit_bytes > 0 ? bytes(l.used_bytes) + " of " + bytes(l.limit_bytes) : bytes(l.used_bytes) + ", no limit";
+    const of = l.limit > 0 ? amount(l.used) + " of " + amount(l.limit) : amount(l.used) + ", no limit";
     const full = l.time_to_full_ns > 0 ? "full in " + elapsed(l.time_to_full_ns) : "";
-    row.append(el("span", "", l.name), bar, el("span", "num", percent(l.share)), el("span", "of", of), el("span", "eta", full), el("span", "state", l.state));
+    row.append(el("span", "", l.name), bar, el("span", "num", percent(l.share)), el("span", "of", of), el("span", "eta", full), el("span", "state", words));
     return row;
   }));
 }
