@@ -352,8 +352,9 @@ func TestConcurrent_Repair(t *testing.T) {
 	var group sync.WaitGroup
 	stop := make(chan struct{})
 	var mu sync.Mutex // of the model
+	changes := rand.New(rand.NewPCG(r.rng.Uint64(), 1))
 	group.Go(func() {
-		rng := rand.New(rand.NewPCG(r.rng.Uint64(), 1))
+		rng := changes
 		for range 150 {
 			mu.Lock()
 			w, err := begin(t, r.s, r.m, rng)
