@@ -220,7 +220,7 @@ func publishSuperblock(dir string, fsys vfs.FS, file vfs.File, sb superblock) er
 	}
 	if _, err := file.WriteAt(sb.encode(), 0); err != nil {
 		_, again := file.WriteAt(make([]byte, superblockSize), 0) // half of it would look like damage
-		return fmt.Errorf("create: %w", errors.Join(err, again))
+		return fmt.Errorf("create: %w", errors.Join(err, again, file.Sync()))
 	}
 	if err := file.Sync(); err != nil {
 		return fmt.Errorf("create: %w", err)
