@@ -51,7 +51,7 @@ var table = []row{
 	{pkg: "livebackup/dashboard", ours: []string{"livebackup", "livebackup/metrics", "internal/watch"}, others: []string{prometheus}}, // never imported by livebackup: an embedder would carry both
 	{pkg: "internal/hooks", ours: []string{"livebackup"}},
 	{pkg: "internal/priority", others: []string{sys}},
-	{pkg: "internal/watch", ours: []string{"livebackup", "mvcc", "block", "internal/human"}},
+	{pkg: "internal/watch", ours: []string{"forecast", "livebackup", "mvcc", "block", "internal/human"}},
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
 	{pkg: "bench/blocksize", ours: []string{"*"}},

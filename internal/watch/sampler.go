@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spillwaydb/spillway/forecast"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -44,6 +45,9 @@ type Sampler struct {
 	rates []float64
 	known []Event
 	heard uint64 // number of the last of the store's events
+
+	ahead   map[uint64]forecast.Outlook // of live backups, by number
+	aheadAt time.Time
 }
 
 // moment is what rates are made of.
@@ -85,6 +89,7 @@ func (s *Sampler) Sample(ctx context.Context) View {
 		s.heard = 0 // the first look, or a store that was opened again: it counts from 1
 	}
 	s.listen(ctx)
+	s.lookAhead(ctx, &st, &v)
 	s.notice(&v)
 	if s.repo != nil {
 		v.Repository = s.repo.Look(ctx, now)
@@ -190,6 +195,47 @@ func holders(st *mvcc.Status) []Holder {
 		list = append(list, v)
 	}
 	return list
+}
+
+// aheadEvery is how often a sampler looks ahead for live backups: what changed in the
+// last hour is asked for then.
+const aheadEvery = 5 * time.Second
+
+// lookAhead enters how each live backup is expected to end, where that can be told.
+func (s *Sampler) lookAhead(ctx context.Context, st *mvcc.Status, v *View) {
+	src, ok := s.src.(livebackup.Source)
+	if !ok || len(v.Backups) == 0 {
+		s.aheadAt = time.Time{}
+		return
+	}
+	if v.Time.Sub(s.aheadAt) >= aheadEvery {
+		list, err := livebackup.Outlooks(ctx, src, st)
+		if err != nil {
+			return // the next look asks again
+		}
+		s.aheadAt, s.ahead = v.Time, map[uint64]forecast.Outlook{}
+		for _, o := range list {
+			s.ahead[o.ID] = o
+		}
+	}
+	for i := range v.Backups {
+		if o, found := s.ahead[v.Backups[i].ID]; found {
+			v.Backups[i].Forecast = words(&o)
+		}
+	}
+}
+
+// words are an outlook for people; "" if there is nothing to say.
+func words(o *forecast.Outlook) string {
+	switch o.Verdict {
+	case forecast.Fits:
+		return "forecast: it fits"
+	case forecast.FallsForward:
+		return "forecast: no room for originals in " + whole(o.TimeToFull) + ", it falls forward then"
+	case forecast.Breaks:
+		return "forecast: no room for originals in " + whole(o.TimeToFull) + ", it breaks then"
+	}
+	return ""
 }
 
 // eventsPages is how many times one look asks for more events.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -131,6 +132,44 @@ func TestSampler_TimeLeft(t *testing.T) {
 	v = look(time.Second)
 	if e := v.Events[len(v.Events)-1]; !strings.Contains(e.Text, "backup 1 let go") {
 		t.Errorf("%+v", v.Events)
+	}
+}
+
+// lookedAhead is a story that can be looked ahead for.
+type lookedAhead struct {
+	livebackup.Source
+	*story
+	asked int
+}
+
+func (s *lookedAhead) Status(ctx context.Context) (mvcc.Status, error) { return s.story.Status(ctx) }
+func (s *lookedAhead) Events(ctx context.Context, after uint64) ([]mvcc.Event, error) {
+	return s.story.Events(ctx, after)
+}
+
+func (s *lookedAhead) Changes(context.Context) (mvcc.Changes, error) {
+	s.asked++
+	return mvcc.Changes{At: time.Unix(1_700_000_000, 0)}, nil
+}
+
+// Each live backup has its forecast, which is not made anew at each look.
+func TestSampler_Forecast(t *testing.T) {
+	src, s, look := telling()
+	full := &lookedAhead{story: src}
+	s.src = full
+	src.status.AllocatedBlocks = 100
+	if look(0); full.asked != 0 {
+		t.Fatal("looked ahead for no backup")
+	}
+	src.status.Backups = []mvcc.BackupStatus{{ID: 3, Opened: s.now(), Blocks: 25, Bytes: 25 * 4096, BlocksTotal: 100, Share: 0.25, BytesPerSecond: 5 * 4096}, {ID: 4, Opened: s.now()}}
+	for range 4 {
+		v := look(time.Second)
+		if v.Backups[0].Forecast != "forecast: it fits" || v.Backups[1].Forecast != "" {
+			t.Fatalf("%+v", v.Backups)
+		}
+	}
+	if full.asked != 1 {
+		t.Fatalf("asked %d times in 4 s", full.asked)
 	}
 }
 

@@ -38,6 +38,8 @@ func (s *source) Status(context.Context) (mvcc.Status, error) {
 	return s.status, s.err
 }
 
+func (s *source) Changes(context.Context) (mvcc.Changes, error) { return mvcc.Changes{}, nil }
+
 func (s *source) Events(context.Context, uint64) ([]mvcc.Event, error) { return nil, nil }
 
 // hostile is a name that would run if it were taken for markup.
