@@ -67,7 +67,7 @@ func (a *archive) bases() []block.LSN { return slices.Sorted(maps.Keys(a.states)
 
 func openIncremental(t testing.TB, s *Store, base block.LSN, audit int) *backupPull {
 	t.Helper()
-	b, err := s.OpenBackup(context.Background(), BackupOptions{Owner: "test", Base: base, AuditBlocks: audit})
+	b, err := s.OpenBackup(context.Background(), BackupOptions{Owner: "test", Base: base, AuditBlocks: audit, OnExhaustion: ExhaustionAbort})
 	ok(t, err)
 	if got := b.Info().Base; got != base {
 		t.Fatalf("incremental from %v says base %v", base, got)

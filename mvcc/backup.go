@@ -59,8 +59,7 @@ type BackupInfo struct {
 }
 
 // Backup hands out every block that was allocated at its LSN (with a base, those
-// that changed since), once, in the order that the store chooses: originals in hand first (L3), then the rest in
-// the order of the file. A block's original is let go of as soon as the block
+// that changed since), once, in the order that the store chooses (order.go). A block's original is let go of as soon as the block
 // was handed out. Next is for one goroutine at a time; Close may come from any.
 type Backup struct {
 	s    *Store
@@ -88,6 +87,7 @@ type Backup struct {
 	peaks            *blockcache.Peaks
 	track            *backupTrack
 	charges          charges
+	hot              hotOrder
 	fwd              forward
 	canForward       bool
 	guards           guarding
@@ -332,6 +332,9 @@ func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		if n, err := b.fromQueue(buf, ids); n > 0 || err != nil {
 			return n, err
 		}
+		if n, err := b.fromHot(ctx, buf, ids); n > 0 || err != nil {
+			return n, err
+		}
 		if n, err := b.fromScan(ctx, buf, ids); n > 0 || err != nil {
 			return n, err
 		}
@@ -406,17 +409,22 @@ func (b *Backup) done(id block.ID) {
 	l.Unlock()
 }
 
-// nextGroup lists the blocks of the next group that are still wanted.
+// nextGroup lists the blocks of the next group that are still wanted, or, before
+// that, hot blocks from there on.
 func (b *Backup) nextGroup() (bool, error) {
 	s := b.s
 	if b.loaded {
 		b.group++
 		b.track.looked.Store(b.group)
-		b.loaded = false
+		b.loaded, b.hot.looked = false, false
 		b.live.Passed(block.ID(b.group * s.geo.group))
 	}
 	if b.group >= s.geo.groups(b.info.HighWater) {
 		return false, nil
+	}
+	if !b.hot.looked {
+		b.lookForHot()
+		return true, nil
 	}
 	if b.inc != nil {
 		err := b.listChanges()
@@ -450,25 +458,33 @@ func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int,
 	if b.pace != nil && !b.hurry.Load() { // here: originals in hand do not wait for it (L3)
 		b.pace.rest(ctx)
 	}
-	size := b.s.geo.size
-	span := block.ID(max(readAhead/size, 1))
+	gap := block.ID(readAhead) // a full backup wants what lies between, too
+	if b.inc != nil {
+		gap = gapMax
+	}
 	for len(b.pending) > 0 {
-		first := b.pending[0]
-		n := 0
-		for n < len(b.pending) && n < len(ids) && b.pending[n] < first+span {
-			if b.inc != nil && n > 0 && b.pending[n] > b.pending[n-1]+1+gapMax {
-				break
-			}
-			n++
+		run := b.pending[:b.stretch(b.pending, len(ids), gap)]
+		b.pending = b.pending[len(run):]
+		out, rest, err := b.takeRun(run, buf, ids)
+		if err != nil {
+			b.pending = slices.Concat(rest, b.pending)
 		}
-		run := b.pending[:n]
-		b.pending = b.pending[n:]
-		out, err := b.takeRun(run, buf, ids)
 		if out > 0 || err != nil {
 			return out, err
 		}
 	}
 	return 0, nil
+}
+
+// stretch is how many of a sorted list of blocks are read at once, at most most: up
+// to readAhead bytes of the file, with no more than gap blocks between two.
+func (b *Backup) stretch(list []block.ID, most int, gap block.ID) int {
+	span := block.ID(max(readAhead/b.s.geo.size, 1))
+	n := 0
+	for n < len(list) && n < most && list[n] < list[0]+span && (n == 0 || list[n] <= list[n-1]+1+gap) {
+		n++
+	}
+	return n
 }
 
 // wantedInPlace tells whether the file holds the version of a block that the
@@ -499,14 +515,15 @@ func (b *Backup) wantedInPlace(id block.ID) (ok bool, exact block.LSN) {
 }
 
 // takeRun hands out those blocks of a run that are not done: with one read of
-// the file where that is provably right, one by one through the index where not.
-func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error) {
+// the file where that is provably right, one by one through the index where not. An
+// error leaves the rest.
+func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (out int, rest []block.ID, err error) {
 	run = slices.DeleteFunc(run, b.live.IsDone)
 	if b.inc != nil {
 		run = b.dropKnown(run)
 	}
 	if len(run) == 0 {
-		return 0, nil
+		return 0, nil, nil
 	}
 	exact := make([]block.LSN, len(run))
 	direct := make([]bool, len(run))
@@ -519,7 +536,7 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error
 	if any {
 		images = b.readFile(run[0], run[len(run)-1])
 	}
-	out, size := 0, b.s.geo.size
+	size := b.s.geo.size
 	for i, id := range run {
 		var image []byte
 		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) {
@@ -527,8 +544,7 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error
 		}
 		ok, err := b.take(id, image, exact[i], buf[out*size:][:size])
 		if err != nil {
-			b.pending = slices.Concat(run[i:], b.pending)
-			return out, err
+			return out, run[i:], err
 		}
 		if !ok {
 			continue
@@ -536,7 +552,7 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (int, error
 		ids[out] = id
 		out++
 	}
-	return out, nil
+	return out, nil, nil
 }
 
 // take hands out one block: the image from the file (or nil) if it is the version

@@ -179,9 +179,11 @@ func (t *WriteTx) awayByID() []blockcache.Handle {
 	return list
 }
 
-// raise raises the marks of blocks to lsn at least, in both levels. It sorts ids.
+// raise raises the marks of blocks to lsn at least, in both levels, and counts that
+// they change. It sorts ids.
 func (s *Store) raise(ids []block.ID, lsn block.LSN) error {
 	slices.Sort(ids)
+	s.heat.touch(ids)
 	var second mapBlock
 	inSecond := 0 // from here on the second level is still to be raised
 	for at := 0; at < len(ids); {

@@ -64,6 +64,9 @@
 // later commit that carries redo (fallforward.go). Builder and Prover apply that redo by
 // the rules of recovery (forwardredo.go).
 //
+// Where the marks are raised, changes are counted by block (heat.go): a backup hands out
+// originals in hand first, then what changes often, then the rest (order.go).
+//
 // # What is remembered of changes
 //
 // How many different blocks change within 10 s to a day is counted exactly, kept by

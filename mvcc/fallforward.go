@@ -168,6 +168,7 @@ func (b *Backup) turn() error {
 	}
 	f.told, f.highWater, f.marks = true, hw, make([]byte, b.s.geo.bitsEnd)
 	b.pending = nil
+	b.hot.drop(b)
 	return &FellForwardError{f.lsn}
 }
 

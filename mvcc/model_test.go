@@ -83,6 +83,9 @@ func newPlay(t testing.TB, o Options, seed uint64) *play {
 // step is one turn of the writer and some of the readers.
 func (p *play) step() {
 	p.dog.pat()
+	if p.rd.IntN(8) == 0 {
+		wildHeat(p.s, p.rd)
+	}
 	p.write()
 	for range p.rd.IntN(4) {
 		p.read()

@@ -69,6 +69,7 @@ type Store struct {
 	redoHalves  [2]redoWriter
 	scratch     []byte // one block
 	marking     []block.ID
+	heat        heat  // has its own lock
 	partial     bool  // some records of the commit being encoded are in the log
 	logged      int64 // bytes since the last round was asked for
 	lastTime    time.Time

@@ -38,6 +38,7 @@ func TestL4_InPlaceIsCountedApart(t *testing.T) {
 	ids := someBlocks(t, s, 6)
 	settle(t, s)
 	p := openBackup(t, s)
+	s.cleaner.turn.Lock() // it would secure them before their turn
 	for i, id := range ids {
 		set(t, s, id, 9)
 		squeeze(t, s) // its original leaves RAM: the data file has it
@@ -46,6 +47,7 @@ func TestL4_InPlaceIsCountedApart(t *testing.T) {
 			t.Fatalf("%+v", c)
 		}
 	}
+	s.cleaner.turn.Unlock()
 	settle(t, s) // they are secured before they are overwritten
 	if c := p.b.Cost(); c.OriginalsHeldPeak != 6 {
 		t.Fatalf("%+v", c)

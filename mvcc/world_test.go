@@ -421,7 +421,7 @@ type backupPull struct {
 
 func openBackup(t testing.TB, s *Store) *backupPull {
 	t.Helper()
-	b, err := s.OpenBackup(context.Background(), BackupOptions{Owner: "test"})
+	b, err := s.OpenBackup(context.Background(), BackupOptions{Owner: "test", OnExhaustion: ExhaustionAbort}) // the state at its LSN, or broken
 	ok(t, err)
 	return &backupPull{b: b, images: map[block.ID][]byte{}}
 }
