@@ -191,6 +191,7 @@ type openRequest struct {
 
 	Guards     mvcc.Guards `json:"guards,omitzero"`
 	HurryShare float64     `json:"hurry_share,omitempty"`
+	FileOrder  bool        `json:"file_order,omitempty"`
 	Rescue     bool        `json:"rescue,omitempty"`
 }
 

@@ -72,7 +72,7 @@ func (c *Client) Open(ctx context.Context, o SessionOptions) (Session, error) {
 func openRemote(conn *clientConn, o SessionOptions) (*remoteSession, error) {
 	req, err := json.Marshal(openRequest{
 		Owner: o.Owner, Label: o.Label, FullSpeed: o.FullSpeed, BatchBytes: batchBytesWanted, Base: o.Base, AuditBlocks: o.AuditBlocks,
-		OnExhaustion: o.OnExhaustion, Guards: o.Guards, HurryShare: o.HurryShare, Rescue: o.Rescue,
+		FileOrder: o.FileOrder, OnExhaustion: o.OnExhaustion, Guards: o.Guards, HurryShare: o.HurryShare, Rescue: o.Rescue,
 	})
 	if err != nil {
 		return nil, err

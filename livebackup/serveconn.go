@@ -362,7 +362,7 @@ func (c *serverConn) open(ctx context.Context, payload []byte) error {
 	}
 	session, err := c.s.src.Open(ctx, SessionOptions{
 		Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed, Base: req.Base, AuditBlocks: req.AuditBlocks,
-		OnExhaustion: req.OnExhaustion, Guards: req.Guards, HurryShare: req.HurryShare, Rescue: req.Rescue,
+		FileOrder: req.FileOrder, OnExhaustion: req.OnExhaustion, Guards: req.Guards, HurryShare: req.HurryShare, Rescue: req.Rescue,
 	})
 	if err != nil {
 		return err

@@ -58,9 +58,10 @@ type Source interface {
 type SessionOptions struct {
 	Owner, Label string // what operators see in the database's status
 	FullSpeed    bool   // does not rest for the sake of those who write meanwhile
-	// Base, AuditBlocks and OnExhaustion are those of mvcc.BackupOptions.
+	// Base, AuditBlocks, FileOrder and OnExhaustion are those of mvcc.BackupOptions.
 	Base         block.LSN
 	AuditBlocks  int
+	FileOrder    bool
 	OnExhaustion mvcc.Exhaustion
 	// Guards, HurryShare and Rescue are those of mvcc.BackupOptions.
 	Guards     mvcc.Guards

@@ -29,6 +29,9 @@ type BackupOptions struct {
 	// hands out all the same, extents drawn at random, for its taker to compare with
 	// the base. Their trailers' LSNs are at or below Base.
 	AuditBlocks int
+	// FileOrder has blocks that change often wait for their turn in the order of the
+	// file: for disks that seek slowly, and for comparisons.
+	FileOrder bool
 	// OnExhaustion says what the backup does when its originals outgrow what was
 	// granted. "": ExhaustionForward.
 	OnExhaustion Exhaustion
@@ -160,7 +163,7 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 		return nil, err
 	}
 	stall := time.Since(began) // all that a writer could have waited for
-	b := &Backup{s: s, live: live, queued: make([]block.ID, 64), canForward: o.OnExhaustion != ExhaustionAbort, hurryAt: o.HurryShare}
+	b := &Backup{s: s, live: live, queued: make([]block.ID, 64), hot: hotOrder{off: o.FileOrder}, canForward: o.OnExhaustion != ExhaustionAbort, hurryAt: o.HurryShare}
 	b.guards.margins = o.Guards.limits()
 	if !o.FullSpeed {
 		b.pace = &scanPace{newest: live.LSN()}

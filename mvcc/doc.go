@@ -58,14 +58,14 @@
 // are written in place by the cleaner. An incremental backup looks at extents with a mark
 // above its base, and takes the blocks whose own LSN is (increment.go).
 //
+// Where the marks are raised, changes are counted by block (heat.go): a backup hands out
+// originals in hand first, then what changes often, then the rest (order.go).
+//
 // # Falling forward
 //
 // A backup whose originals outgrow what was granted gives them up, and becomes one of a
 // later commit that carries redo (fallforward.go). Builder and Prover apply that redo by
 // the rules of recovery (forwardredo.go).
-//
-// Where the marks are raised, changes are counted by block (heat.go): a backup hands out
-// originals in hand first, then what changes often, then the rest (order.go).
 //
 // # What is remembered of changes
 //

@@ -45,7 +45,10 @@ import (
 //
 // # What it costs
 //
-// See BenchmarkHeat: one lock for each batch of marks, and some ns for each block.
+// One lock for each batch of marks, and some ns for each block, no allocation: of a
+// commit of four blocks without a sync, 22.5 µs of processor time, it takes 19 ns where
+// the blocks have entries and 67 ns where none has, so at most 0.3 % (BenchmarkHeat, an
+// AMD EPYC, the least of five runs).
 const (
 	heatWays    = 8
 	heatSets    = 1 << heatSetBits
@@ -108,14 +111,31 @@ func touchSet(set *[heatWays]uint64, key uint64) {
 // waits for who asks: 4 KiB.
 const heatSlice = 64
 
-// count is how many blocks have a count of at least least.
-func (t *heat) count(least uint64) (n int) {
+// flatShare: the load counts as flat unless the blocks that change at least twice as
+// often as the mean have this part of all changes.
+const flatShare = 8
+
+// hot is the count from which on a block of n is worth coming early, and how many
+// those are; none if all blocks change about equally often: then their order is chance,
+// and that of the file is better. Otherwise what comes early may well be below the
+// mean, as long as it is hotter than most.
+func (t *heat) hot(n uint64) (least uint64, blocks int) {
+	mean := t.mean(n)
+	least = mean/4 + 2
+	var all, clearly uint64
 	t.each(func(e uint64) {
-		if e&heatCount >= least {
-			n++
+		c := e & heatCount
+		if all += c; c >= 2*mean+5 { // 5 more, because small counts are chance
+			clearly += c
+		}
+		if c >= least {
+			blocks++
 		}
 	})
-	return n
+	if clearly*flatShare < all || clearly == 0 {
+		return least, 0
+	}
+	return least, blocks
 }
 
 // hotter returns up to most blocks with a count of at least least, the hottest first.

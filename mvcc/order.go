@@ -63,6 +63,7 @@ const hotShare = 32
 
 // hotOrder are the hot blocks of a backup. It belongs to Next.
 type hotOrder struct {
+	off     bool       // the order is that of the file
 	looked  bool       // for the group that is listed next
 	list    []block.ID // that were not looked at, the hottest first
 	run     []block.ID // of the batch: in use at S and perhaps wanted, in file order
@@ -75,11 +76,11 @@ func (b *Backup) lookForHot() {
 	h := &b.hot
 	h.looked = true
 	h.drop(b)
+	if h.off {
+		return
+	}
 	s := b.s
-	// Twice the mean: what is just above it gains nothing by coming early. And 3
-	// more, because small counts are chance.
-	least := 2*s.heat.mean(b.info.Blocks) + 3
-	n := s.heat.count(least)
+	least, n := s.heat.hot(b.info.Blocks)
 	if n == 0 || b.Charge(hotListBytes*int64(n)) != nil {
 		return
 	}

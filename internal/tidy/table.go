@@ -55,6 +55,7 @@ var table = []row{
 	{pkg: "internal/demo", ours: []string{"*"}, others: []string{compress}},
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
 	{pkg: "bench/blocksize", ours: []string{"*"}},
+	{pkg: "bench/originals", ours: []string{"mvcc", "block"}},
 	{pkg: "cmd/...", ours: []string{"*"}, others: []string{cobra, bars, terminal}},
 	{pkg: "."}, // the example of the README
 }
