@@ -51,10 +51,16 @@ type Reader struct {
 	id           uint64
 	point        *Point
 	unnamed      bool
-	opened       int64 // Unix nanoseconds, of the set's coarse clock
 	prev, next   *Reader
-	lease        time.Duration               // it may be open for this long; 0: as all
-	broken       atomic.Pointer[BrokenError] // it alone, of one with a name
+	*listed      // nil: it is only counted
+}
+
+// listed is what is known of a reader that is in a list of its point. It is apart
+// because most readers are not, and come and go often.
+type listed struct {
+	opened int64                       // Unix nanoseconds, of the set's coarse clock
+	lease  time.Duration               // it may be open for this long; 0: as all
+	broken atomic.Pointer[BrokenError] // it alone
 }
 
 // LSN is the commit that the reader sees.
@@ -62,7 +68,7 @@ func (r *Reader) LSN() block.LSN { return r.point.lsn }
 
 // SetLease says how long the reader may be open, before it is opened: then it is broken
 // (ReasonExpired). It counts as one with a name.
-func (r *Reader) SetLease(d time.Duration) { r.lease = d }
+func (r *Reader) SetLease(d time.Duration) { r.listed = &listed{lease: d} }
 
 // Err is nil, or the *BrokenError that ended the snapshot (L10). Whoever reads
 // asks before and after.
@@ -70,8 +76,10 @@ func (r *Reader) Err() error {
 	if e := r.point.broken.Load(); e != nil {
 		return e
 	}
-	if e := r.broken.Load(); e != nil {
-		return e
+	if r.listed != nil {
+		if e := r.broken.Load(); e != nil {
+			return e
+		}
 	}
 	return nil
 }
@@ -113,8 +121,11 @@ func (l *readerList) remove(r *Reader) {
 //
 // A reader without a name is only counted, which takes no lock.
 func (s *Set) OpenReader(r *Reader) {
-	if r.Owner == "" && r.Label == "" && r.lease == 0 && s.join(r) {
+	if r.Owner == "" && r.Label == "" && r.listed == nil && s.join(r) {
 		return
+	}
+	if r.listed == nil {
+		r.listed = new(listed)
 	}
 	if r.lease > 0 {
 		s.leases.Add(1)
