@@ -132,7 +132,8 @@ func TestModel_Repair(t *testing.T) {
 			if err != nil || out.State == RepairNoImage || out.State == RepairFree {
 				t.Fatalf("round %d, block %v with %s: %+v, %v", round, id, how[id], out, err)
 			}
-			if dry.State != out.State || dry.LSN != out.LSN {
+			written := dry.State == RepairMemory && dry.Found == "" && out.State == RepairSound // by a round meanwhile
+			if dry.State != out.State && !written || dry.LSN != out.LSN {
 				t.Fatalf("block %v: a dry run said %+v, it was %+v", id, dry, out)
 			}
 			states[out.State]++
