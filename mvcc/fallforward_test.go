@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -21,6 +22,7 @@ type forwardPull struct {
 	now    map[block.ID]bool // handed out in this phase
 	fell   *FellForwardError
 	redo   []LogRecord
+	newest block.LSN // of what was handed out behind F
 	done   bool
 }
 
@@ -47,6 +49,9 @@ func (p *forwardPull) pull(t testing.TB, n int) error {
 		return nil
 	case errors.Is(err, io.EOF):
 		p.done = true
+		if end, v := p.b.Final().LSN, p.b.s.log.Durable(); p.fell != nil && (end > v || end < p.newest || end < p.fell.LSN) {
+			t.Fatalf("F = %v, E = %v with %v durable, and a block of LSN %v", p.fell.LSN, end, v, p.newest)
+		}
 	case err != nil:
 		return err
 	}
@@ -55,12 +60,25 @@ func (p *forwardPull) pull(t testing.TB, n int) error {
 			t.Fatalf("backup of LSN %v hands out block %v twice", p.b.info.LSN, id)
 		}
 		p.now[id] = true
+		if p.fell != nil {
+			p.wantDurable(t, id, buf[i*size:(i+1)*size])
+		}
 		p.images[id] = slices.Clone(buf[i*size : (i+1)*size])
 	}
 	if p.fell != nil {
 		return p.pullRedo(1 << 12)
 	}
 	return nil
+}
+
+// wantDurable proves that a block that was handed out is durable (R6).
+func (p *forwardPull) wantDurable(t testing.TB, id block.ID, image []byte) {
+	t.Helper()
+	tr, reason := block.Verify(image, id, p.b.s.data.seed)
+	if v := p.b.s.log.Durable(); reason != "" || tr.LSN > v {
+		t.Fatalf("block %v of LSN %v was handed out with %v durable: %s", id, tr.LSN, v, reason)
+	}
+	p.newest = max(p.newest, tr.LSN)
 }
 
 func (p *forwardPull) pullRedo(bytesMax int64) error {
@@ -241,7 +259,7 @@ func forwardCase(t *testing.T, seed uint64) {
 // what comes out with the model at E.
 func TestR12_FallForwardIsExactAtE(t *testing.T) {
 	seed := seeded(t)
-	for i := range uint64(30 * *flagLong) {
+	for i := range uint64(16 * *flagLong) {
 		forwardCase(t, seed+i)
 	}
 }
@@ -270,16 +288,16 @@ func TestR12_FallsForwardForWantOfRoom(t *testing.T) {
 	settle(t, s)
 	p := openForward(t, s, BackupOptions{Owner: "me"})
 	ok(t, p.pull(t, 32))
-	for range 2 {
-		for _, id := range m.at[m.newest()].ids() {
-			w, err := begin(t, s, m, rng)
-			ok(t, err)
+	for ids := range slices.Chunk(m.at[m.newest()].ids(), 8) {
+		w, err := begin(t, s, m, rng)
+		ok(t, err)
+		for _, id := range ids {
 			ok(t, w.edit(id))
-			_, err = w.commit(m)
-			ok(t, err)
 		}
-		settle(t, s)
+		_, err = w.commit(m)
+		ok(t, err)
 	}
+	settle(t, s)
 	ok(t, p.rest(t))
 	if p.fell == nil {
 		t.Fatal("it did not fall forward")
@@ -323,4 +341,70 @@ func TestR12_AbortBreaks(t *testing.T) {
 	}
 	ok(t, p.b.Close())
 	mustClose(t, s)
+}
+
+// TestR12_WritersWhileFallingForward lets a writer go on at full speed while a backup
+// falls forward for want of room, in every mode.
+func TestR12_WritersWhileFallingForward(t *testing.T) {
+	seed := seeded(t)
+	for mode := range Durability(3) {
+		rng := rand.New(rand.NewPCG(seed, uint64(mode)))
+		fsys := simfs.New()
+		ok(t, fsys.Mkdir(testDir, 0o700))
+		o := smallOptions(fsys)
+		o.Temp, o.OverflowMax, o.Durability = []TempDir{}, -1, mode
+		s := mustOpen(t, o)
+		m := newModel()
+		for len(m.at[m.newest()].blocks) < 900 {
+			w, err := begin(t, s, m, rng)
+			ok(t, err)
+			for range 64 {
+				ok(t, w.alloc())
+			}
+			_, err = w.commit(m)
+			ok(t, err)
+		}
+		p := openForward(t, s, BackupOptions{FullSpeed: true})
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					if n > 60 {
+						return
+					}
+				default:
+				}
+				w, err := begin(t, s, m, rng)
+				if err != nil {
+					return
+				}
+				if w.some(20, 900) != nil {
+					return
+				}
+				if _, err := w.commit(m); err != nil {
+					return
+				}
+			}
+		}()
+		for range 3 {
+			ok(t, p.pull(t, 8))
+		}
+		for !s.snapshots.BreakVictim() { // until the writer has made an original
+			runtime.Gosched()
+		}
+		for !p.done {
+			ok(t, p.pull(t, 8))
+		}
+		ok(t, p.rest(t))
+		close(stop)
+		<-stopped
+		if p.fell == nil {
+			t.Fatal("it did not fall forward")
+		}
+		ok(t, p.build(t, m, nil))
+		ok(t, p.b.Close())
+		mustClose(t, s)
+	}
 }

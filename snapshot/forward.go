@@ -9,8 +9,9 @@ package snapshot
 //
 // Under mu a flag says that it wants nothing from here on, so that no commit makes
 // an original for it any more. Then, without locks, its owner is told, who fixes F;
-// then the originals go, in slices, as those of a backup that ends (R11). What the
-// backup has in hand, its done set, stays known: it is what need not be queued.
+// then the originals go, in slices, as those of a backup that ends (R11); whoever needs
+// room while they do lends a hand, instead of ending a snapshot. What the backup has in
+// hand, its done set, stays known: it is what need not be queued.
 
 // CanFallForward says that the backup falls forward where it would be broken. fell
 // is called once, when it wants no originals any more, without locks, by whoever
@@ -62,6 +63,22 @@ type forwarding struct {
 // latch.
 func (f forwarding) finish() {
 	f.backup.onForward(f.frees, f.why, f.cause)
-	for f.backup.dropSome(false) {
+	f.backup.dropAll()
+}
+
+// dropAll lets go of all originals of a backup that fell forward.
+func (b *Backup) dropAll() {
+	for b.dropSome(false) {
 	}
+}
+
+// falling is a backup that fell forward and has originals left, which somebody is about
+// to let go: who needs room meanwhile helps him, and ends nobody. mu is held.
+func (s *Set) falling() *Backup {
+	for _, b := range s.backups {
+		if b != nil && b.forward.Load() && b.queue.Len() > 0 {
+			return b
+		}
+	}
+	return nil
 }

@@ -45,6 +45,11 @@ func (v victim) better(w victim) bool {
 // The caller holds no latch.
 func (s *Set) BreakVictim() bool {
 	s.mu.Lock()
+	if b := s.falling(); b != nil {
+		s.mu.Unlock()
+		b.dropAll()
+		return true
+	}
 	v, ok := s.chooseVictim()
 	if !ok {
 		s.mu.Unlock()
