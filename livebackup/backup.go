@@ -53,6 +53,8 @@ type BackupOptions struct {
 	// Progress is called after each group, by one goroutine. It must be quick.
 	Progress func(Progress)
 	Logger   *slog.Logger // nil: nothing is logged
+
+	resumeEvery time.Duration // 0: the constant; for tests
 }
 
 // Progress of a backup, a verify or a restore. How many blocks an incremental
@@ -74,6 +76,7 @@ type Result struct {
 	WhyFull     error    // why it is a full backup: nil for an incremental, and where a full one was asked for
 	BufferBytes int64    // what the backup's own buffers took in memory, at most
 	Swept       int      // objects of dead runs that were removed first
+	Resumed     uint64   // blocks that were taken over from a run that was cut off; some of them may have come again
 	Record      Record   // also of a backup that failed
 }
 
@@ -153,7 +156,10 @@ func optionError(format string, args ...any) error {
 // Backup makes a backup of src in repo. When it returns nil the backup is
 // whole, durable and listed (L12). When it returns an error, or ctx ends, there
 // is no such backup, and what was written is removed; a run that is killed
-// leaves objects that nobody lists and the next run sweeps.
+// leaves objects that nobody lists and the next run sweeps. But a run of more than ten
+// seconds that is killed, cancelled, or loses the database or the repository leaves
+// what the next one goes on with, if that is of the same kind and base: it writes only
+// what is not there yet, or has changed since.
 //
 // An incremental has what changed since its base, which is any sound backup of the
 // database's own history (R18). TypeAuto makes one unless there is no base; the
@@ -227,9 +233,15 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	defer lease.Close()
-	r, err := repo.startRun(ctx, o, info, started)
+	r, err := repo.takeOver(ctx, o, info, base, started)
+	if r == nil && err == nil {
+		r, err = repo.startRun(ctx, o, info, started)
+	}
 	if err != nil {
 		return err
+	}
+	if r.resumed != nil {
+		res.Resumed = r.resumed.blocks
 	}
 	r.src, r.heads, r.base = src, heads, base
 	if base == nil && res.WhyFull == nil {
@@ -278,6 +290,12 @@ func manifestOf(i mvcc.BackupInfo, base []Entry) Manifest {
 	return m
 }
 
+// claimNote is what a claim says to people.
+func claimNote(started time.Time) string {
+	host, _ := os.Hostname() // "" will do
+	return fmt.Sprintf("pid %d on %q since %s\n", os.Getpid(), host, started.UTC().Format(time.RFC3339))
+}
+
 // claimID claims the next id. Somebody who sweeps may take a claim that is not locked
 // yet for one of the dead: then another is tried.
 func (r *Repository) claimID(ctx context.Context, started time.Time) (id BackupID, claim io.Closer, err error) {
@@ -285,11 +303,9 @@ func (r *Repository) claimID(ctx context.Context, started time.Time) (id BackupI
 	if err != nil {
 		return id, nil, err
 	}
-	host, _ := os.Hostname() // "" will do: the note is for people
-	note := fmt.Sprintf("pid %d on %q since %s\n", os.Getpid(), host, started.UTC().Format(time.RFC3339))
 	for range leaseTries {
 		id = newBackupID(c.sequence + 1)
-		claim, err = r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(note))
+		claim, err = r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(claimNote(started)))
 		if !errors.Is(err, ErrClaimed) {
 			break
 		}
@@ -309,11 +325,17 @@ func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.Ba
 	if err != nil {
 		return nil, err
 	}
-	run := &run{repo: r, o: o, info: info, id: id, claim: claim, started: started}
+	run := r.newRun(o, info, id, started)
+	run.claim = claim
+	return run, nil
+}
+
+func (r *Repository) newRun(o BackupOptions, info mvcc.BackupInfo, id BackupID, started time.Time) *run {
+	run := &run{repo: r, o: o, info: info, id: id, started: started, lastRecord: time.Now()}
 	run.bounds = bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater}
 	pace := &pacer{rate: o.BytesPerSecond}
 	run.guards = runGuards{limits: o.Guards, started: started}
 	run.blocks = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicBlocks, kind: kindBlocks, db: info.Database, id: id, limit: o.ObjectBytes}
 	run.index.out = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicIndex, kind: kindIndex, db: info.Database, id: id, limit: o.ObjectBytes}
-	return run, nil
+	return run
 }

@@ -30,6 +30,9 @@
 // run goes on with blocks as they are, and with the redo behind F, and is exact at a
 // later commit (runforward.go). Nobody who reads the backup need know.
 //
+// A run that is cut off leaves a record of what is durable of it, and the next one goes
+// on with that: as of a snapshot of its own (rebase.go).
+//
 // Memory is a few groups, whatever the database's size; see Result.BufferBytes.
 // Writing, waiting for the sink and pacing happen while nothing of the store is
 // held but the snapshot. A run that fails removes the manifest first, and its

@@ -19,6 +19,7 @@ import (
 //	<backup>.blocks-00000001, -2...   groups of blocks
 //	<backup>.index-00000001, -2...    where each block is
 //	<backup>.log-00000001, -2...      redo of a backup that fell forward, see forwardlog.go
+//	<backup>.partial-00000001, -2...  what a run that is at work has so far, see rebase.go
 //	<backup>.manifest                 the backup; there is none without it
 //	<backup>.proof-00000001, -2...    what verifying it found
 //	timeline-00000001, -2...          registry of timelines, in the order in which they attached
@@ -37,7 +38,7 @@ import (
 // archived log are an envelope around JSON:
 //
 //	offset  size  field
-//	0       8     magic       "SPWYREPO", "SPWYBIND", "SPWYMANI", "SPWYPROV", "SPWYTIME", "SPWYLEAS" or "SPWYPRUN"
+//	0       8     magic       "SPWYREPO", "SPWYBIND", "SPWYMANI", "SPWYPROV", "SPWYTIME", "SPWYLEAS", "SPWYPRUN" or "SPWYPART"
 //	8       4     version     1
 //	12      4     zero
 //	16      16    repository  RepositoryID
@@ -51,7 +52,7 @@ import (
 // The payload is canonical: it is valid only if encoding what was decoded gives
 // the same bytes, so there are no unknown, doubled or misspelt fields. Fields
 // are those of repositoryHeader, databaseBinding, manifestWire, Proof,
-// timelineRecord and hold. A claim (run, lease, prune) that nobody who lives has
+// timelineRecord, hold and partial. A claim (run, lease, prune) that nobody who lives has
 // hold of means nothing, whatever it says. The names freed and generation are reserved
 // for manifests of later versions.
 //
@@ -63,9 +64,10 @@ import (
 // in the newest backup of the chain that has one.
 //
 // A backup that fell forward (R12) says so in fall_forward: it has the redo (lsn,
-// end_lsn] behind its blocks. Its parts, one or two, are cut between objects: the first
-// has no block newer than the backup's lsn, the second was taken behind F. Of a block that is
-// in both the second image counts. The state is, of each block that is in use at end_lsn,
+// end_lsn] behind its blocks. Its parts are cut between objects: the first
+// has no block newer than the backup's lsn, the second was taken behind F. A backup that went
+// on with a run that was cut off has the parts of that in front of its own. Of a block that is
+// in more than one part the image in the last one counts. The state is, of each block that is in use at end_lsn,
 // the image that a chain would give, changed by the redo as recovery would (mvcc/forwardredo.go):
 // a change is left out if a later commit of the redo frees the block, or if the image
 // is at or past it; else it is whole, or the image must be the version that it changes.

@@ -71,6 +71,7 @@ const (
 	kindIndex    kind = "index"    // numbered
 	kindLog      kind = "log"      // numbered
 	kindManifest kind = "manifest" // its presence makes the backup a backup
+	kindPartial  kind = "partial"  // numbered
 	kindProof    kind = "proof"    // numbered
 )
 
@@ -143,7 +144,7 @@ func parseObjectName(name string) (id BackupID, k kind, number uint32, temp, ok 
 	}
 	k = kind(word)
 	switch k {
-	case kindRun, kindManifest, kindBlocks, kindIndex, kindLog, kindProof:
+	case kindRun, kindManifest, kindBlocks, kindIndex, kindLog, kindPartial, kindProof:
 		return id, k, number, temp, objectName(id, k, number) == name
 	}
 	return id, k, 0, temp, false

@@ -112,6 +112,7 @@ type catalog struct {
 	sizes     map[string]int64
 	published []BackupID            // by sequence; those with a manifest
 	proofs    map[BackupID]uint32   // highest number
+	partials  map[BackupID]uint32   // highest number
 	objects   map[BackupID][]string // all names of a backup, temporary ones too
 	temps     []string              // temporary names of no backup
 	timelines []uint32              // records of the registry, by number
@@ -125,7 +126,7 @@ func (r *Repository) catalog(ctx context.Context) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{sizes: make(map[string]int64, len(list)), proofs: map[BackupID]uint32{}, objects: map[BackupID][]string{}}
+	c := &catalog{sizes: make(map[string]int64, len(list)), proofs: map[BackupID]uint32{}, partials: map[BackupID]uint32{}, objects: map[BackupID][]string{}}
 	for _, o := range list {
 		c.enter(o)
 	}
@@ -152,6 +153,8 @@ func (c *catalog) enter(o ObjectInfo) {
 	switch k {
 	case kindManifest:
 		c.published = append(c.published, id)
+	case kindPartial:
+		c.partials[id] = max(c.partials[id], number)
 	case kindProof:
 		c.proofs[id] = max(c.proofs[id], number)
 	}

@@ -43,14 +43,15 @@ type Manifest struct {
 	BlockSize   int      `json:"block_size"`              // bytes
 	HighWater   block.ID `json:"high_water"`              // first block number never used
 	Blocks      uint64   `json:"blocks"`                  // that are in this backup
-	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // in the database at EndLSN; a full backup that did not fall forward has them all, and nothing here
+	BlocksInUse uint64   `json:"blocks_in_use,omitempty"` // in the database at EndLSN; a full backup without parts has them all, and nothing here
 	RawBytes    int64    `json:"raw_bytes"`               // Blocks times BlockSize
 	StoredBytes int64    `json:"stored_bytes"`            // of all objects
 	Groups      uint32   `json:"groups"`
 	Objects     []Object `json:"objects"`
 	Audit       Audit    `json:"audit,omitzero"` // of an incremental
 
-	// Of a backup that fell forward only (R12); see part.go.
+	// Of a backup that fell forward (R12), and, but for the first, of one that went on with
+	// a run that was cut off; see part.go.
 	FallForward *FallForward `json:"fall_forward,omitempty"`
 	Parts       []Part       `json:"parts,omitempty"` // the oldest first
 
@@ -86,7 +87,7 @@ type Audit struct {
 
 // inUse is how many blocks the state at EndLSN consists of.
 func (m *Manifest) inUse() uint64 {
-	if m.Kind == KindIncremental || m.FallForward != nil {
+	if m.Kind == KindIncremental || len(m.Parts) > 0 {
 		return m.BlocksInUse
 	}
 	return m.Blocks
@@ -215,7 +216,7 @@ func (m *Manifest) invalid() string {
 		return fmt.Sprintf("block size %d", m.BlockSize)
 	case m.HighWater > block.ID(math.MaxInt64/int64(m.BlockSize)):
 		return "high-water mark is out of range"
-	case m.Blocks > uint64(m.HighWater) && m.FallForward == nil || m.Blocks > math.MaxInt64/uint64(m.BlockSize):
+	case m.Blocks > uint64(m.HighWater) && len(m.Parts) == 0 || m.Blocks > math.MaxInt64/uint64(m.BlockSize):
 		return "more blocks than block numbers"
 	case m.BlocksInUse > uint64(m.HighWater):
 		return "more blocks in use than block numbers"
@@ -245,7 +246,7 @@ func (m *Manifest) invalid() string {
 func (m *Manifest) invalidKind() string {
 	switch {
 	case m.Kind == KindFull:
-		if m.Base != (BackupID{}) || m.BaseManifest != (Digest{}) || m.BaseLSN != 0 || m.BlocksInUse != 0 && m.FallForward == nil || m.Audit != (Audit{}) {
+		if m.Base != (BackupID{}) || m.BaseManifest != (Digest{}) || m.BaseLSN != 0 || m.BlocksInUse != 0 && len(m.Parts) == 0 || m.Audit != (Audit{}) {
 			return "full backup with a base"
 		}
 	case m.Kind != KindIncremental:
@@ -254,7 +255,7 @@ func (m *Manifest) invalidKind() string {
 		return fmt.Sprintf("base %v is none that was there before", m.Base)
 	case m.BaseLSN == 0 || m.BaseLSN > m.LSN:
 		return fmt.Sprintf("increment from LSN %v to %v", m.BaseLSN, m.LSN)
-	case m.BlocksInUse < m.Blocks && m.FallForward == nil:
+	case m.BlocksInUse < m.Blocks && len(m.Parts) == 0:
 		return "blocks and blocks in use disagree"
 	case m.Audit.Compared < 0 || m.Audit.Compared > m.Audit.Asked:
 		return "impossible audit"

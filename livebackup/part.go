@@ -9,7 +9,8 @@ import (
 
 // A backup that was made in one go has one part: all its groups. One that fell forward
 // (R12) has two: what was handed out as of its snapshot, and what was handed out behind
-// F, some blocks of it for the second time. Each part has objects of its own, in the
+// F, some blocks of it for the second time. One that went on with a run that was cut off
+// (rebase.go) has the parts of that before its own. Each part has objects of its own, in the
 // order of their numbers, so that it can be read without the others.
 //
 // The parts of a backup are read as a chain is: of each block the image in the newest
@@ -35,15 +36,16 @@ type FallForward struct {
 	Chunks  uint32    `json:"chunks"`
 }
 
-// invalidParts says why the parts of m are impossible, or "". A backup has them if and
-// only if it fell forward.
+// invalidParts says why the parts of m are impossible, or "". A backup that fell forward
+// has some.
 func (m *Manifest) invalidParts() string {
 	f := m.FallForward
 	switch {
 	case f == nil && len(m.Parts) == 0:
 		return ""
-	case f == nil || len(m.Parts) == 0 || len(m.Parts) > partsMax:
+	case len(m.Parts) == 0 || len(m.Parts) > partsMax:
 		return fmt.Sprintf("%d parts", len(m.Parts))
+	case f == nil:
 	case f.LSN < m.LSN || f.LSN > m.EndLSN:
 		return fmt.Sprintf("it fell forward at LSN %v, between %v and %v", f.LSN, m.LSN, m.EndLSN)
 	case f.Records < uint64(m.EndLSN-f.LSN) || uint64(f.Chunks) > f.Records || f.Bytes < 0 || (f.Records == 0) != (f.Chunks == 0):

@@ -39,7 +39,16 @@ type run struct {
 	setBytes    int64         // of the set of blocks seen, at its peak
 	progress    Progress      // of the writer
 	groups      uint32
-	parts       []Part       // that were cut off
+	written     uint64      // blocks that are in groups that were written
+	newest      block.LSN   // of the images in groups that were written since the last part
+	above       block.ID    // above their numbers
+	behind      bool        // what is written now was handed out behind F
+	parts       []Part      // that were cut off
+	held        []block.LSN // of each part: see partial
+	resumed     *resumed    // nil: nothing was taken over
+	records     uint32      // number of the newest record
+	recorded    int         // objects of blocks that it names
+	lastRecord  time.Time
 	forward     *runForward  // nil: the session did not fall forward
 	kept        uint64       // blocks that are in the groups
 	audits      []auditBlock // blocks that are not, to be held against the base
@@ -55,7 +64,8 @@ type group struct {
 	out    []byte // room for the compressor
 	stored []byte // what to write: in out or in raw
 	codec  codec
-	redo   bool // it is a chunk of redo: raw is records
+	newest block.LSN // of the images
+	redo   bool      // it is a chunk of redo: raw is records
 }
 
 // make pulls, writes and publishes, or leaves the repository as it was.
@@ -74,30 +84,32 @@ func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	if err == nil {
 		_, err = r.repo.checkRivals(ctx, r.src, r.heads, r.id, m.Timeline)
 	}
+	keep := err != nil && r.resumable(ctx, err)
 	// Cleaning up is not to be cancelled by what made it necessary.
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
-		err = errors.Join(err, r.undo(ctx))
+		err = errors.Join(err, r.undo(ctx, keep))
 	}
 	r.claim.Close()
 	if err != nil {
 		return Manifest{}, err
 	}
 	// The backup stands; a claim that stays is swept by the next run.
-	r.repo.objects.Delete(ctx, objectName(r.id, kindRun, 0))
+	r.repo.objects.Delete(ctx, objectName(r.id, kindPartial, r.records), objectName(r.id, kindRun, 0))
 	return m, nil
 }
 
 // undo removes what was written. The manifest goes first and durably: were it
-// to come back after a power cut without its objects, a list would lie (L12).
-func (r *run) undo(ctx context.Context) error {
+// to come back after a power cut without its objects, a list would lie (L12). With keep
+// objects stay for the next run.
+func (r *run) undo(ctx context.Context, keep bool) error {
 	r.blocks.abort()
 	r.index.out.abort()
 	if r.forward != nil {
 		r.forward.log.abort()
 	}
 	err := r.repo.objects.Delete(ctx, objectName(r.id, kindManifest, 0))
-	if err == nil {
+	if err == nil && !keep {
 		var c *catalog
 		if c, err = r.repo.catalog(ctx); err == nil {
 			err = r.repo.remove(ctx, append(withoutClaim(c.objects[r.id], r.id), objectName(r.id, kindRun, 0)))
@@ -134,12 +146,12 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 func (r *run) finish(ctx context.Context) error {
 	f := r.forward
 	if f == nil {
-		return r.cutPart(ctx, r.info.LSN, r.info.HighWater)
+		return r.cutPart(ctx)
 	}
 	if err := f.log.finish(); err != nil {
 		return err
 	}
-	return r.cutPart(ctx, f.end.LSN, f.above)
+	return r.cutPart(ctx)
 }
 
 // manifest is what the backup is once all its objects are durable.
@@ -147,13 +159,15 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 	m := manifestOf(r.info, r.base)
 	m.ID, m.Groups, m.StoredBytes = r.id, r.groups, r.blocks.bytes+r.index.out.bytes
 	if r.base != nil {
-		m.Blocks, m.RawBytes = r.kept, int64(r.kept)*int64(m.BlockSize)
+		m.Blocks, m.RawBytes = r.written, int64(r.written)*int64(m.BlockSize)
 		m.Audit = Audit{Asked: auditBlocks(&r.base[0].Manifest), Compared: len(r.audits)}
 	}
 	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
+	if r.forward != nil || r.resumed != nil {
+		m.Blocks, m.RawBytes, m.BlocksInUse, m.Parts = r.written, int64(r.written)*int64(m.BlockSize), r.info.Blocks, r.parts
+	}
 	if r.forward != nil {
-		m.Blocks, m.RawBytes = r.kept, int64(r.kept)*int64(m.BlockSize)
-		r.forward.enter(&m, r.parts)
+		r.forward.enter(&m)
 	}
 	m.Rescue = r.o.Rescue
 	m.Owner, m.Label, m.Compression, m.CreatedBy = r.o.Owner, r.o.Label, r.o.Compression, createdBy
@@ -214,9 +228,10 @@ func (r *run) copy(ctx context.Context, s Session) error {
 	if err = r.pipe(ctx, s, encoders, free); err != nil || r.forward == nil {
 		return err
 	}
-	if err := r.cutPart(ctx, r.info.LSN, r.info.HighWater); err != nil {
+	if err := r.cutPart(ctx); err != nil {
 		return err
 	}
+	r.behind = true
 	defer r.forward.enc.close()
 	return r.pipe(ctx, s, encoders, free)
 }
@@ -337,7 +352,7 @@ func (r *run) complete(seen *blockSet) error {
 // loss behind this point ends the backup (R10).
 func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) error {
 	size := r.info.BlockSize
-	g.ids = g.ids[:cap(g.ids)]
+	g.ids, g.newest = g.ids[:cap(g.ids)], 0
 	n, err := 0, error(nil)
 	for n < len(g.ids) && err == nil {
 		var got int
@@ -348,7 +363,7 @@ func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) err
 			err = fmt.Errorf("source handed out %d blocks where at most %d fit", got, len(g.ids)-n)
 			break
 		}
-		got, err = r.take(g.raw[n*size:], g.ids[n:n+got], seen)
+		got, err = r.take(g, g.raw[n*size:], g.ids[n:n+got], seen)
 		n += got
 	}
 	g.ids = g.ids[:n]
@@ -363,8 +378,8 @@ func (r *run) fill(ctx context.Context, s Session, g *group, seen *blockSet) err
 
 // take proves the blocks that arrived, moves those together that belong into the
 // backup, and returns how many. The others, which an incremental is to be held
-// against its base with, it puts aside.
-func (r *run) take(images []byte, ids []block.ID, seen *blockSet) (n int, err error) {
+// against its base with, it puts aside; what was taken over already it leaves out.
+func (r *run) take(g *group, images []byte, ids []block.ID, seen *blockSet) (n int, err error) {
 	size := r.info.BlockSize
 	for i, id := range ids {
 		image := images[i*size:][:size]
@@ -381,9 +396,13 @@ func (r *run) take(images []byte, ids []block.ID, seen *blockSet) (n int, err er
 		if n < i {
 			copy(images[n*size:], image)
 		}
-		if r.forward != nil {
-			r.forward.noteForward(id, lsn)
+		if r.resumed.has(id, lsn) {
+			continue
 		}
+		if r.forward != nil {
+			r.forward.newest = max(r.forward.newest, lsn)
+		}
+		g.newest = max(g.newest, lsn)
 		ids[n] = id
 		n++
 	}
@@ -469,8 +488,13 @@ func (r *run) writeGroup(ctx context.Context, g *group) error {
 		return err
 	}
 	r.groups++
+	r.written += uint64(len(g.ids))
+	r.newest = max(r.newest, g.newest)
+	for _, id := range g.ids {
+		r.above = max(r.above, id+1)
+	}
 	r.report(len(g.ids))
-	return nil
+	return r.checkpoint(ctx)
 }
 
 func (r *run) setCost(c mvcc.Cost) {

@@ -75,7 +75,7 @@ func (r *run) fellForward(at block.LSN, seen *blockSet) error {
 
 // cutPart makes a part of the groups that were written since the last one, if any
 // were: it makes its objects durable, the last one of blocks and the index at once.
-func (r *run) cutPart(ctx context.Context, lsn block.LSN, highWater block.ID) error {
+func (r *run) cutPart(ctx context.Context) error {
 	blocks := make(chan error, 1)
 	go func() { blocks <- r.blocks.finish() }()
 	err := r.index.flush(ctx)
@@ -85,17 +85,10 @@ func (r *run) cutPart(ctx context.Context, lsn block.LSN, highWater block.ID) er
 	if err := cmp.Or(<-blocks, err); err != nil {
 		return err
 	}
-	p := Part{
-		LSN: lsn, HighWater: highWater, Blocks: r.kept, Groups: r.groups,
-		BlocksObjects: uint32(len(r.blocks.done)), IndexObjects: uint32(len(r.index.out.done)),
+	if p, held := r.openPart(); p.Groups > 0 {
+		r.parts, r.held = append(r.parts, p), append(r.held, held)
 	}
-	for _, before := range r.parts {
-		p.Blocks, p.Groups = p.Blocks-before.Blocks, p.Groups-before.Groups
-		p.BlocksObjects, p.IndexObjects = p.BlocksObjects-before.BlocksObjects, p.IndexObjects-before.IndexObjects
-	}
-	if p.Groups > 0 {
-		r.parts = append(r.parts, p)
-	}
+	r.newest, r.above = 0, 0
 	return nil
 }
 
@@ -195,15 +188,10 @@ func (r *run) writeRedo(ctx context.Context, g *group) error {
 	return nil
 }
 
-// noteForward notes an image of the second part.
-func (f *runForward) noteForward(id block.ID, lsn block.LSN) {
-	f.newest, f.above = max(f.newest, lsn), max(f.above, id+1)
-}
-
 // enter says in the manifest how the run fell forward.
-func (f *runForward) enter(m *Manifest, parts []Part) {
+func (f *runForward) enter(m *Manifest) {
 	m.FallForward = &FallForward{LSN: f.at, Records: f.records, Bytes: f.bytes, Chunks: f.chunks}
-	m.Parts, m.Objects, m.StoredBytes = parts, append(m.Objects, f.log.done...), m.StoredBytes+f.log.bytes
+	m.Objects, m.StoredBytes = append(m.Objects, f.log.done...), m.StoredBytes+f.log.bytes
 	m.EndLSN, m.Committed, m.RecordSum = f.end.LSN, f.end.Time.UTC(), f.end.RecordSum
 	m.HighWater, m.BlocksInUse = f.end.HighWater, f.end.Blocks
 }

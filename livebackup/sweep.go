@@ -9,7 +9,8 @@ import (
 )
 
 // Sweep removes what the dead left: objects of backups that were never
-// published or were removed, and whose maker is gone, leases, and temporary names.
+// published or were removed, and whose maker is gone, leases, and temporary names. What
+// the next backup can go on with it leaves.
 // It returns how many objects it removed. What belongs to the living is left alone.
 // [Backup] and [Prune] sweep before they start.
 func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
@@ -32,7 +33,11 @@ func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
 			removed++
 		}
 	}
+	resumable, _ := c.cutOff()
 	for id, names := range c.objects {
+		if id == resumable {
+			continue // for the next backup: see rebase.go
+		}
 		n, err := repo.sweepBackup(ctx, id, names)
 		removed += n
 		if err != nil {
@@ -76,7 +81,7 @@ func (r *Repository) sweepBackup(ctx context.Context, id BackupID, names []strin
 func split(names []string) (leftovers []string, published bool) {
 	for _, name := range names {
 		_, k, _, temp, _ := parseObjectName(name)
-		if temp || k == kindRun {
+		if temp || k == kindRun || k == kindPartial {
 			leftovers = append(leftovers, name)
 		} else if k == kindManifest {
 			published = true

@@ -19,14 +19,14 @@ type wanted struct {
 }
 
 // wantedOf reads the bitmaps of the state that a chain leads to. Of a chain of one
-// backup, without redo, nil is returned: everything is wanted, and whether that is too
+// backup, without parts, nil is returned: everything is wanted, and whether that is too
 // much the proof tells.
 //
 // What is read here is proven by its own checksums only. It decides what is
 // written, not what is right: all of it comes again with the replay, to whoever
 // proves the result.
 func wantedOf(ctx context.Context, repo *Repository, members []Entry, windows []redoWindow) (*wanted, error) {
-	if len(members) == 1 && len(windows) == 0 {
+	if len(members) == 1 && len(members[0].Manifest.Parts) == 0 {
 		return nil, nil
 	}
 	img, err := openBitmaps(ctx, repo, members, windows)

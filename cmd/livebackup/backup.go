@@ -39,7 +39,8 @@ falls forward: it goes on without, and is exact at a later commit. With
 --on-exhaustion abort it ends instead.
 
 The backup appears in the repository when it is whole and durable. If anything
-goes wrong before, or on Ctrl-C, what was written is removed again. With
+goes wrong before, or on Ctrl-C, what was written is removed again, or, if that
+is much, kept for the next backup, which goes on with it. With
 --verify the backup stays in the repository whatever reading it back finds.
 
 --on-start, --on-watermark and --on-end name a command, or a URL. A command gets
@@ -232,7 +233,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	}
 	out := backupResult{
 		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),
-		BufferBytes: res.BufferBytes, Swept: res.Swept, Record: res.Record, HookErrors: failed,
+		BufferBytes: res.BufferBytes, Swept: res.Swept, Resumed: res.Resumed, Record: res.Record, HookErrors: failed,
 	}
 	out.Run = livebackup.Run{} // the record has it
 	if res.WhyFull != nil {
@@ -317,6 +318,7 @@ type backupResult struct {
 	VerifyError    string `json:"verify_error,omitempty"` // why --verify has no proof
 	BufferBytes    int64  `json:"buffer_bytes"`           // memory that the backup's own buffers took
 	Swept          int    `json:"swept"`                  // objects of dead backups that were removed
+	Resumed        uint64 `json:"resumed,omitempty"`      // blocks that were taken over from a backup that was cut off
 
 	Record     livebackup.Record `json:"record"`
 	HookErrors []hooks.Failure   `json:"hook_errors,omitempty"`
@@ -343,6 +345,9 @@ func (r backupResult) text(w io.Writer) {
 	if c := m.Cost; c.BlocksChanged > 0 {
 		fmt.Fprintf(w, "  at most %s at once; to keep everything to the end would have been %s\n",
 			human.Plural(c.OriginalsPeak, "original"), human.Count(c.BlocksChanged))
+	}
+	if r.Resumed > 0 {
+		fmt.Fprintf(w, "  it went on with %s that a backup that was cut off had written\n", human.Plural(r.Resumed, "block"))
 	}
 	if r.Swept > 0 {
 		fmt.Fprintf(w, "  removed %s that a dead backup had left\n", human.Plural(r.Swept, "object"))

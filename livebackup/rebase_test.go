@@ -1,0 +1,180 @@
+package livebackup
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+// partials counts the records of runs that were cut off.
+func partials(t *testing.T, repo *Repository) (n int) {
+	t.Helper()
+	list, err := repo.objects.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range list {
+		if strings.Contains(o.Name, "."+string(kindPartial)) {
+			n++
+		}
+	}
+	return n
+}
+
+// rebaseOptions record a run behind each object.
+var rebaseOptions = BackupOptions{ObjectBytes: 16 << 10, GroupBytes: 32 << 10, Compression: CompressionNone, resumeEvery: 1}
+
+// cutBackup makes a backup that is cancelled at Next number at, while the database
+// changes.
+func (h *history) cutBackup(repo *Repository, at int, o BackupOptions) error {
+	ctx, cancel := context.WithCancel(h.t.Context())
+	defer cancel()
+	_, err := Backup(ctx, &busySource{Source: NewSource(h.store), on: func(call int) {
+		h.churn(20)
+		if call == at {
+			cancel()
+		}
+	}}, repo, o)
+	return err
+}
+
+// TestRebase_CutRunsGoOn cancels backups, full and incremental ones, again and again at
+// random moments, while blocks are changed, made and freed; the next one takes over what
+// is there, and is exactly the database as of its own snapshot.
+func TestRebase_CutRunsGoOn(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for range 2 {
+		fs := simfs.New()
+		h := newHistory(t, rng, fs, "/db")
+		for range 10 {
+			h.commit(60, 0, 0)
+		}
+		repo := openRepo(t, fs, "/repo")
+		o := rebaseOptions
+		for _, kind := range []BackupType{TypeFull, TypeIncremental} {
+			o.Type = kind
+			for n := range 1 + rng.IntN(3) {
+				if err := h.cutBackup(repo, 3+2*n+rng.IntN(4), o); !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				h.churn(rng.IntN(100))
+			}
+			taken := partials(t, repo)
+			if kind == TypeFull && taken != 1 {
+				t.Fatalf("%d records of what was cut off", taken)
+			}
+			h.keep(1, 1, 1)
+			res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := res.Manifest
+			if taken > 0 && (res.Resumed == 0 || len(m.Parts) == 0) || m.EndLSN != m.LSN {
+				t.Fatalf("%d blocks were taken over: %+v", res.Resumed, m)
+			}
+			h.wantState(repo, m, "/restored-"+string(kind))
+			mustProve(t, repo, m.ID)
+			if partials(t, repo) != 0 {
+				t.Fatal("the record is still there")
+			}
+			for range 4 {
+				h.churn(200)
+			}
+		}
+		h.store.Close()
+	}
+}
+
+// TestRebase_L12_PowerCut cuts the power of the repository at random moments of a backup
+// that goes on with another: what is listed is whole, and the next backup goes on.
+func TestRebase_L12_PowerCut(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	h := newHistory(t, rng, simfs.New(), "/db")
+	for range 6 {
+		h.commit(60, 0, 0)
+	}
+	o := rebaseOptions
+	o.Type = TypeFull
+	for range 5 {
+		disk := simfs.New()
+		repo := openRepo(t, disk, "/repo")
+		for range 1 + rng.IntN(3) {
+			disk.CutAfter(20 + rng.IntN(300))
+			Backup(t.Context(), &busySource{Source: NewSource(h.store), on: func(int) { h.churn(20) }}, repo, o)
+			disk = disk.Crash(rng, simfs.Random)
+			repo = openAt(t, disk, "/repo")
+			for _, e := range mustList(t, repo) {
+				mustProve(t, repo, e.ID)
+			}
+		}
+		h.keep(1, 1, 1)
+		m := mustBackup(t, NewSource(h.store), repo, o)
+		h.fs = disk
+		h.wantState(repo, m, "/restored")
+		mustProve(t, repo, m.ID)
+	}
+}
+
+// TestRebase_WhatFellForwardGoesOn cuts a backup off that had fallen forward.
+func TestRebase_WhatFellForwardGoesOn(t *testing.T) {
+	fs := simfs.New()
+	h := smallHistory(t, rand.New(rand.NewPCG(8, 8)), fs, "/db")
+	repo := openRepo(t, fs, "/repo")
+	o := rebaseOptions
+	o.Type = TypeFull
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := Backup(ctx, &busySource{Source: NewSource(h.store), on: func(call int) {
+		switch call {
+		case 6:
+			h.churn(1500)
+		case 12:
+			cancel()
+		}
+	}}, repo, o)
+	if !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+		t.Fatal(err)
+	}
+	h.churn(100)
+	h.keep(1, 1, 1)
+	res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+	if err != nil || res.Resumed == 0 || len(res.Manifest.Parts) < 3 {
+		t.Fatalf("%d blocks, %d parts, %v", res.Resumed, len(res.Manifest.Parts), err)
+	}
+	h.wantState(repo, res.Manifest, "/restored")
+	mustProve(t, repo, res.Manifest.ID)
+}
+
+// TestRebase_OnlyWhatFits: what was cut off is of no use to a backup of another kind,
+// and goes.
+func TestRebase_OnlyWhatFits(t *testing.T) {
+	fs := simfs.New()
+	h := newHistory(t, rand.New(rand.NewPCG(9, 9)), fs, "/db")
+	for range 10 {
+		h.commit(60, 0, 0)
+	}
+	repo := openRepo(t, fs, "/repo")
+	o := rebaseOptions
+	o.Type = TypeFull
+	if err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+		t.Fatal(err)
+	}
+	o.Compression = CompressionFastest
+	h.keep(1, 1, 1)
+	res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+	if err != nil || res.Resumed != 0 || res.Manifest.Parts != nil {
+		t.Fatalf("%d blocks, %v", res.Resumed, err)
+	}
+	h.wantState(repo, res.Manifest, "/restored")
+	if _, err := Sweep(t.Context(), repo); err != nil || partials(t, repo) != 0 {
+		t.Fatal("it is still there", err)
+	}
+}
