@@ -233,7 +233,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	defer lease.Close()
-	r, err := repo.takeOver(ctx, o, info, base, started)
+	r, err := repo.takeOver(ctx, src, o, info, base, started)
 	if r == nil && err == nil {
 		r, err = repo.startRun(ctx, o, info, started)
 	}

@@ -29,10 +29,14 @@ import (
 //	                       part of their own. Exact at S'.
 //	publish                the manifest; then the records go
 //
-// A part has a block as it is now if the version that comes now is no newer than what
-// the part is of: S, or, behind a fall forward, F. Then it is the version that was taken;
-// a newer part cannot hold another one, since that would have been taken because it was
-// newer than S. Run 2 may die as well: its parts are then those of run 1 and its own.
+// A part has a block as it is now if the version that comes now is no newer than the
+// snapshot that the part is of. Then it is the version that was taken; a newer part cannot
+// hold another one, since that would have been taken because it was newer. Run 2 may die
+// as well: its parts are then those of run 1 and its own.
+//
+// That holds in one history only. A copy of the database may have the same timeline and
+// other commits: so S, with its checksum, must be in the log of whoever takes over (R18).
+// What was handed out behind a fall forward is newer than S, and in no record.
 //
 // What is taken over was synced and proven when it was written. Its objects' sizes and
 // its index are proven again now; a verify reads all of it, as of any backup.
@@ -50,7 +54,9 @@ type partial struct {
 	Base         BackupID    `json:"base,omitzero"`
 	BaseManifest Digest      `json:"base_manifest,omitzero"`
 	Parts        []Part      `json:"parts"`
-	Held         []block.LSN `json:"held"` // of each part: a block that it has and that is no newer is the one that it has
+	Held         []block.LSN `json:"held"`     // of each part: its snapshot
+	HeadLSN      block.LSN   `json:"head_lsn"` // the newest of these
+	HeadSum      uint32      `json:"head_sum"` // checksum of the log record that ends it (R18)
 	Objects      []Object    `json:"objects"`
 }
 
@@ -58,7 +64,7 @@ var magicPartial = magic([]byte("SPWYPART"))
 
 // invalid says why p cannot be the record of run id, or "".
 func (p *partial) invalid(id BackupID) string {
-	if p.ID != id || len(p.Parts) == 0 || len(p.Parts) >= partsMax-2 || len(p.Held) != len(p.Parts) || !block.ValidSize(p.BlockSize) {
+	if p.ID != id || p.HeadSum == 0 || len(p.Parts) == 0 || len(p.Parts) >= partsMax-2 || len(p.Held) != len(p.Parts) || !block.ValidSize(p.BlockSize) {
 		return "it is not one of this run"
 	}
 	m := p.manifest()
@@ -102,7 +108,7 @@ func (r *resumed) has(id block.ID, lsn block.LSN) bool {
 
 // checkpoint makes what is written of the run one that another can go on with.
 func (r *run) checkpoint(ctx context.Context) error {
-	if len(r.blocks.done) == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
+	if r.forward != nil || r.info.RecordSum == 0 || len(r.blocks.done) == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
 		return nil
 	}
 	if err := r.index.flush(ctx); err != nil {
@@ -113,13 +119,14 @@ func (r *run) checkpoint(ctx context.Context) error {
 	}
 	p := partial{
 		ID: r.id, Database: hexID(r.info.Database), Timeline: hexID(r.info.Timeline), BlockSize: r.info.BlockSize, Compression: r.o.Compression,
+		HeadLSN: r.info.LSN, HeadSum: r.info.RecordSum,
 		Parts: slices.Clone(r.parts), Held: slices.Clone(r.held), Objects: append(slices.Clone(r.blocks.done), r.index.out.done...),
 	}
 	if r.base != nil {
 		p.Base, p.BaseManifest = r.base[0].ID, r.base[0].digest
 	}
-	if part, held := r.openPart(); part.Groups > 0 {
-		p.Parts, p.Held = append(p.Parts, part), append(p.Held, held)
+	if part := r.openPart(); part.Groups > 0 {
+		p.Parts, p.Held = append(p.Parts, part), append(p.Held, r.info.LSN)
 	}
 	data, err := encodeEnvelope(magicPartial, identity{r.repo.id, r.info.Database}, p)
 	if err != nil || len(data) > manifestBytesMax {
@@ -136,21 +143,20 @@ func (r *run) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-// openPart is the part that consists of the groups behind the last one, and what it is of.
-func (r *run) openPart() (p Part, held block.LSN) {
-	p = Part{
+// openPart is the part that consists of the groups behind the last one.
+func (r *run) openPart() Part {
+	p := Part{
 		LSN: r.info.LSN, HighWater: r.info.HighWater, Blocks: r.written, Groups: r.groups,
 		BlocksObjects: uint32(len(r.blocks.done)), IndexObjects: uint32(len(r.index.out.done)),
 	}
-	held = r.info.LSN
 	if r.behind {
-		p.LSN, p.HighWater, held = r.newest, r.above, r.forward.at
+		p.LSN, p.HighWater = r.newest, r.above
 	}
 	for _, before := range r.parts {
 		p.Blocks, p.Groups = p.Blocks-before.Blocks, p.Groups-before.Groups
 		p.BlocksObjects, p.IndexObjects = p.BlocksObjects-before.BlocksObjects, p.IndexObjects-before.IndexObjects
 	}
-	return p, held
+	return p
 }
 
 // resumable reports whether err leaves what was written good for the next run.
@@ -161,7 +167,7 @@ func (r *run) resumable(ctx context.Context, err error) bool {
 
 // takeOver claims a run that was cut off and that the one that is due can go on with;
 // nil if there is none.
-func (r *Repository) takeOver(ctx context.Context, o BackupOptions, info mvcc.BackupInfo, base []Entry, started time.Time) (*run, error) {
+func (r *Repository) takeOver(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, started time.Time) (*run, error) {
 	c, err := r.catalog(ctx)
 	if err != nil {
 		return nil, err
@@ -177,7 +183,7 @@ func (r *Repository) takeOver(ctx context.Context, o BackupOptions, info mvcc.Ba
 	if err != nil {
 		return nil, writeError("claim what was cut off", err)
 	}
-	run, err := r.resume(ctx, o, info, base, id, number)
+	run, err := r.resume(ctx, src, o, info, base, id, number)
 	if run == nil || err != nil {
 		claim.Close()
 		if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, ErrVersion) {
@@ -192,15 +198,19 @@ func (r *Repository) takeOver(ctx context.Context, o BackupOptions, info mvcc.Ba
 
 // resume makes a run that goes on with run id, whose claim the caller has; nil if that
 // was of something else.
-func (r *Repository) resume(ctx context.Context, o BackupOptions, info mvcc.BackupInfo, base []Entry, id BackupID, number uint32) (*run, error) {
+func (r *Repository) resume(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, id BackupID, number uint32) (*run, error) {
 	p, err := r.readPartial(ctx, id, number)
 	if err != nil {
 		return nil, err
 	}
 	m := p.manifest()
+	err = src.CheckHead(ctx, r.id, mvcc.Head{LSN: p.HeadLSN, Sum: p.HeadSum})
 	switch {
+	case errors.Is(err, mvcc.ErrHistory) || errors.Is(err, errors.ErrUnsupported): // nobody can tell whose it is
+	case err != nil:
+		return nil, fmt.Errorf("look in the history for what was cut off: %w", err)
 	case block.DatabaseID(p.Database) != info.Database || p.BlockSize != info.BlockSize:
-	case p.Compression != o.Compression || m.EndLSN > info.LSN || !lineageOf(info.Timeline, info.History).holds(block.TimelineID(p.Timeline), m.EndLSN):
+	case p.Compression != o.Compression || max(m.EndLSN, p.HeadLSN) > info.LSN || !lineageOf(info.Timeline, info.History).holds(block.TimelineID(p.Timeline), max(m.EndLSN, p.HeadLSN)):
 	case (base == nil) != p.Base.IsZero() || base != nil && (base[0].ID != p.Base || base[0].digest != p.BaseManifest):
 	default:
 		run := r.newRun(o, info, id)

@@ -3,10 +3,12 @@ package livebackup
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -123,7 +125,8 @@ func TestRebase_L12_PowerCut(t *testing.T) {
 	}
 }
 
-// TestRebase_WhatFellForwardGoesOn cuts a backup off that had fallen forward.
+// TestRebase_WhatFellForwardGoesOn cuts a backup off that had fallen forward: what it
+// had of its snapshot is gone on with.
 func TestRebase_WhatFellForwardGoesOn(t *testing.T) {
 	fs := simfs.New()
 	h := smallHistory(t, rand.New(rand.NewPCG(8, 8)), fs, "/db")
@@ -146,11 +149,43 @@ func TestRebase_WhatFellForwardGoesOn(t *testing.T) {
 	h.churn(100)
 	h.keep(1, 1, 1)
 	res, err := Backup(t.Context(), NewSource(h.store), repo, o)
-	if err != nil || res.Resumed == 0 || len(res.Manifest.Parts) < 3 {
+	if err != nil || res.Resumed == 0 || len(res.Manifest.Parts) != 2 {
 		t.Fatalf("%d blocks, %d parts, %v", res.Resumed, len(res.Manifest.Parts), err)
 	}
 	h.wantState(repo, res.Manifest, "/restored")
 	mustProve(t, repo, res.Manifest.ID)
+}
+
+// TestRebase_R18_NotFromACopy: a copy of the database has the timeline and the LSNs of
+// what was cut off, and other commits: it does not go on with that.
+func TestRebase_R18_NotFromACopy(t *testing.T) {
+	fs := simfs.New()
+	h := newHistory(t, rand.New(rand.NewPCG(10, 10)), fs, "/db")
+	for range 10 {
+		h.commit(60, 0, 0)
+	}
+	if err := h.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	copied := &history{t: t, rng: rand.New(rand.NewPCG(11, 11)), fs: fs.Crash(nil, simfs.DropAll), dir: "/db", model: maps.Clone(h.model), kept: map[block.LSN]map[block.ID]string{}, n: 1000}
+	copied.open()
+	t.Cleanup(func() { copied.store.Close() })
+	h.open()
+	repo := openRepo(t, fs, "/repo")
+	o := rebaseOptions
+	o.Type = TypeFull
+	h.churn(200)
+	if err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+		t.Fatal(err)
+	}
+	copied.churn(600)
+	copied.keep(1, 1, 1)
+	res, err := Backup(t.Context(), NewSource(copied.store), repo, o)
+	if err != nil || res.Resumed != 0 {
+		t.Fatalf("%d blocks were taken over, %v", res.Resumed, err)
+	}
+	copied.fs = fs
+	copied.wantState(repo, res.Manifest, "/restored")
 }
 
 // TestRebase_OnlyWhatFits: what was cut off is of no use to a backup of another kind,

@@ -85,8 +85,8 @@ func (r *run) cutPart(ctx context.Context) error {
 	if err := cmp.Or(<-blocks, err); err != nil {
 		return err
 	}
-	if p, held := r.openPart(); p.Groups > 0 {
-		r.parts, r.held = append(r.parts, p), append(r.held, held)
+	if p := r.openPart(); p.Groups > 0 {
+		r.parts, r.held = append(r.parts, p), append(r.held, r.info.LSN)
 	}
 	r.newest, r.above = 0, 0
 	return nil
