@@ -108,7 +108,7 @@ func (r *resumed) has(id block.ID, lsn block.LSN) bool {
 
 // checkpoint makes what is written of the run one that another can go on with.
 func (r *run) checkpoint(ctx context.Context) error {
-	if r.forward != nil || r.info.RecordSum == 0 || len(r.blocks.done) == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
+	if r.behind || r.info.RecordSum == 0 || len(r.blocks.done) == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
 		return nil
 	}
 	if err := r.index.flush(ctx); err != nil {
@@ -183,7 +183,7 @@ func (r *Repository) takeOver(ctx context.Context, src Source, o BackupOptions, 
 	if err != nil {
 		return nil, writeError("claim what was cut off", err)
 	}
-	run, err := r.resume(ctx, src, o, info, base, id, number)
+	run, err := r.resume(ctx, src, o, info, base, id, number, started)
 	if run == nil || err != nil {
 		claim.Close()
 		if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, ErrVersion) {
@@ -192,13 +192,13 @@ func (r *Repository) takeOver(ctx context.Context, src Source, o BackupOptions, 
 		o.Logger.Info("what was cut off is of no use to this backup", "backup", id.String(), "why", err)
 		return nil, nil
 	}
-	run.claim, run.started = claim, started
+	run.claim = claim
 	return run, nil
 }
 
 // resume makes a run that goes on with run id, whose claim the caller has; nil if that
 // was of something else.
-func (r *Repository) resume(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, id BackupID, number uint32) (*run, error) {
+func (r *Repository) resume(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, id BackupID, number uint32, started time.Time) (*run, error) {
 	p, err := r.readPartial(ctx, id, number)
 	if err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func (r *Repository) resume(ctx context.Context, src Source, o BackupOptions, in
 	case p.Compression != o.Compression || max(m.EndLSN, p.HeadLSN) > info.LSN || !lineageOf(info.Timeline, info.History).holds(block.TimelineID(p.Timeline), max(m.EndLSN, p.HeadLSN)):
 	case (base == nil) != p.Base.IsZero() || base != nil && (base[0].ID != p.Base || base[0].digest != p.BaseManifest):
 	default:
-		run := r.newRun(o, info, id)
+		run := r.newRun(o, info, id, started)
 		if err := r.keepOnly(ctx, id, number, p.Objects); err != nil {
 			return nil, err
 		}
