@@ -22,11 +22,6 @@ type eventSource interface {
 	Events(ctx context.Context, after uint64) ([]mvcc.Event, error)
 }
 
-// changesSource is a source that also tells how its blocks change.
-type changesSource interface {
-	Changes(ctx context.Context) (mvcc.Changes, error)
-}
-
 // span is over how long rates and latencies are taken, about.
 const span = 10 * time.Second
 
@@ -89,7 +84,6 @@ func (s *Sampler) Sample(ctx context.Context) View {
 		FileBytes: st.FileBytes, NewestLSN: st.NewestLSN, DurableLSN: st.DurableLSN, LastCommit: st.LastCommit,
 		Levels: levels(&st), Backups: backups(&st, now), Snapshots: snapshots(&st, now), Holders: holders(&st),
 	}
-	s.lookAhead(ctx, &st, v.Backups)
 	v.Writer = s.writer(&st, now)
 	if v.Writer.Span == 0 {
 		s.heard = 0 // the first look, or a store that was opened again: it counts from 1
@@ -175,29 +169,6 @@ func backups(st *mvcc.Status, now time.Time) []Backup {
 		list = append(list, v)
 	}
 	return list
-}
-
-// lookAhead says of each backup how it will end. What cannot be asked is not told.
-func (s *Sampler) lookAhead(ctx context.Context, st *mvcc.Status, list []Backup) {
-	src, tells := s.src.(changesSource)
-	if !tells || len(list) == 0 {
-		return
-	}
-	changes, err := src.Changes(ctx)
-	if err != nil {
-		return
-	}
-	for i, o := range forecast.Outlooks(st, &changes, livebackup.RoomForOriginals(st)) {
-		in := human.Elapsed(o.TimeToFull.Round(time.Second))
-		switch o.Verdict {
-		case forecast.Fits:
-			list[i].Forecast = "fits: its originals will find room"
-		case forecast.FallsForward:
-			list[i].Forecast = "will fall forward: no room for originals in " + in
-		case forecast.Breaks:
-			list[i].Forecast = "will break: no room for originals in " + in
-		}
-	}
 }
 
 // seconds is a length of time, a year at most.

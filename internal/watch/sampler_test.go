@@ -231,32 +231,3 @@ func TestView_AtRisk(t *testing.T) {
 		t.Errorf("all is archived: %v, %v", age, known)
 	}
 }
-
-// changing is a story whose blocks change, so fast that originals find no room.
-type changing struct {
-	story
-	at time.Time
-}
-
-func (c *changing) Changes(context.Context) (mvcc.Changes, error) {
-	hour := mvcc.ChangeHour{Seconds: 3600, Distinct: [5]float64{1000, 6000, 30000, 90000, 360000}, Overwrites: 360000, RedoBytes: 3600}
-	return mvcc.Changes{At: c.at, Recent: []mvcc.ChangeHour{hour}}, nil
-}
-
-// TestSampler_LooksAhead: a backup's originals outgrow their room while it runs, and
-// the view says so before.
-func TestSampler_LooksAhead(t *testing.T) {
-	at := time.Unix(1_700_000_000, 0)
-	src := &changing{at: at}
-	src.status = mvcc.Status{BlockSize: 4096, AllocatedBlocks: 1 << 20, Levels: []mvcc.Level{{Name: "temporary", Limit: 4 << 20}},
-		Backups: []mvcc.BackupStatus{{ID: 1, Opened: at, BlocksTotal: 1 << 20, BytesPerSecond: 50 * 4096}}}
-	s := NewSampler(src, nil)
-	s.now = func() time.Time { return at }
-	if got := s.Sample(context.Background()).Backups[0].Forecast; !strings.HasPrefix(got, "will fall forward: no room for originals in ") {
-		t.Errorf("%q", got)
-	}
-	src.status.Levels[0].Limit = 1 << 50
-	if got := s.Sample(context.Background()).Backups[0].Forecast; !strings.HasPrefix(got, "fits") {
-		t.Errorf("%q", got)
-	}
-}
