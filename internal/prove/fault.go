@@ -159,28 +159,29 @@ func (c *siteCounts) sites() []site {
 // every call site, in every way. It ends at the first promise that is not kept.
 func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
 	began := time.Now()
-	f := &faultSweep{ctx: ctx, o: o, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}, under: map[site]*injection{}}}
+	f := &faultSweep{ctx: ctx, o: o, began: began, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}, under: map[site]*injection{}}}
 	f.counts.Kinds = map[string]int{}
 	for round := uint64(0); ; round++ {
 		if err := f.round(o.Seed + round); err != nil {
-			return f.done(began), err
+			return f.done(), err
 		}
 		if o.Duration == 0 || time.Since(began) > o.Duration || ctx.Err() != nil {
-			return f.done(began), context.Cause(ctx)
+			return f.done(), context.Cause(ctx)
 		}
 	}
 }
 
 type faultSweep struct {
 	ctx    context.Context
+	began  time.Time
 	o      FaultOptions
 	sites  *siteCounts
 	counts FaultCounts
 }
 
-func (f *faultSweep) done(began time.Time) FaultCounts {
+func (f *faultSweep) done() FaultCounts {
 	c := f.counts
-	c.Elapsed = time.Since(began)
+	c.Elapsed = time.Since(f.began)
 	for _, s := range f.sites.sites() {
 		c.Sites++
 		if f.sites.hit[s] > 0 {
@@ -239,7 +240,7 @@ func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
 				return err
 			}
 			if f.o.Progress != nil {
-				f.o.Progress(f.counts)
+				f.o.Progress(f.done())
 			}
 		}
 	}
