@@ -219,13 +219,22 @@ func publishSuperblock(dir string, fsys vfs.FS, file vfs.File, sb superblock) er
 		return fmt.Errorf("create: %w", err)
 	}
 	if _, err := file.WriteAt(sb.encode(), 0); err != nil {
-		_, again := file.WriteAt(make([]byte, superblockSize), 0) // half of it would look like damage
-		return fmt.Errorf("create: %w", errors.Join(err, again, file.Sync()))
+		return fmt.Errorf("create: %w", errors.Join(err, unpublish(file)))
 	}
 	if err := file.Sync(); err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	return nil
+}
+
+// unpublish takes what there is of the first superblock away, durably: half of it would
+// look like damage.
+func unpublish(file vfs.File) error {
+	_, err := file.WriteAt(make([]byte, superblockSize), 0)
+	if err != nil {
+		err = errors.Join(err, file.Truncate(0)) // for which a full disk has room
+	}
+	return errors.Join(err, file.Sync())
 }
 
 // makeFiles makes log and double-write file, over leftovers of an unfinished

@@ -169,18 +169,20 @@ func TestL8_CommitInFlightWhenTheStoreFails(t *testing.T) {
 
 // TestB10_HalfOfTheFirstSuperblock: writing it ended half way, so that it was written
 // over with zeros; but these were not synced, and a power cut that kept the half and lost
-// the zeros left what looked like a damaged database instead of an unfinished one.
+// the zeros, or a disk that refused them, left what looked like a damaged database instead of an unfinished one.
 func TestB10_HalfOfTheFirstSuperblock(t *testing.T) {
-	for _, sticky := range []bool{false, true} {
+	for _, undone := range []simfs.Fault{{Skip: 1 << 20}, {Short: true}, {}} { // how the writing of zeros fails
 		fsys := simfs.New()
 		ok(t, fsys.Mkdir(testDir, 0o700))
 		ok(t, fsys.SyncDir("/"))
-		fault := fsys.Fail(simfs.Fault{Ops: simfs.OpWrite, File: fileData, Len: superblockSize, Err: syscall.ENOSPC, Short: true, Sticky: sticky})
+		undone.Ops, undone.File, undone.Len, undone.Err = simfs.OpWrite, fileData, superblockSize, syscall.ENOSPC
+		fault := fsys.Fail(simfs.Fault{Ops: simfs.OpWrite, File: fileData, Len: superblockSize, Err: syscall.ENOSPC, Short: true})
+		second := fsys.Fail(undone)
 		if _, err := Open(testDir, smallOptions(fsys)); !errors.Is(err, syscall.ENOSPC) || fault.Fired() == 0 {
 			t.Fatalf("opened: %v", err)
 		}
 		var now *simfs.Moment
-		fault.Disarm()
+		second.Disarm()
 		fsys.Moments(func(_ simfs.Event, m *simfs.Moment) { now = m })
 		ok(t, fsys.Mkdir("/elsewhere", 0o700))
 		for _, state := range now.States() {
