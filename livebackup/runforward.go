@@ -34,7 +34,6 @@ type runForward struct {
 	first  *blockSet       // blocks of the first part
 	again  *blockSet       // of the second
 	newest block.LSN       // of all images of the second part
-	above  block.ID        // above its block numbers
 
 	log     *objectSeries
 	enc     *encoder

@@ -79,7 +79,9 @@ func (r *Redo) settle(lsn block.LSN) {
 		r.images, r.diffs, r.frees = r.images[:0], r.diffs[:0], r.frees[:0]
 	}
 	for _, id := range r.diffs {
-		r.changed[id] = r.changed[id]
+		if _, known := r.changed[id]; !known {
+			r.changed[id] = 0
+		}
 	}
 	for _, id := range r.images {
 		r.changed[id] = lsn

@@ -27,7 +27,7 @@ func TestLadder_EachRungIsTold(t *testing.T) {
 	} {
 		t.Run(owner, func(t *testing.T) {
 			g := newGuarded(t, func(o *Options) { o.Temp[0].BytesMax, o.OverflowMax = 1<<20, 1<<20 })
-			end := func() {}
+			var end func()
 			if owner == "backup" {
 				b := g.open(BackupOptions{Owner: owner})
 				end = func() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -162,15 +164,24 @@ func cmdAwaitServed(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("nobody serves %s", args[0])
 }
 
-// cmdPoke: poke FILE OFFSET HEX overwrites bytes.
+// cmdPoke: poke FILE OFFSET HEX [SIZE] overwrites bytes, and makes the checksum that ends
+// a header of SIZE bytes agree with them.
 func cmdPoke(ts *testscript.TestScript, _ bool, args []string) {
 	off, err := strconv.ParseInt(args[1], 0, 64)
 	ts.Check(err)
 	b, err := hex.DecodeString(args[2])
 	ts.Check(err)
-	f, err := os.OpenFile(glob(ts, args[0]), os.O_WRONLY, 0)
+	f, err := os.OpenFile(glob(ts, args[0]), os.O_RDWR, 0)
 	ts.Check(err)
 	_, err = f.WriteAt(b, off)
+	if len(args) > 3 {
+		size, badSize := strconv.Atoi(args[3])
+		header := make([]byte, size)
+		_, unread := f.ReadAt(header, 0)
+		sum := block.Checksum(0, header[:size-4])
+		_, unsealed := f.WriteAt(binary.LittleEndian.AppendUint32(nil, sum), int64(size-4))
+		err = errors.Join(err, badSize, unread, unsealed)
+	}
 	ts.Check(errors.Join(err, f.Close()))
 }
 
