@@ -34,17 +34,22 @@ func newCrowd(t testing.TB, blocks int) *crowd {
 	o.LogBytesMax = 0
 	c := &crowd{t: t, rng: rand.New(rand.NewPCG(seeded(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
 	c.s = c.dog.watch(mustOpen(t, o))
+	c.grow(blocks, 500)
+	return c
+}
+
+// grow allocates blocks, so many at once.
+func (c *crowd) grow(blocks, atOnce int) {
 	for len(c.ids) < blocks {
 		c.write(func(tx *WriteTx) {
-			for range min(500, blocks-len(c.ids)) {
+			for range min(atOnce, blocks-len(c.ids)) {
 				b, err := tx.Alloc(block.TypeLeaf)
-				ok(t, err)
+				ok(c.t, err)
 				c.ids = append(c.ids, b.ID())
 				c.fill(tx, b)
 			}
 		})
 	}
-	return c
 }
 
 // fill puts the LSN that the transaction will have into a block.
@@ -400,6 +405,32 @@ func TestR9_TailIsSecuredInSlices(t *testing.T) {
 	}
 	if !c.check(c.readers[0], 3000) {
 		t.Fatal("broken")
+	}
+	c.end()
+}
+
+// TestR13_NoTransactionFailsForWhatSnapshotsHold: temporary storage that a reader has
+// filled with originals has room for the private blocks of a transaction, if need be by
+// the reader's end.
+func TestR13_NoTransactionFailsForWhatSnapshotsHold(t *testing.T) {
+	o := smallOptions(simfs.New())
+	o.Temp[0].BytesMax, o.OverflowMax = 1<<20, -1
+	c := &crowd{t: t, rng: rand.New(rand.NewPCG(seeded(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
+	c.s = c.dog.watch(mustOpen(t, o))
+	c.grow(600, 100)
+	for range 20 {
+		r, err := c.s.BeginRead()
+		ok(t, err)
+		for range 3 {
+			c.change(200)
+		}
+		if !c.check(r, 20) {
+			c.broken++
+		}
+		r.Close()
+	}
+	if c.broken == 0 {
+		t.Error("temporary storage had room for all of it")
 	}
 	c.end()
 }

@@ -358,7 +358,8 @@ func (s *Store) privateMax() int { return int(max(s.cache.Room()/4, privateMin))
 const privateMin = 32
 
 // makeRoom makes room for one more private block: it spills others when the
-// transaction has used up its share of MaxRAM (L5).
+// transaction has used up its share of MaxRAM (L5). What snapshots hold in temporary
+// storage makes no transaction fail.
 func (t *WriteTx) makeRoom() error {
 	for len(t.blocks) >= t.s.privateMax() {
 		batch := t.spillable(false)
@@ -375,11 +376,24 @@ func (t *WriteTx) makeRoom() error {
 			}
 		}
 		if errors.Is(err, spill.ErrFull) {
-			return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
+			err = t.makeTempRoom()
 		}
 		if err != nil {
 			return fmt.Errorf("spill private blocks: %w", err)
 		}
+	}
+	return nil
+}
+
+// makeTempRoom makes room in temporary storage, which others fill: by what the cleaner
+// can bring into place, then by the end of a snapshot (R13).
+func (t *WriteTx) makeTempRoom() error {
+	s := t.s
+	switch {
+	case s.cache.FrozenHeads() > 0:
+		return s.cleaner.awaitRound(s.cleaner.rounds())
+	case !s.exhausted():
+		return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
 	}
 	return nil
 }
