@@ -18,6 +18,9 @@ var (
 	ErrLocked = errors.New("database is already open")
 	// ErrOptions means that an option is out of its range.
 	ErrOptions = errors.New("invalid option")
+	// ErrNotPrivate refuses to write to a directory in which any user could put another
+	// file in the place of one of ours: chmod o-w.
+	ErrNotPrivate = errors.New("database directory is not private")
 	// ErrBehind means that the log ends before a commit that was declared
 	// durable: part of it was lost or replaced (R6).
 	ErrBehind = errors.New("log ends before a commit known to be durable")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -57,6 +58,9 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 	if o.ReadOnly {
 		return lockForReading(dir, o)
 	}
+	if err := checkPrivate(o.FS, dir); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, nameData)
 	file, err := o.FS.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,6 +70,19 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 		return nil, err
 	}
 	return file, lockFile(file)
+}
+
+// checkPrivate refuses a directory that all users may write to, unless it is sticky:
+// there nobody can rename or remove what is ours. On Windows mode bits do not say.
+func checkPrivate(fsys vfs.FS, dir string) error {
+	info, err := fsys.Lstat(dir + "/.") // of what a link leads to
+	if err != nil || runtime.GOOS == "windows" {
+		return nil // what is not there will be ours
+	}
+	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+		return fmt.Errorf("%w: any user may write to it (%v)", ErrNotPrivate, mode)
+	}
+	return nil
 }
 
 // lockFile closes the file if it cannot be locked.
