@@ -71,6 +71,9 @@ func (c *Cache) overflowMax() int64 {
 }
 
 func (c *Cache) take(extra int64) ([]byte, error) {
+	if refused("frame") {
+		return nil, nil
+	}
 	d, err := c.frames.take(extra)
 	if d != nil {
 		c.counts[ClassReserve].Add(1)

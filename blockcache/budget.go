@@ -66,7 +66,7 @@ func (c *Cache) ChargeHeap(n int64) {
 // all that is no frame a half. Give them back with Uncharge.
 func (c *Cache) Charge(n int64) error {
 	b := &c.budget
-	if sum := b.buffers.Add(2 * n); sum > b.ram/buffersShare || c.isCrowded() {
+	if sum := b.buffers.Add(2 * n); sum > b.ram/buffersShare || c.isCrowded() || refused("buffer") {
 		b.buffers.Add(-2 * n)
 		return fmt.Errorf("%w: %d bytes for a buffer", ErrBudget, n)
 	}
@@ -90,7 +90,7 @@ func (c *Cache) Promise(n, own int64) (bool, error) {
 		return false, fmt.Errorf("%w: %d bytes for the blocks of one transaction", ErrBudget, own+n)
 	}
 	most := b.ram/overheadShare + b.ram/writerShare
-	if b.promised.Add(n); c.overhead() > most && c.opts.OverflowBytesMax != OverflowUnbounded || c.entries.areScarce() {
+	if b.promised.Add(n); c.overhead() > most && c.opts.OverflowBytesMax != OverflowUnbounded || c.entries.areScarce() || refused("promise") {
 		b.promised.Add(-n)
 		return false, nil
 	}
