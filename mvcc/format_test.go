@@ -217,11 +217,20 @@ func TestGolden_Redo(t *testing.T) {
 	}
 }
 
+// resum puts the checksum of all that is before it at the end of b.
+func resum(b []byte, seed block.Seed) {
+	at := len(b) - 4
+	binary.LittleEndian.PutUint32(b[at:], block.Checksum(seed, b[:at]))
+}
+
 func FuzzDecodeSuperblock(f *testing.F) {
 	sb := goldenSuperblock()
-	f.Add(sb.encode())
-	f.Add([]byte("SPILLWAY"))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(sb.encode(), true)
+	f.Add([]byte("SPILLWAY"), false)
+	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
+		if reseal && len(b) >= superblockSize { // what is behind the checksum is reached
+			resum(b[:superblockSize], block.SeedOf(block.DatabaseID(b[16:32])))
+		}
 		if sb, err := decodeSuperblock(b); err == nil && !block.ValidSize(sb.blockSize) {
 			t.Fatal("accepted")
 		}
@@ -231,8 +240,13 @@ func FuzzDecodeSuperblock(f *testing.F) {
 func FuzzDecodeDoublewrite(f *testing.F) {
 	b := make([]byte, doublewriteHeader)
 	encodeDoublewrite(b, numbered(1), 3, []place{{1, 2}})
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(b, true)
+	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
+		if reseal && len(b) >= doublewriteHeader { // what is behind the checksum is reached
+			id := numbered(1)
+			copy(b[16:32], id[:])
+			resum(b[:doublewriteHeader], block.SeedOf(id))
+		}
 		if _, places := decodeDoublewrite(b, numbered(1)); len(places) > doublewriteMax {
 			t.Fatal(len(places))
 		}

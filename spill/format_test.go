@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"encoding/binary"
 	"encoding/hex"
 	"os"
 	"strings"
@@ -140,12 +141,15 @@ func FuzzDecode(f *testing.F) {
 	plain, sealed := fixedCodec(f, false), fixedCodec(f, true)
 	v := version{id: 1, lsn: 2}
 	slot := makeSlot(0, 0, use)
-	f.Add(encoded(plain, v, slot))
-	f.Add(encoded(sealed, v, slot))
-	f.Add(make([]byte, 4096))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Add(encoded(plain, v, slot), true)
+	f.Add(encoded(sealed, v, slot), false)
+	f.Add(make([]byte, 4096), false)
+	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
 		if len(b) != 4096 {
 			return
+		}
+		if at := len(b) - block.TrailerSize; reseal { // what is behind the checksum is reached
+			binary.LittleEndian.PutUint32(b[at:], block.Checksum(plain.slotSeed(slot), b[:at], b[at+4:]))
 		}
 		for _, c := range []codec{plain, sealed} {
 			got := bytes.Clone(b)
