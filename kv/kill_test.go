@@ -32,6 +32,7 @@ type killRun struct {
 	rng   *rand.Rand
 	acked [killWriters]uint64 // newest commits that were acknowledged
 	known []string            // backups that were acknowledged
+	goes  bool                // the process was not killed: it goes on, and may have done more than it had said
 	cut   int                 // rounds that left an unfinished backup
 	total uint64
 }
@@ -142,7 +143,7 @@ func (k *killRun) reopen() {
 	counts, err := countsOf(db)
 	must(t, err)
 	for w, n := range counts {
-		if n < k.acked[w] || n > k.acked[w]+1 {
+		if n < k.acked[w] || n > k.acked[w]+1 && !k.goes {
 			t.Errorf("writer %d: commit %d is the newest, %d was acknowledged", w, n, k.acked[w])
 		}
 	}

@@ -16,7 +16,10 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-func init() { beChild("writers", writersMain) }
+func init() {
+	beChild("writers", func(dir string) error { return writersMain(dir, mvcc.DurableCommit) })
+	beChild("writers that do not sync", func(dir string) error { return writersMain(dir, mvcc.DurableNever) })
+}
 
 // What the process that is killed works on, below one directory.
 func killDB(dir string) string   { return filepath.Join(dir, "db") }
@@ -39,9 +42,11 @@ func killOptions(dir string) kv.Options {
 
 // writersMain writes, reads and backs up until it is killed. It says every
 // commit and every backup that was acknowledged, in a line, after that.
-func writersMain(dir string) error {
+func writersMain(dir string, durable mvcc.Durability) error {
 	fmt.Println("opening")
-	db, err := kv.Open(killDB(dir), killOptions(dir))
+	o := killOptions(dir)
+	o.Store.Durability = durable
+	db, err := kv.Open(killDB(dir), o)
 	if err != nil {
 		return err
 	}
