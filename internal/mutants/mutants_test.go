@@ -3,8 +3,11 @@ package mutants
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -56,10 +59,61 @@ func TestRun_TellsWhatIsFound(t *testing.T) {
 	if res, err := run("a * 2", "a * 3"); err != nil || res.Killed {
 		t.Errorf("a bug that no test finds: %+v, %v", res, err)
 	}
-	if res, err := run("a * 2", "a * nothing"); !errors.Is(err, errUnfit) || res.Killed {
+	if res, err := run("a * 2", "a * nothing"); !errors.Is(err, ErrUnfit) || res.Killed {
 		t.Errorf("a bug that does not build: %+v, %v", res, err)
 	}
 	if res, err := run("a / b", "a % b"); !errors.Is(err, ErrStale) || res.Killed {
 		t.Errorf("a bug that does not fit: %+v, %v", res, err)
+	}
+}
+
+// TestGenerate_EachFits: every part has files, each bug that is made of them fits, and
+// they are many.
+func TestGenerate_EachFits(t *testing.T) {
+	for _, p := range Parts() {
+		list, err := Generate("../..", p, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) < 200 {
+			t.Errorf("%s: %d bugs, at least 200", p.Name, len(list))
+		}
+		for _, m := range list[:20] {
+			if _, err := Plant("../..", t.TempDir(), m); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestFuzzBugs_EachTargetHasOne: every fuzz target of the module has a bug planted for
+// it, and each of them fits.
+func TestFuzzBugs_EachTargetHasOne(t *testing.T) {
+	due := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") || strings.Contains(path, "peers") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, name := range regexp.MustCompile(`(?m)^func (Fuzz\w+)\(f`).FindAllSubmatch(text, -1) {
+			dir, _ := filepath.Rel("../..", filepath.Dir(path))
+			due[filepath.ToSlash(dir)+"."+string(name[1])] = true
+		}
+		return err
+	})
+	if err != nil || len(due) < 20 {
+		t.Fatalf("%d fuzz targets are found: %v", len(due), err)
+	}
+	for _, b := range FuzzBugs() {
+		if !due[b.Name] {
+			t.Errorf("%s: there is no such target, or it has two bugs", b.Name)
+		}
+		delete(due, b.Name)
+		if _, err := Plant("../..", t.TempDir(), b.Mutant); err != nil {
+			t.Error(err)
+		}
+	}
+	for name := range due {
+		t.Errorf("no bug is planted for %s", name)
 	}
 }

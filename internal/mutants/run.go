@@ -26,8 +26,8 @@ type Options struct {
 	Args    []string      // for go test, behind the package; nil: the short tests
 }
 
-// errUnfit is a mutant that does not build: it proves nothing.
-var errUnfit = errors.New("does not build")
+// ErrUnfit means that a mutant does not build: it proves nothing.
+var ErrUnfit = errors.New("does not build")
 
 // Run plants a bug and runs the tests that should find it, package by package, until
 // one fails. An error means that nothing is known: the bug could not be planted, or the
@@ -104,7 +104,7 @@ func test(ctx context.Context, root, overlay, pkg string, o Options, more ...str
 		return "", context.Cause(ctx)
 	}
 	if bytes.Contains(out, []byte("[build failed]")) || bytes.Contains(out, []byte("[setup failed]")) {
-		return "", fmt.Errorf("%w:\n%s", errUnfit, tail(out))
+		return "", fmt.Errorf("%w:\n%s", ErrUnfit, tail(out))
 	}
 	return failing(out), nil
 }

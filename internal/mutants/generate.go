@@ -1,0 +1,171 @@
+package mutants
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Part is a part of the product whose every statement is worth a bug, and the packages
+// whose tests should find it.
+type Part struct {
+	Name     string
+	Files    []string // from the root of the module
+	Packages []string
+}
+
+// Parts are what [Generate] is for: log, checkpoint, recovery, snapshots, backup.
+func Parts() []Part {
+	return []Part{
+		{"log", []string{"wal/append.go", "wal/format.go", "wal/sync.go", "wal/reader.go", "wal/release.go", "wal/segment.go", "wal/spare.go", "wal/cursor.go"}, []string{"wal", "mvcc"}},
+		{"recovery", []string{"wal/recover.go", "mvcc/recovery.go", "mvcc/redo.go", "mvcc/encode.go", "mvcc/moves.go"}, []string{"wal", "mvcc"}},
+		{"checkpoint", []string{"mvcc/cleaner.go", "mvcc/checkpoint.go", "mvcc/doublewrite.go", "mvcc/changemap.go"}, []string{"mvcc"}},
+		{"snapshot", []string{"snapshot/set.go", "snapshot/point.go", "snapshot/tally.go", "snapshot/original.go", "snapshot/backup.go", "snapshot/victim.go"}, []string{"snapshot", "mvcc"}},
+		{"backup", []string{"mvcc/backup.go", "mvcc/increment.go", "livebackup/run.go", "livebackup/local.go", "livebackup/prune.go", "livebackup/retention.go"}, []string{"mvcc", "livebackup"}},
+	}
+}
+
+// Generate makes a bug of every place of a part where a small edit compiles and may
+// matter: a condition is negated, a comparison goes one too far, && and || or + and -
+// trade places, a statement is left out. They come in an order drawn by the seed.
+//
+// What only speaks (text of errors, the log that people read, status) is left alone.
+func Generate(root string, p Part, seed uint64) (list []Mutant, err error) {
+	for _, file := range p.Files {
+		of, err := generateFile(root, file, p.Packages)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, of...)
+	}
+	rand.New(rand.NewPCG(seed, 1)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list, nil
+}
+
+// generator makes the bugs of one file.
+type generator struct {
+	file     string
+	packages []string
+	text     string
+	fset     *token.FileSet
+	list     []Mutant
+
+	of       string // the function
+	from, to int    // of it in text
+}
+
+func generateFile(root, file string, packages []string) ([]Mutant, error) {
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
+	if err != nil {
+		return nil, fmt.Errorf("make bugs of %s: %w", file, err)
+	}
+	g := &generator{file: file, packages: packages, text: string(text), fset: token.NewFileSet()}
+	parsed, err := parser.ParseFile(g.fset, file, text, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, fmt.Errorf("make bugs of %s: %w", file, err)
+	}
+	for _, d := range parsed.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Body == nil || onlySpeaks(f.Name.Name) {
+			continue
+		}
+		g.of, g.from, g.to = f.Name.Name, g.offset(f.Pos()), g.offset(f.End())
+		ast.Inspect(f.Body, g.visit)
+	}
+	return g.list, nil
+}
+
+// onlySpeaks names functions that decide nothing.
+func onlySpeaks(name string) bool {
+	switch name {
+	case "String", "Error", "Unwrap", "Stats", "Status", "stats", "status", "List", "Counters", "Cost":
+		return true
+	}
+	return false
+}
+
+func (g *generator) offset(p token.Pos) int { return g.fset.Position(p).Offset }
+
+func (g *generator) source(n ast.Node) string { return g.text[g.offset(n.Pos()):g.offset(n.End())] }
+
+// add notes that the text in [from, to) becomes another one.
+func (g *generator) add(n ast.Node, what string, from, to int, by string) {
+	g.list = append(g.list, Mutant{
+		Name:   fmt.Sprintf("%s:%d %s: %s", g.file, g.fset.Position(n.Pos()).Line, g.of, what),
+		Breaks: "unknown", File: g.file, Packages: g.packages,
+		Old: g.text[g.from:g.to],
+		New: g.text[g.from:from] + by + g.text[to:g.to],
+	})
+}
+
+// swaps are operators that become others.
+var swaps = map[token.Token]token.Token{
+	token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
+	token.EQL: token.NEQ, token.NEQ: token.EQL, token.LAND: token.LOR, token.LOR: token.LAND, token.ADD: token.SUB, token.SUB: token.ADD,
+}
+
+func (g *generator) visit(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.IfStmt:
+		if !isSwapped(n.Cond) { // that is the same bug
+			g.add(n, "negated: "+brief(g.source(n.Cond)), g.offset(n.Cond.Pos()), g.offset(n.Cond.End()), "!("+g.source(n.Cond)+")")
+		}
+	case *ast.BinaryExpr:
+		if to, ok := swaps[n.Op]; ok && !isText(n.X) && !isText(n.Y) {
+			at := g.offset(n.OpPos)
+			g.add(n, fmt.Sprintf("%s for %s in: %s", to, n.Op, brief(g.source(n))), at, at+len(n.Op.String()), to.String())
+		}
+	case *ast.ExprStmt:
+		if call, ok := n.X.(*ast.CallExpr); ok && !isNoise(g.source(call.Fun)) {
+			g.leaveOut(n)
+		}
+	case *ast.IncDecStmt:
+		g.leaveOut(n)
+	case *ast.AssignStmt:
+		if n.Tok != token.DEFINE {
+			g.leaveOut(n)
+		}
+	case *ast.CallExpr:
+		return !isNoise(g.source(n.Fun))
+	}
+	return true
+}
+
+// leaveOut takes a statement away, and keeps what it names used.
+func (g *generator) leaveOut(n ast.Stmt) {
+	g.add(n, "left out: "+brief(g.source(n)), g.offset(n.Pos()), g.offset(n.End()), "if false {\n"+g.source(n)+"\n}")
+}
+
+// isNoise reports whether a call only tells people something, or hands a lock back,
+// without which every test hangs.
+func isNoise(fun string) bool {
+	for _, text := range []string{"Logger.", "fmt.", "errors.", ".Lock", ".Unlock", "RLock", "RUnlock", "panic", ".stats", "runtime."} {
+		if strings.Contains(fun, text) {
+			return true
+		}
+	}
+	return false
+}
+
+func isSwapped(e ast.Expr) bool {
+	b, ok := e.(*ast.BinaryExpr)
+	return ok && (b.Op == token.EQL || b.Op == token.NEQ)
+}
+
+func isText(e ast.Expr) bool {
+	lit, ok := e.(*ast.BasicLit)
+	return ok && lit.Kind == token.STRING
+}
+
+func brief(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if r := []rune(text); len(r) > 70 {
+		return string(r[:67]) + "..."
+	}
+	return text
+}
