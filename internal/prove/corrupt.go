@@ -76,6 +76,8 @@ type corruption struct {
 	counts *CorruptCounts
 	disk   *simfs.FS // the damaged one, for who looks into a failure
 	told   bool      // a read said so
+
+	noRepository bool // it is not looked at
 }
 
 // one damages one file of the disk of one moment.
@@ -218,7 +220,7 @@ func (x *corruption) tailOnly(lsn block.LSN, m *moment) bool { return lsn+4 >= m
 
 // repository lists and verifies.
 func (x *corruption) repository(disk *simfs.FS) error {
-	if _, err := disk.Lstat(path.Join(repoDir, "repository")); err != nil {
+	if _, err := disk.Lstat(path.Join(repoDir, "repository")); err != nil || x.noRepository {
 		return nil
 	}
 	repo, err := livebackup.OpenRepository(x.ctx, repoDir, livebackup.RepositoryOptions{FS: disk})

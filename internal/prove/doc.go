@@ -21,6 +21,11 @@
 // (D9). Some are opened with their own moments kept, so that the power is cut again
 // within recovery, and once more within that.
 //
+// The other sweeps are described where they are: operations that fail ([Fault]), requests
+// to the memory budget that are refused (Budget), flipped bits ([Matrix]) and other
+// damage ([Corrupt]), what live snapshots read ([Snapshots]), and who goes on first
+// ([Schedules]).
+//
 // What is run is decided by the seed. Which goroutine comes first is not, so the
 // same seed leads to the same workload and the same rules, and not to the same
 // number of states; a failure therefore also writes the disk that it found.

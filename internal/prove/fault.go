@@ -27,6 +27,7 @@ type FaultOptions struct {
 	Duration time.Duration // how long to begin new rounds; 0: one round
 	Each     int           // how many of a call site's operations are failed by each kind of fault; 0: one
 	Kinds    int           // how many kinds of fault each call site gets; 0: all
+	Pairs    int           // how many times two faults are injected into one run, drawn by the seed
 	Progress func(FaultCounts)
 }
 
@@ -34,6 +35,7 @@ type FaultOptions struct {
 type FaultCounts struct {
 	Runs       int            // of the workload
 	Injected   int            // faults that struck
+	Pairs      int            // runs in which two struck, of those that were to
 	InRecovery int            // faults that struck within the recovery from a power cut, not among the above
 	Sites      int            // call sites that asked the file system for something
 	Hit        int            // of these, those of which an operation failed
@@ -45,8 +47,8 @@ type FaultCounts struct {
 }
 
 func (c FaultCounts) String() string {
-	return fmt.Sprintf("%d runs, %d faults struck, %d more within recovery, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
-		c.Runs, c.Injected, c.InRecovery, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d runs, %d faults struck, in %d runs two of them, %d more within recovery, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
+		c.Runs, c.Injected, c.Pairs, c.InRecovery, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
 }
 
 // faultKind is one way to fail an operation.
@@ -214,6 +216,32 @@ func (f *faultSweep) round(seed uint64) error {
 			}
 		}
 	}
+	return f.failPairs(seed, rng)
+}
+
+// failPairs has two operations fail in one run, of any two call sites: what comes after
+// a failure is where the less trodden paths are.
+func (f *faultSweep) failPairs(seed uint64, rng *rand.Rand) error {
+	sites := f.sites.sites()
+	draw := func() *injection {
+		s := sites[rng.IntN(len(sites))]
+		kinds := slices.DeleteFunc(faultKinds(), func(k faultKind) bool { return k.ops&s.op == 0 })
+		runs := max(f.counts.Runs, 1)
+		return &injection{site: s, kind: kinds[rng.IntN(len(kinds))], skip: rng.IntN(max(f.sites.seen[s]/runs, 1))}
+	}
+	for range f.o.Pairs {
+		if f.ctx.Err() != nil {
+			return nil
+		}
+		pair := draw()
+		pair.first = draw()
+		if err := f.run(seed, pair); err != nil {
+			return err
+		}
+		if f.o.Progress != nil {
+			f.o.Progress(f.done())
+		}
+	}
 	return nil
 }
 
@@ -267,16 +295,16 @@ func (i *injection) String() string {
 	return text
 }
 
-// arm puts the faults in place, and returns the last one.
-func (i *injection) arm(fs *simfs.FS) *simfs.Armed {
+// arm puts the faults in place, and returns them, the one that matters first.
+func (i *injection) arm(fs *simfs.FS) []*simfs.Armed {
 	if i == nil {
 		return nil
 	}
-	i.first.arm(fs)
+	before := i.first.arm(fs)
 	fault := i.kind.fault
 	fault.Ops, fault.Skip = i.site.op, i.skip
 	fault.Match = func(ev simfs.Event) bool { return caller() == i.site.at && roleOf(ev.File) == i.site.role }
-	return fs.Fail(fault)
+	return append([]*simfs.Armed{fs.Fail(fault)}, before...)
 }
 
 // run is one run of the workload with a fault, and what is found afterwards.
@@ -285,21 +313,31 @@ func (f *faultSweep) run(seed uint64, inject *injection) error {
 	if err != nil {
 		return err
 	}
-	fs.Trace(f.sites.note)
+	order := newOrder()
+	fs.Trace(func(ev simfs.Event) {
+		f.sites.note(ev)
+		order.note(ev)
+	})
 	o := smallOptions(fs)
 	w := &faultWorld{world: world{ctx: f.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
 	f.sites.now = inject
 	armed := inject.arm(fs)
 	err = w.playFaulty()
 	f.counts.Runs++
-	if armed != nil && armed.Fired() > 0 {
+	if len(armed) > 0 && armed[0].Fired() > 0 {
 		f.counts.Injected++
 		f.counts.Kinds[inject.kind.name]++
 		f.sites.hit[inject.site]++
 	}
+	if len(armed) > 1 && armed[0].Fired() > 0 && armed[1].Fired() > 0 {
+		f.counts.Pairs++
+	}
 	fs.Trace(nil)
 	if w.failed {
 		f.counts.Failed++
+	}
+	if err == nil {
+		err = order.Err()
 	}
 	if err == nil && inject == nil && w.errors > 0 {
 		err = fmt.Errorf("%d errors without a fault, the last: %w", w.errors, w.last)
@@ -315,8 +353,8 @@ func (f *faultSweep) run(seed uint64, inject *injection) error {
 
 // afterwards proves what a run left: after a power cut, and as the system has it.
 func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error {
-	if open := fs.OpenFiles(); len(open) > 0 {
-		return fmt.Errorf("left open: %v", open)
+	if err := leftOpen(fs); err != nil {
+		return err
 	}
 	s := &sweep{r: &recording{o: w.o, m: w.m, backups: w.backups}, known: map[uint64]block.LSN{}}
 	v := &verifier{s: s, rng: rand.New(rand.NewPCG(seed, uint64(f.counts.Runs))), verifyAll: true}

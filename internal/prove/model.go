@@ -25,6 +25,11 @@ func contentOf(b mvcc.Block) content {
 	return content{b.Type(), maphash.Bytes(contentSeed, b.Payload())}
 }
 
+// contentOfBytes is contentOf for a whole block.
+func contentOfBytes(b []byte) content {
+	return content{block.Type(b[len(b)-block.TrailerSize+4]), maphash.Bytes(contentSeed, block.Payload(b))}
+}
+
 // image is the state after one commit. Once the model has it, it is not changed.
 type image struct {
 	blocks map[block.ID]content

@@ -16,6 +16,9 @@ var (
 	flagStates   = flag.Int("states", 0, "distinct crash states for each workload; 0: few")
 	flagFor      = flag.Duration("for", 0, "how long sweeps go on; 0: one run of each workload")
 	flagRecovery = flag.Int("recovery", 0, "how many of 1000 crash states are cut again within recovery; 0: as by default")
+	flagBits     = flag.Int("bits", 0, "bits that are flipped in each kind of file; 0: few, negative: every one")
+	flagReads    = flag.Int64("reads", 0, "reads of snapshots that are compared; 0: few")
+	flagPairs    = flag.Int("pairs", 6, "runs in which two faults are injected")
 	flagKinds    = flag.Int("kinds", 1, "kinds of fault that each call site gets; 0: all")
 )
 
@@ -57,7 +60,7 @@ func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 // system: data, log, second copies, temporary storage, repository. One kind of fault
 // each by default, all of them with -kinds 0.
 func TestFault_D6_D7_D8_D9_EverySite(t *testing.T) {
-	o := FaultOptions{Seed: seeded(t), Kinds: *flagKinds, Duration: *flagFor}
+	o := FaultOptions{Seed: seeded(t), Kinds: *flagKinds, Pairs: *flagPairs, Duration: *flagFor}
 	counts, err := Fault(context.Background(), o)
 	t.Logf("%v; %v", counts, counts.Kinds)
 	for _, s := range counts.Missed {
@@ -76,6 +79,47 @@ func TestCorrupt_D5_D11_EveryFile(t *testing.T) {
 		o.Damages = 120
 	}
 	counts, err := Corrupt(context.Background(), o)
+	t.Log(counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMatrix_D5_D11_EveryKindOfFile flips bits of every kind of file that is written,
+// one at a time: some of each by default, all of them with -bits -1; -for bounds the time
+// of each kind.
+func TestMatrix_D5_D11_EveryKindOfFile(t *testing.T) {
+	o := MatrixOptions{Seed: seeded(t), Bits: 200, Duration: 300 * time.Millisecond}
+	if *flagBits != 0 {
+		o.Bits, o.Duration = max(*flagBits, 0), *flagFor
+	}
+	counts, err := Matrix(context.Background(), o)
+	t.Log(counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSnapshots_L1_EveryRead compares what many live snapshots read with the model,
+// while writers and backups push originals out of memory in every way: a sample by
+// default, the slice of CI with -reads 2000000.
+func TestSnapshots_L1_EveryRead(t *testing.T) {
+	o := SnapshotOptions{Seed: seeded(t), Duration: *flagFor, Reads: *flagReads, Opened: *flagReads / 40}
+	counts, err := Snapshots(context.Background(), o)
+	t.Log(counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSchedules_L1_R4_R8 explores in which order actors on one store get on: some
+// schedules by default, more with -for.
+func TestSchedules_L1_R4_R8(t *testing.T) {
+	o := ScheduleOptions{Seed: seeded(t), Duration: *flagFor, Schedules: 120, Depth: 14}
+	if testing.Short() {
+		o.Schedules = 40
+	}
+	counts, err := Schedules(context.Background(), o)
 	t.Log(counts)
 	if err != nil {
 		t.Fatal(err)

@@ -55,8 +55,8 @@ func record(ctx context.Context, wl Workload, seed uint64) (*recording, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workload %q: %w", wl.Name, err)
 	}
-	if open := fs.OpenFiles(); len(open) > 0 {
-		return nil, fmt.Errorf("workload %q: left open: %v", wl.Name, open)
+	if err := leftOpen(fs); err != nil {
+		return nil, fmt.Errorf("workload %q: %w", wl.Name, err)
 	}
 	return r, nil
 }
