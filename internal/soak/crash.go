@@ -91,7 +91,7 @@ func (s *settings) export(disk *simfs.FS) (dir string, err error) {
 func faults(ctx context.Context, s *settings) error {
 	o := prove.FaultOptions{Seed: s.seed, Duration: s.duration}
 	if s.duration > 0 {
-		o.Each = 3
+		o.Each, o.Pairs = 3, 3000
 	}
 	o.Progress = func(c prove.FaultCounts) { s.progress("%v", c) }
 	counts, err := prove.Fault(ctx, o)
@@ -107,6 +107,33 @@ func corrupt(ctx context.Context, s *settings) error {
 	o := prove.CorruptOptions{Seed: s.seed, Duration: s.duration, Damages: 5000}
 	o.Progress = func(c prove.CorruptCounts) { s.progress("%v", c) }
 	counts, err := prove.Corrupt(ctx, o)
+	s.say("%v", counts)
+	return s.failure(err)
+}
+
+// matrix flips every bit of every kind of file, as far as the time reaches.
+func matrix(ctx context.Context, s *settings) error {
+	o := prove.MatrixOptions{Seed: s.seed, Duration: s.duration, Only: s.only}
+	o.Progress = func(c prove.MatrixCounts) { s.progress("%v", c) }
+	counts, err := prove.Matrix(ctx, o)
+	s.say("%v", counts)
+	return s.failure(err)
+}
+
+// snapshots compares what readers see.
+func snapshots(ctx context.Context, s *settings) error {
+	o := prove.SnapshotOptions{Seed: s.seed, Duration: s.duration, Reads: 2_000_000, Opened: 50_000}
+	o.Progress = func(c prove.SnapshotCounts) { s.progress("%v", c) }
+	counts, err := prove.Snapshots(ctx, o)
+	s.say("%v", counts)
+	return s.failure(err)
+}
+
+// schedules explores who goes on first.
+func schedules(ctx context.Context, s *settings) error {
+	o := prove.ScheduleOptions{Seed: s.seed, Duration: s.duration, Schedules: 5000}
+	o.Progress = func(c prove.ScheduleCounts) { s.progress("%v", c) }
+	counts, err := prove.Schedules(ctx, o)
 	s.say("%v", counts)
 	return s.failure(err)
 }

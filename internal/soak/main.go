@@ -37,12 +37,19 @@ func parts() []part {
 		{"crash", "power cuts at every event of every workload, every legal state", crash},
 		{"recovery-crash", "the same, and most states cut again within recovery, twice", recoveryCrash},
 		{"fault", "every place that calls the file system, failing in every way", faults},
+		{"budget", "requests to the memory budget refused, one after the other", budget},
 		{"corrupt", "damage to every kind of file: told, or harmless", corrupt},
-		{"snapshot", "readers, writers and backups against the model, under all options", snapshots},
+		{"matrix", "every bit of every kind of file flipped, one at a time", matrix},
+		{"snapshot", "what many live snapshots read, beside writers and backups, against the model", snapshots},
+		{"schedule", "who goes on first: commit, read, checkpoint, spill, backup, in every order", schedules},
+		{"model", "random histories of transactions and snapshots, under all options", histories},
 		{"backup", "random histories of backups, prunes, chains and restores", backups},
 		{"kill", "processes killed while they write and back up, on this file system", kill},
+		{"power", "power cuts under processes that write and back up, on ext4 and XFS (root)", power},
 		{"fuzz", "every fuzz target, each for its share of the duration", fuzz},
+		{"fuzz-planted", "a bug planted for every fuzz target, which has to find it in a minute", fuzzPlanted},
 		{"mutants", "planted bugs: every one has to be found by a test", plantedBugs},
+		{"mutate", "bugs made by a tool, in log, recovery, checkpoint, snapshot and backup", mutate},
 	}
 }
 
@@ -56,9 +63,9 @@ func run(args []string, out, errs io.Writer) int {
 	flags.Uint64Var(&s.seed, "seed", 0, "of all chance; 0: a new one")
 	flags.DurationVar(&s.duration, "duration", 0, "how long new runs begin; 0: one round")
 	flags.IntVar(&s.states, "states", 0, "crash states for each run of a workload; 0: all")
-	flags.IntVar(&s.sample, "sample", 0, "planted bugs, drawn by the seed; 0: all")
+	flags.IntVar(&s.sample, "sample", 0, "planted bugs (of mutate: of each part), drawn by the seed; 0: all")
 	flags.StringVar(&s.keep, "keep", "", "`directory` for disks that show a failure; empty: a new one")
-	flags.StringVar(&s.only, "only", "", "what has this `text` in its name: a workload, a planted bug, a fuzz target")
+	flags.StringVar(&s.only, "only", "", "what has this `text` in its name: a workload, a planted bug, a fuzz target, a kind of file, a part")
 	flags.Usage = func() {
 		fmt.Fprintln(errs, "usage: soak PART [flags]; PART is all or one of")
 		for _, p := range parts() {

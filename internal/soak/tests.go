@@ -19,26 +19,48 @@ import (
 
 // kill runs the test that kills processes, in pieces, until the time is over.
 func kill(ctx context.Context, s *settings) error {
+	return s.inPieces(ctx, "^TestKill_D1_D2_D9$", "-rounds", "processes killed", 1)
+}
+
+// power runs the tests that cut the power under processes, the same way.
+func power(ctx context.Context, s *settings) error {
+	return s.inPieces(ctx, "^TestPowerCut_", "-cuts", "power cuts", 2) // on two file systems
+}
+
+// inPieces runs a test of package kv so many rounds at a time.
+func (s *settings) inPieces(ctx context.Context, test, flag, what string, times int) error {
 	rounds, began := 0, time.Now()
 	for seed := s.seed; ; seed++ {
 		const each = 100
-		out, err := goTest(ctx, "-run", "^TestKill_D1_D2_D9$", "-count=1", "-timeout", "1h", "-v", "./kv",
-			"-rounds", fmt.Sprint(each), "-seed", fmt.Sprint(seed))
+		out, err := goTest(ctx, "-run", test, "-count=1", "-timeout", "1h", "-v", "./kv", flag, fmt.Sprint(each), "-seed", fmt.Sprint(seed))
 		if err != nil {
 			return fmt.Errorf("seed %d: %w\n%s", seed, err, out)
 		}
-		rounds += each
-		s.progress("%d processes killed", rounds)
+		if bytes.Contains(out, []byte("--- SKIP")) {
+			s.say("NOT RUN:\n%s", out)
+			return nil
+		}
+		rounds += each * times
+		s.progress("%d %s", rounds, what)
 		if time.Since(began) >= s.duration || ctx.Err() != nil {
-			s.say("%d processes killed", rounds)
+			s.say("%d %s", rounds, what)
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// snapshots runs the tests that compare every read with the model, again and again.
-func snapshots(ctx context.Context, s *settings) error {
+// histories runs the tests that compare random histories with the model.
+func histories(ctx context.Context, s *settings) error {
 	return s.repeat(ctx, "./mvcc", "^(TestModel_L1_RandomHistories|TestModel_Metamorphic|TestConcurrent_.*|TestModel_R16_Incrementals)$", "-seed")
+}
+
+// budget runs the sweep over refused requests, which needs a program that is built for it.
+func budget(ctx context.Context, s *settings) error {
+	args := []string{"-tags", "invariants", "-run", "^TestBudget_", "-count=1", "-timeout", "24h", "-v", "./internal/prove",
+		"-each", "0", "-seed", fmt.Sprint(s.seed), "-for", fmt.Sprint(s.duration)}
+	out, err := goTest(ctx, args...)
+	s.say("%s", bytes.TrimSpace(out))
+	return err
 }
 
 // backups runs the tests of random histories of backups, again and again.
@@ -131,24 +153,88 @@ func plantedBugs(ctx context.Context, s *settings) error {
 		rand.New(rand.NewPCG(s.seed, 0)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		list = list[:s.sample]
 	}
-	killed := 0
-	var survivors []error
+	var t tally
 	for _, m := range list {
 		res, err := mutants.Run(ctx, ".", m, mutants.Options{})
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
-		case err != nil:
-			survivors = append(survivors, err)
-			s.say("unknown   %-55s %v", m.Name, err)
-		case res.Killed:
-			killed++
-			s.say("killed    %-55s %s, %v", m.Name, res.By, res.Took.Round(time.Second))
-		default:
-			survivors = append(survivors, fmt.Errorf("no test finds %q (%s), which breaks %s: %s", m.Name, m.File, m.Breaks, s.again(m.Name)))
-			s.say("SURVIVES  %-55s %v", m.Name, res.Took.Round(time.Second))
 		}
+		s.count(&t, m, res, err)
 	}
-	s.say("%d of %d planted bugs are found", killed, len(list))
-	return errors.Join(survivors...)
+	s.say("%d of %d planted bugs are found", t.killed, len(list))
+	return errors.Join(t.survivors...)
+}
+
+// tally is what became of planted bugs.
+type tally struct {
+	killed, unfit int
+	survivors     []error
+}
+
+// count prints what became of one.
+func (s *settings) count(t *tally, m mutants.Mutant, res mutants.Result, err error) {
+	switch {
+	case errors.Is(err, mutants.ErrUnfit):
+		t.unfit++
+		s.say("unfit     %s", m.Name)
+	case err != nil:
+		t.survivors = append(t.survivors, err)
+		s.say("unknown   %-55s %v", m.Name, err)
+	case res.Killed:
+		t.killed++
+		s.say("killed    %-55s %s, %v", m.Name, res.By, res.Took.Round(time.Second))
+	default:
+		t.survivors = append(t.survivors, fmt.Errorf("no test finds %q (%s), which breaks %s: %s", m.Name, m.File, m.Breaks, s.again(m.Name)))
+		s.say("SURVIVES  %-55s %v", m.Name, res.Took.Round(time.Second))
+	}
+}
+
+// fuzzPlanted has each fuzz target look for the bug that is planted for it.
+func fuzzPlanted(ctx context.Context, s *settings) error {
+	var t tally
+	for _, b := range mutants.FuzzBugs() {
+		if !strings.Contains(b.Name, s.only) {
+			continue
+		}
+		res, err := mutants.RunFuzz(ctx, ".", b)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s.count(&t, b.Mutant, res, err)
+	}
+	s.say("%d planted bugs are found by fuzzing", t.killed)
+	return errors.Join(t.survivors...)
+}
+
+// mutate makes bugs of every part, and says which are found: --sample of each part, or
+// as many as the time is enough for. What survives is listed; whether it is a bug at all
+// a person has to judge.
+func mutate(ctx context.Context, s *settings) error {
+	began := time.Now()
+	var t tally
+	for i, p := range mutants.Parts() {
+		list, err := mutants.Generate(".", p, s.seed)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(p.Name, s.only) {
+			continue
+		}
+		of, all := tally{}, len(list)
+		for n, m := range list {
+			share := s.duration * time.Duration(i+1) / time.Duration(len(mutants.Parts()))
+			if s.sample > 0 && n >= s.sample || s.duration > 0 && time.Since(began) > share {
+				break
+			}
+			res, err := mutants.Run(ctx, ".", m, mutants.Options{Timeout: 2 * time.Minute})
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			s.count(&of, m, res, err)
+		}
+		s.say("%s: %d of %d bugs are found, of %d that can be made", p.Name, of.killed, of.killed+len(of.survivors), all)
+		t.killed, t.survivors = t.killed+of.killed, append(t.survivors, of.survivors...)
+	}
+	s.say("%d of %d bugs are found", t.killed, t.killed+len(t.survivors))
+	return nil
 }
