@@ -22,8 +22,8 @@ const descriptorBytes = 2 * 192
 const chunkBytes = 4 << 20
 
 // frames is the off-heap memory of all frames. Memory is mapped in chunks when
-// it is first needed. Frames beyond the limit are overflow: when they come back
-// their memory goes to the operating system at once.
+// it is first needed, a chunk ahead of that. Frames beyond the limit are overflow: when
+// they come back their memory goes to the operating system, all but a little, at once.
 type frames struct {
 	size int // bytes of a frame
 
@@ -40,6 +40,9 @@ type frames struct {
 	cold      [][]byte // free, memory given back
 	small     bool     // some memory was given back: no large pages any more
 	fresh     []byte   // rest of the newest chunk
+	next      []byte   // the chunk behind it, if it is ready
+	preparing bool     // next is being made ready
+	prepared  sync.WaitGroup
 	chunks    [][]byte
 
 	overflow atomic.Int64 // frames beyond the limit that originals may have now
@@ -90,7 +93,7 @@ func (f *frames) lend(n int64) {
 	defer f.mu.Unlock()
 	f.lentTo += n
 	f.lent.Store((f.lentTo + int64(f.size) - 1) / int64(f.size))
-	for n > 0 && len(f.hot) > hotMax && f.inUse+f.lent.Load()+int64(len(f.hot)) > f.limit {
+	for n > 0 && len(f.hot) > f.hotMax() && f.inUse+f.lent.Load()+int64(len(f.hot)) > f.limit {
 		d := f.hot[len(f.hot)-1]
 		f.hot = f.hot[:len(f.hot)-1]
 		f.discard(d)
@@ -109,30 +112,81 @@ func (f *frames) carve() ([]byte, error) {
 		}
 	}
 	if len(f.fresh) < f.size {
-		chunk, err := hostmem.Map(max(chunkBytes, f.size))
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
+		if err := f.grow(); err != nil {
+			return nil, err
 		}
-		if f.small {
-			hostmem.SmallPages(chunk)
-		}
-		f.chunks = append(f.chunks, chunk)
-		f.fresh = chunk
 	}
 	d := f.fresh[:f.size:f.size]
 	f.fresh = f.fresh[f.size:]
+	if len(f.fresh) <= chunkBytes/2 {
+		f.prepare()
+	}
 	return d, nil
 }
 
-// hotMax is how many free frames keep their memory while overflow is in use:
-// what is evicted there is mostly taken again at once.
-const hotMax = 64
+// grow puts the next chunk in fresh's place.
+func (f *frames) grow() (err error) {
+	if f.fresh, f.next = f.next, nil; f.fresh != nil {
+		return nil
+	}
+	if f.fresh, err = f.chunk(f.small); err == nil {
+		f.chunks = append(f.chunks, f.fresh)
+	}
+	return err
+}
+
+func (f *frames) chunk(small bool) ([]byte, error) {
+	b, err := hostmem.Map(max(chunkBytes, f.size))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
+	}
+	if small {
+		hostmem.SmallPages(b)
+	}
+	return b, nil
+}
+
+// prepare has the next chunk made ready, unless there is no room for it within what
+// frames may have: a commit that is the first to touch memory waits until the system has
+// found and cleared it, and in a virtual machine the host does so as well.
+func (f *frames) prepare() {
+	rest, more := int64(len(f.fresh)/f.size), int64(chunkBytes/f.size)
+	soon := f.inUse + 1 + f.lent.Load() + rest + more
+	if f.preparing || f.next != nil || soon > f.limit+f.overflow.Load() {
+		return
+	}
+	f.preparing = true
+	small := f.small
+	f.prepared.Go(func() {
+		b, err := f.chunk(small)
+		if err == nil {
+			hostmem.Populate(b)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.preparing = false
+		if err != nil {
+			return // whoever needs it tries again, and has the error
+		}
+		if f.small && !small {
+			hostmem.SmallPages(b)
+		}
+		f.next = b
+		f.chunks = append(f.chunks, b)
+	})
+}
+
+// hotBytesMax is how much memory free frames keep while overflow is in use: what is
+// evicted there is mostly taken again at once.
+const hotBytesMax = 1 << 20
+
+func (f *frames) hotMax() int { return hotBytesMax / f.size }
 
 // give takes a frame back.
 func (f *frames) give(d []byte) {
 	f.mu.Lock()
 	f.inUse--
-	if f.inUse+f.lent.Load() >= f.limit && len(f.hot) >= hotMax {
+	if f.inUse+f.lent.Load() >= f.limit && len(f.hot) >= f.hotMax() {
 		f.discard(d)
 	} else {
 		f.hot = append(f.hot, d)
@@ -162,12 +216,13 @@ func (f *frames) spare() int64 {
 }
 
 func (f *frames) close() error {
+	f.prepared.Wait() // nobody takes frames any more
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
 	for _, c := range f.chunks {
 		errs = append(errs, hostmem.Unmap(c))
 	}
-	f.chunks, f.hot, f.cold, f.fresh = nil, nil, nil, nil
+	f.chunks, f.hot, f.cold, f.fresh, f.next = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }

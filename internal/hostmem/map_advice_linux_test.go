@@ -1,11 +1,14 @@
 package hostmem
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSmallPages: what is said about large pages reaches the system, and the last
@@ -35,4 +38,25 @@ func flagsOf(t *testing.T, b []byte) string {
 	_, flags, _ := strings.Cut(rest, "VmFlags:")
 	flags, _, _ = strings.Cut(flags, "\n")
 	return flags
+}
+
+// TestPopulate: the memory is there before it is touched.
+func TestPopulate(t *testing.T) {
+	b, err := Map(4 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = Unmap(b) }()
+	Populate(b[:2<<20])
+	there := make([]byte, len(b)/os.Getpagesize())
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(unsafe.Pointer(unsafe.SliceData(there)))); errno != 0 {
+		t.Skip(errno)
+	}
+	n := bytes.Count(there, []byte{1})
+	if n == 0 {
+		t.Skip("the kernel takes no such advice")
+	}
+	if want := (2 << 20) / os.Getpagesize(); n != want {
+		t.Errorf("%d pages are there, want %d", n, want)
+	}
 }

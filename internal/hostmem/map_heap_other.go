@@ -19,5 +19,8 @@ func Unmap([]byte) error { return nil }
 // SmallPages does nothing: the heap has its own mind.
 func SmallPages([]byte) {}
 
+// Populate does nothing: the heap's memory was cleared.
+func Populate([]byte) {}
+
 // Discard does nothing: the heap cannot give part of an object back.
 func Discard([]byte) error { return nil }
