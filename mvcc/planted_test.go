@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -138,7 +139,8 @@ func TestL8_CommitInFlightWhenTheStoreFails(t *testing.T) {
 	fsys := simfs.New()
 	g := newGates(fsys)
 	s, id := oneBlock(t, smallOptions(fsys))
-	sync := g.next(simfs.OpSync, filesLog)
+	before := s.newestLSN()
+	sync := g.every(simfs.OpSync, filesLog) // the cleaner has syncs of its own
 	var acked error
 	done := async(func() {
 		tx, err := s.BeginWrite()
@@ -156,6 +158,9 @@ func TestL8_CommitInFlightWhenTheStoreFails(t *testing.T) {
 		_, acked = tx.Commit()
 	})
 	<-sync.reached
+	for s.newestLSN() == before {
+		runtime.Gosched()
+	}
 	_ = s.fail(syscall.EIO)
 	sync.open()
 	<-done
