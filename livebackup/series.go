@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/spillwaydb/spillway/block"
 )
@@ -66,15 +67,31 @@ func (s *objectSeries) write(ctx context.Context, p []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := s.put(p[:n]); err != nil {
+		if err := s.putAndSum(p[:n]); err != nil {
 			return writeError(fmt.Sprintf("write %s object %d", s.kind, s.number), err)
 		}
-		s.sum.Write(p[:n])
 		s.size += int64(n)
 		s.bytes += int64(n)
 		p = p[n:]
 	}
 	return nil
+}
+
+// sumBeside is how many bytes are worth another goroutine to hash them.
+const sumBeside = 64 << 10
+
+// putAndSum hands bytes to the open object while they are hashed: each takes about as
+// long as the other.
+func (s *objectSeries) putAndSum(p []byte) error {
+	if len(p) < sumBeside {
+		s.sum.Write(p)
+		return s.put(p)
+	}
+	var summed sync.WaitGroup
+	summed.Go(func() { s.sum.Write(p) })
+	err := s.put(p)
+	summed.Wait()
+	return err
 }
 
 // put hands bytes to the open object.

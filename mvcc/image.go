@@ -96,6 +96,9 @@ func (f imageFile) DropCache(int64, int64) {}
 // NoReadAhead does nothing.
 func (f imageFile) NoReadAhead() {}
 
+// WillRead does nothing.
+func (f imageFile) WillRead(int64, int64) {}
+
 // WriteAt fails, as everything below.
 func (f imageFile) WriteAt([]byte, int64) (int, error) { return 0, ErrReadOnly }
 

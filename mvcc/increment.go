@@ -181,7 +181,24 @@ func (b *Backup) listChanges() error {
 	}
 	slices.Sort(b.pending)
 	b.pending = slices.Compact(b.pending)
+	b.announce()
 	return nil
+}
+
+// announcedMax is how many bytes of the file an incremental asks for before it reads
+// them: few enough that others do not wait long for the disk.
+const announcedMax = 1 << 20
+
+// announce tells the system what of the data file will be read next. What changed lies
+// scattered: one by one, the scan would wait for the disk once for each place.
+func (b *Backup) announce() {
+	g, left := b.s.geo, int64(announcedMax)
+	for list := b.pending; len(list) > 0 && left > 0; {
+		n := b.stretch(list, len(list), gapMax)
+		bytes := int64(list[n-1]-list[0]+1) * int64(g.size)
+		b.file.WillRead(g.offset(list[0]), bytes)
+		list, left = list[n:], left-bytes
+	}
 }
 
 // changedExtents lists the blocks of the extents whose mark is above the base.

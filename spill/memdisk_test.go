@@ -214,6 +214,8 @@ func (f *memFile) DropCache(off, n int64) {}
 
 func (f *memFile) NoReadAhead() {}
 
+func (f *memFile) WillRead(off, n int64) {}
+
 func (f *memFile) Close() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()

@@ -246,6 +246,9 @@ func (f *file) DropCache(off, n int64) {
 // NoReadAhead implements vfs.File: there is nothing to read ahead of.
 func (f *file) NoReadAhead() {}
 
+// WillRead implements vfs.File: nothing takes time.
+func (f *file) WillRead(int64, int64) {}
+
 // Close implements vfs.File. The file is closed whatever it returns.
 func (f *file) Close() error {
 	err := f.run(Event{Op: OpClose}, func(*Event) error { return nil })

@@ -12,6 +12,8 @@ func dropCache(f *os.File, off, n int64) { advise(f, off, n, unix.FADV_DONTNEED)
 
 func noReadAhead(f *os.File) { advise(f, 0, 0, unix.FADV_RANDOM) }
 
+func willRead(f *os.File, off, n int64) { advise(f, off, n, unix.FADV_WILLNEED) }
+
 func advise(f *os.File, off, n int64, advice int) {
 	_ = control(f, func(fd uintptr) error {
 		return unix.Fadvise(int(fd), off, n, advice)

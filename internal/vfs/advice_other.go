@@ -7,3 +7,5 @@ import "os"
 func dropCache(*os.File, int64, int64) {}
 
 func noReadAhead(*os.File) {}
+
+func willRead(*os.File, int64, int64) {}

@@ -59,4 +59,7 @@ type File interface {
 	// NoReadAhead asks the system to read, for this File, what is asked for
 	// and nothing ahead of it. Only advice: it has no error.
 	NoReadAhead()
+	// WillRead asks the system to begin with reading a range, so that what is asked for
+	// in many places is fetched at once and not one by one. Only advice: it has no error.
+	WillRead(off, n int64)
 }

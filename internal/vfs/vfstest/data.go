@@ -76,6 +76,7 @@ func testClosed(b *bench) {
 	b.is(f.Close(), fs.ErrClosed)
 	f.DropCache(0, 1)
 	f.NoReadAhead()
+	f.WillRead(0, 1)
 }
 
 func testTruncate(b *bench) {

@@ -200,6 +200,8 @@ func testSync(b *bench) {
 	f.DropCache(0, 1)
 	f.DropCache(-1, -1)
 	f.NoReadAhead()
+	f.WillRead(0, 1)
+	f.WillRead(-1, -1)
 	b.holds(f, "x")
 	free, err := b.fs.FreeBytes(b.dir)
 	b.ok(err)
