@@ -103,7 +103,7 @@ func fuzz(ctx context.Context, s *settings) error {
 		if !strings.Contains(t.name, s.only) {
 			continue
 		}
-		out, err := goTest(ctx, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "./"+t.dir)
+		out, err := goTest(ctx, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "1s", "./"+t.dir)
 		// At its end the fuzzer itself now and then reports its own deadline.
 		if err != nil && (bytes.Contains(out, []byte("Failing input")) || !bytes.Contains(out, []byte("context deadline exceeded"))) {
 			return fmt.Errorf("%s in %s: %w\n%s", t.name, t.dir, err, out)
