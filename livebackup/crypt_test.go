@@ -202,6 +202,56 @@ func TestEncryption_EveryFlippedByteIsFound(t *testing.T) {
 	}
 }
 
+// Encrypted objects in each other's place, of one backup and of two, and chunks of them
+// in another order or left out, are found: without a key nobody makes a backup of parts.
+func TestEncryption_SplicesAreFound(t *testing.T) {
+	who := newKeys(t)
+	o := sealedOptions(simfs.New(), who)
+	src, repo := newFake(1, 60, 4<<10), sealedRepo(t, o)
+	b := BackupOptions{Compression: CompressionNone, ObjectBytes: 80 << 10, GroupBytes: 16 << 10}
+	first, second := mustBackup(t, src, repo, b).ID, mustBackup(t, src, repo, b).ID
+	stored := *repo
+	stored.objects = repo.objects.(*sealedObjects).Objects
+	objects := objectsOf(t, &stored)
+	again, err := OpenRepository(t.Context(), "/repo", reading(o, who))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := func(what string) {
+		for _, id := range []BackupID{first, second} {
+			if _, err := Verify(t.Context(), again, id, VerifyOptions{NoRecord: true}); refused(err) {
+				return
+			}
+		}
+		t.Errorf("%s: both backups verify", what)
+	}
+	for to, sound := range objects {
+		if _, k, _, _, ok := parseObjectName(to); !ok || k == kindRun || k == kindProof {
+			continue
+		}
+		for from, other := range objects {
+			if from != to {
+				rewrite(t, repo, to, other)
+				found(from + " in the place of " + to)
+			}
+		}
+		const chunk = 64<<10 + 16 // of age: what it seals by itself
+		if at := len(sound) - 2*chunk; at > 0 {
+			swapped := slices.Concat(sound[:at], sound[at+chunk:], sound[at:at+chunk])
+			rewrite(t, repo, to, swapped)
+			found(to + " with its last chunks swapped")
+			rewrite(t, repo, to, slices.Concat(sound[:at], sound[at+chunk:]))
+			found(to + " with a chunk left out")
+		}
+		rewrite(t, repo, to, sound)
+	}
+	for _, id := range []BackupID{first, second} {
+		if _, err := Verify(t.Context(), again, id, VerifyOptions{NoRecord: true}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A sealed object has the bytes of the object, at every offset.
 func TestEncryption_RandomAccess(t *testing.T) {
 	seed := rand.Uint64()
