@@ -245,7 +245,7 @@ func (x *corruption) repository(disk *simfs.FS) error {
 				return err
 			}
 		} else if x.rng.IntN(6) == 0 {
-			if err := v.restore(x.ctx, disk, repo, &list[i].Manifest); err != nil {
+			if err := v.restore(x.ctx, disk, repo, livebackup.RestoreTarget{Backup: list[i].ID}, list[i].Manifest.EndLSN); err != nil {
 				return fmt.Errorf("backup %v verifies, and cannot be restored: %w", list[i].ID, err)
 			}
 		}

@@ -230,10 +230,13 @@ const depthMax = 2
 // try opens states of a moment, all or as many as are given, and goes on within the
 // recovery of some of them. depth is how many recoveries were cut.
 func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where string) error {
-	fresh := 0
-	for _, state := range v.order(m.disk.States(), most) {
+	fresh, known := 0, map[int]int{}
+	for _, state := range v.order(m.disk.States()) {
 		if ctx.Err() != nil || most > 0 && fresh >= most {
 			return nil
+		}
+		if known[state.Change()] >= knownMax {
+			continue
 		}
 		disk := state.Disk()
 		sum := v.summer.Sum(disk)
@@ -242,8 +245,9 @@ func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where st
 			return &Failure{What: where + ", " + state.String(), Seed: v.s.r.seed, Err: err, Disk: disk}
 		}
 		counts := CrashCounts{States: 1}
-		if isFresh {
+		if known[state.Change()]++; isFresh {
 			fresh++
+			known[state.Change()] = 0
 			if err := v.open(ctx, disk, sum, m, depth, where+", "+state.String(), &counts); err != nil {
 				return err
 			}
@@ -253,10 +257,13 @@ func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where st
 	return nil
 }
 
-// order is all states, or where few are asked for, those two that keep nothing and
-// all, and the others as chance has it.
-func (v *verifier) order(states []simfs.State, most int) []simfs.State {
-	if most > 0 && len(states) > 2 {
+// knownMax is how many states of one change, drawn at random and known already, say that
+// its others are known, too: zeros over zeros have hundreds of states, and all are equal.
+const knownMax = 12
+
+// order is those two states that keep nothing and all, and the others as chance has it.
+func (v *verifier) order(states []simfs.State) []simfs.State {
+	if len(states) > 2 {
 		rest := states[2:]
 		v.rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 	}
@@ -376,6 +383,9 @@ func (v *verifier) backups(ctx context.Context, disk *simfs.FS, m *moment, count
 		return err
 	}
 	for _, made := range v.s.r.backups[:m.backups] {
+		if made.gone > 0 && made.gone <= m.going {
+			continue // a prune was removing it
+		}
 		if !slices.ContainsFunc(list, func(e livebackup.Entry) bool { return e.ID == made.id }) {
 			return fmt.Errorf("backup %v was acknowledged and is not listed", made.id)
 		}
@@ -395,21 +405,47 @@ func (v *verifier) backups(ctx context.Context, disk *simfs.FS, m *moment, count
 		if v.rng.IntN(4) > 0 {
 			continue
 		}
-		if err := v.restore(ctx, disk, repo, &list[i].Manifest); err != nil {
+		target := livebackup.RestoreTarget{Backup: list[i].ID}
+		if err := v.restore(ctx, disk, repo, target, list[i].Manifest.EndLSN); err != nil {
 			return fmt.Errorf("backup %v, restored: %w", list[i].ID, err)
 		}
+	}
+	return v.archive(ctx, disk, repo, m)
+}
+
+// archive proves that the state after the newest commit that was archived can be
+// restored, and now and then that it is that state (D9, D10).
+func (v *verifier) archive(ctx context.Context, disk *simfs.FS, repo *livebackup.Repository, m *moment) error {
+	if m.archived == 0 {
+		return nil
+	}
+	for _, made := range v.s.r.backups[:m.backups] {
+		if made.lsn > m.archived && m.going > 0 {
+			return nil // what is before it may be gone, and what is behind it is not archived
+		}
+	}
+	target := livebackup.RestoreTarget{LSN: m.archived}
+	plan, err := livebackup.PlanRestore(ctx, repo, target)
+	if err == nil && plan.LSN != m.archived {
+		err = fmt.Errorf("the plan ends at LSN %v", plan.LSN)
+	}
+	if err == nil && v.rng.IntN(64) == 0 {
+		err = v.restore(ctx, disk, repo, target, m.archived)
+	}
+	if err != nil {
+		return fmt.Errorf("LSN %v was archived: %w", m.archived, err)
 	}
 	return nil
 }
 
-// restore makes a database of a backup and compares it with the model (D9).
-func (v *verifier) restore(ctx context.Context, disk *simfs.FS, repo *livebackup.Repository, m *livebackup.Manifest) error {
+// restore makes a database as of LSN want and compares it with the model (D9).
+func (v *verifier) restore(ctx context.Context, disk *simfs.FS, repo *livebackup.Repository, to livebackup.RestoreTarget, want block.LSN) error {
 	const target = "/restored"
 	o := v.s.r.o
 	if _, err := disk.Lstat(target); err == nil {
 		return nil // one is enough for a disk
 	}
-	res, err := livebackup.Restore(ctx, repo, livebackup.RestoreTarget{Backup: m.ID}, target, livebackup.RestoreOptions{FS: disk, MaxRAM: o.MaxRAM})
+	res, err := livebackup.Restore(ctx, repo, to, target, livebackup.RestoreOptions{FS: disk, MaxRAM: o.MaxRAM})
 	if err != nil {
 		return err
 	}
@@ -424,8 +460,8 @@ func (v *verifier) restore(ctx context.Context, disk *simfs.FS, repo *livebackup
 		return err
 	}
 	defer r.Close()
-	if r.LSN() != m.EndLSN || res.LSN != m.EndLSN {
-		return fmt.Errorf("it is at LSN %v, the manifest says %v", r.LSN(), m.EndLSN)
+	if r.LSN() != want || res.LSN != want {
+		return fmt.Errorf("it is at LSN %v, not at %v", r.LSN(), want)
 	}
 	_, err = v.s.r.m.compare(s, r)
 	return err

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
@@ -398,7 +397,8 @@ func rotRepository(ctx context.Context, seed uint64) ([]rotKind, error) {
 		func() error { return w.backup(livebackup.BackupOptions{}) },
 		func() error { return w.commits(2, 4, 12) },
 		func() error { return w.backup(livebackup.BackupOptions{Type: livebackup.TypeIncremental}) },
-		w.archive, w.proofs, func() error { return w.s.Close() })
+		func() error { return w.archiveBeside(func() error { return w.commits(3, 4, 12) }) },
+		w.proofs, func() error { return w.s.Close() })
 	if err != nil {
 		return nil, err
 	}
@@ -456,25 +456,6 @@ func kindOfObject(name string) string {
 	default:
 		return "headers"
 	}
-}
-
-// archive makes some commits and has their log archived.
-func (w *world) archive() error {
-	ctx, cancel := context.WithCancel(w.ctx)
-	defer cancel()
-	ended := make(chan error, 1)
-	o := livebackup.ArchiveOptions{Every: 100 * time.Millisecond, Compression: livebackup.CompressionNone, Progress: func(st livebackup.ArchiveStatus) {
-		if st.Objects > 0 && st.ArchivedLSN >= w.newest() {
-			cancel()
-		}
-	}}
-	for range 3 {
-		if err := w.commits(1, 4, 12); err != nil {
-			return err
-		}
-	}
-	go func() { ended <- livebackup.Archive(ctx, livebackup.NewSource(w.s), w.repo, o) }()
-	return <-ended
 }
 
 // proofs has every backup read back, and that noted.

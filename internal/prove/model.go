@@ -154,7 +154,9 @@ const metaBlock = block.ID(2)
 // promises are what was promised until some moment.
 type promises struct {
 	acked, seen block.LSN
-	backups     int // how many of a workload's backups were acknowledged
+	backups     int       // how many of a workload's backups were acknowledged
+	going       int       // how many of the workload's prunes have begun: what they remove may be gone
+	archived    block.LSN // up to here the log was said to be in the repository
 }
 
 // least is the oldest state that keeps them.

@@ -27,6 +27,7 @@ func Workloads() []Workload {
 		{"reuse under a reader", nil, reuse},
 		{"large transactions", nil, largeTransactions},
 		{"backups", nil, backups},
+		{"archive and prune", nil, archiveAndPrune},
 		{"reopened", nil, reopened},
 		{"interval", func(o *mvcc.Options) { o.Durability = mvcc.DurableNever }, weak},
 		{"a backup falls forward", littleTemp, fallsForward},
@@ -135,6 +136,20 @@ func backups(w *world) error {
 		},
 		func() error { return w.shrink(10) },
 		func() error { return w.backup(livebackup.BackupOptions{Type: livebackup.TypeIncremental}) })
+}
+
+// archiveAndPrune: the log is archived behind a backup, and behind another one, for
+// which the first one and its log are removed.
+func archiveAndPrune(w *world) error {
+	some := func() error { return w.commits(3, 6, 40) }
+	return inOrder(some,
+		func() error { return w.backup(livebackup.BackupOptions{}) },
+		func() error { return w.archiveBeside(func() error { return inOrder(some, w.checkpoint, some) }) },
+		func() error { return w.backup(livebackup.BackupOptions{}) },
+		func() error { return w.archiveBeside(some) },
+		w.prune,
+		func() error { return w.backup(livebackup.BackupOptions{Type: livebackup.TypeIncremental}) },
+		func() error { return w.archiveBeside(func() error { return w.shrink(10) }) })
 }
 
 // littleTemp is enough for a large transaction, and not for what a backup wants.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
@@ -47,14 +50,17 @@ type world struct {
 	repo  *livebackup.Repository
 	cover *Coverage
 
-	mu      sync.Mutex
-	backups []backupMade
+	mu       sync.Mutex
+	backups  []backupMade
+	going    int
+	archived atomic.Uint64
 }
 
 // backupMade is a backup that was acknowledged.
 type backupMade struct {
-	id  livebackup.BackupID
-	lsn block.LSN
+	id   livebackup.BackupID
+	lsn  block.LSN
+	gone int // the number of the prune that removes it; 0: none
 }
 
 // open opens the store, which must be as the model says.
@@ -199,7 +205,7 @@ func (w *world) makeBackup(o livebackup.BackupOptions) (m livebackup.Manifest, e
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.backups = append(w.backups, backupMade{res.Manifest.ID, res.Manifest.EndLSN})
+	w.backups = append(w.backups, backupMade{id: res.Manifest.ID, lsn: res.Manifest.EndLSN})
 	raise(&w.m.acked, res.Manifest.EndLSN)
 	return res.Manifest, nil
 }
@@ -217,8 +223,44 @@ func (w *world) promised() promises {
 	p := w.m.promised()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p.backups = len(w.backups)
+	p.backups, p.going = len(w.backups), w.going
+	p.archived = block.LSN(w.archived.Load())
 	return p
+}
+
+// archiveBeside archives the log while f writes, and to its end.
+func (w *world) archiveBeside(f func() error) error {
+	ctx, enough := context.WithCancel(w.ctx)
+	defer enough()
+	ended := make(chan error, 1)
+	o := livebackup.ArchiveOptions{Every: 100 * time.Millisecond, Compression: livebackup.CompressionNone, Progress: func(st livebackup.ArchiveStatus) {
+		raise(&w.archived, st.ArchivedLSN)
+	}}
+	go func() { ended <- livebackup.Archive(ctx, livebackup.NewSource(w.s), w.repo, o) }()
+	err := f()
+	enough() // it goes on to the end of what is durable
+	if err = errors.Join(err, <-ended); err == nil && block.LSN(w.archived.Load()) < w.newest() {
+		err = fmt.Errorf("the archive ends at LSN %v, the log at %v", w.archived.Load(), w.newest())
+	}
+	return err
+}
+
+// prune keeps the newest generation, and removes the others.
+func (w *world) prune() error {
+	plan, err := livebackup.PlanPrune(w.ctx, w.repo, livebackup.RetentionPolicy{Generations: 1})
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.going++
+	for i := range w.backups {
+		if slices.ContainsFunc(plan.Backups, func(b livebackup.PlannedBackup) bool { return b.ID == w.backups[i].id && b.Remove }) {
+			w.backups[i].gone = w.going
+		}
+	}
+	w.mu.Unlock()
+	_, err = livebackup.Prune(w.ctx, w.repo, plan)
+	return err
 }
 
 // inOrder runs steps until one fails.

@@ -68,6 +68,10 @@ func (s State) Disk() *FS {
 	})
 }
 
+// Change is the number of the one change that the state is about: the states of one
+// write that is torn in different places have it in common. 0: it is about no single one.
+func (s State) Change() int { return s.choice.at }
+
 // String says what is left of what was pending.
 func (s State) String() string { return s.choice.String() }
 
