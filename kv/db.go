@@ -30,8 +30,8 @@ type DB struct {
 }
 
 // Open opens the database in directory dir, or makes one if dir is empty or does
-// not exist. mvcc.ErrLocked if it is open already: Open does not wait. Close it, or
-// its lock and its log stay as they are.
+// not exist; the directory above it must exist. mvcc.ErrLocked if it is open
+// already: Open does not wait. Close it, or its lock and its log stay as they are.
 //
 // A standby can be read while its store is rolled forward; what it reads moves on
 // from one transaction to the next. There and with Options.Store.ReadOnly write
@@ -91,14 +91,23 @@ func (db *DB) MaxKeySize() int { return maxKeySize(db.payload) }
 // Begin begins a transaction, which the caller must end. A write transaction
 // waits for the one before it. Prefer Update and View, which cannot forget.
 func (db *DB) Begin(writable bool) (*Tx, error) {
+	return db.begin(writable, mvcc.SnapshotOptions{})
+}
+
+// BeginSnapshot is Begin(false) for a reader that takes long, a report say: with a
+// name, by which operators find it in the status and can end it, and an age at which
+// it is broken. Every read of it returns mvcc.ErrBroken from then on.
+func (db *DB) BeginSnapshot(o mvcc.SnapshotOptions) (*Tx, error) { return db.begin(false, o) }
+
+func (db *DB) begin(writable bool, o mvcc.SnapshotOptions) (*Tx, error) {
 	tx := new(Tx)
-	if err := db.begin(tx, writable); err != nil {
+	if err := db.beginIn(tx, writable, o); err != nil {
 		return nil, err
 	}
 	return tx, nil
 }
 
-func (db *DB) begin(tx *Tx, writable bool) (err error) {
+func (db *DB) beginIn(tx *Tx, writable bool, o mvcc.SnapshotOptions) (err error) {
 	if db.closed.Load() {
 		return ErrDatabaseClosed
 	}
@@ -114,7 +123,7 @@ func (db *DB) begin(tx *Tx, writable bool) (err error) {
 		tx.tree.w = db.w
 		tx.tree.w.counts = Counts{}
 	} else {
-		if err = db.store.BeginReadIn(&tx.read); err != nil {
+		if err = db.store.BeginReadIn(&tx.read, o); err != nil {
 			return db.beginError(err)
 		}
 		tx.tree.read = &tx.read

@@ -25,7 +25,11 @@
 //
 // # What is different from bolt
 //
-//   - A database is a directory.
+//   - A database is a directory. Open does not wait for its lock.
+//   - A hot copy is a backup, by package livebackup: there is no Tx.WriteTo.
+//   - NoSync and the like are [mvcc.Durability]; what may be taken of memory and
+//     temporary storage, and who is told of events, are options of the store, too.
+//   - A reader that takes long has a name: [DB.BeginSnapshot].
 //   - Every read returns an error: damage and failed I/O are never "not found".
 //     A missing key is a nil value without an error, a missing bucket is
 //     ErrBucketNotFound.

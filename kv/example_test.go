@@ -21,7 +21,8 @@ func Example() {
 	}
 	defer db.Close()
 
-	// livebackup.Serve(db.Store()) lets the CLI back it up while it runs.
+	// livebackup.Serve(db.Store(), livebackup.ServeOptions{}) lets the CLI back it up
+	// while it runs.
 
 	err = db.Update(func(tx *kv.Tx) error {
 		fruit, err := tx.CreateBucketIfNotExists([]byte("fruit"))

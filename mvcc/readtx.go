@@ -33,8 +33,8 @@ type SnapshotOptions struct {
 // BeginRead opens a read transaction at the newest commit that readers see.
 func (s *Store) BeginRead() (*ReadTx, error) { return s.BeginSnapshot(SnapshotOptions{}) }
 
-// BeginReadIn is BeginRead for who brings the memory: t is new, or was closed.
-func (s *Store) BeginReadIn(t *ReadTx) error { return s.beginRead(t, SnapshotOptions{}) }
+// BeginReadIn is BeginSnapshot for who brings the memory: t is new, or was closed.
+func (s *Store) BeginReadIn(t *ReadTx, o SnapshotOptions) error { return s.beginRead(t, o) }
 
 // BeginSnapshot is BeginRead with a name that operators see in Status: for long
 // readers.
