@@ -32,22 +32,22 @@ type ArchiveOptions struct {
 
 // ArchiveStatus is how an archive is.
 type ArchiveStatus struct {
-	StartLSN     block.LSN // this run began behind this commit
-	ArchivedLSN  block.LSN // up to here the log is in the repository
-	ArchivedTime time.Time // commit time of that; zero before this run's first object
-	DurableLSN   block.LSN // newest durable commit that the archive knows of
+	StartLSN     block.LSN `json:"start_lsn"`     // this run began behind this commit
+	ArchivedLSN  block.LSN `json:"archived_lsn"`  // up to here the log is in the repository
+	ArchivedTime time.Time `json:"archived_time"` // commit time of that; zero before this run's first object
+	DurableLSN   block.LSN `json:"durable_lsn"`   // newest durable commit that the archive knows of
 	// Age is how long the oldest commit that is durable and not in the repository has
 	// been durable: what would be lost now. 0: there is none.
-	Age     time.Duration
-	Oldest  time.Time // since when; zero: there is none
-	Objects int       // that this run wrote
-	Bytes   int64     // of these
-	Late    int       // of these: were in the repository later than Every
+	Age     time.Duration `json:"age_ns"`
+	Oldest  time.Time     `json:"oldest"`  // since when; zero: there is none
+	Objects int           `json:"objects"` // that this run wrote
+	Bytes   int64         `json:"bytes"`   // of these
+	Late    int           `json:"late"`    // of these: were in the repository later than Every
 	// Holes are commits behind the oldest backup that are not in the archive, and
 	// will not be: states there cannot be had. Behind the last one only a backup
 	// that is made from now on leads.
-	Holes   []LogRange
-	Failure error // why the repository cannot be written; nil while it can
+	Holes   []LogRange `json:"holes"`
+	Failure error      `json:"-"` // why the repository cannot be written; nil while it can
 }
 
 func (o ArchiveOptions) withDefaults() (ArchiveOptions, error) {

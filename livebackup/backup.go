@@ -77,6 +77,7 @@ type Result struct {
 	BufferBytes int64    // what the backup's own buffers took in memory, at most
 	Swept       int      // objects of dead runs that were removed first
 	Resumed     uint64   // blocks that were taken over from a run that was cut off; some of them may have come again
+	Kept        uint64   // of a backup that failed: blocks that stay in the repository, for the next one to go on with
 	Record      Record   // also of a backup that failed
 }
 
@@ -258,6 +259,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return nil
 	}
 	session.Close() // what it says of its cost is complete then
+	res.Kept = r.left
 	res.Record.got(r, session.Cost())
 	return err
 }

@@ -14,12 +14,12 @@ import (
 
 // PruneResult is what [Prune] or [Delete] did.
 type PruneResult struct {
-	Backups []BackupID // that were removed, in that order
-	Logs    []string   // names of log objects that were removed
-	Bytes   int64      // of all objects that were removed
+	Backups []BackupID `json:"backups"` // that were removed, in that order
+	Logs    []string   `json:"logs"`    // names of log objects that were removed
+	Bytes   int64      `json:"bytes"`   // of all objects that were removed
 	// Spared are what the plan would have removed and a look at the time of the
 	// prune would not: it is in use now, or needed since.
-	Spared []PlannedBackup
+	Spared []PlannedBackup `json:"spared"`
 }
 
 // Prune removes what plan says, as far as that is still right: it looks again, and

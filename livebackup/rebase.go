@@ -136,7 +136,7 @@ func (r *run) checkpoint(ctx context.Context) error {
 		return err
 	}
 	r.records++
-	r.recorded, r.lastRecord = len(r.blocks.done), time.Now()
+	r.recorded, r.inRecord, r.lastRecord = len(r.blocks.done), p.manifest().Blocks, time.Now()
 	if r.records > 1 {
 		return r.repo.objects.Delete(ctx, objectName(r.id, kindPartial, r.records-1))
 	}
@@ -305,6 +305,7 @@ func (r *run) goOn(m *Manifest) {
 		s.done, s.bytes, s.number = append(s.done, o), s.bytes+o.Size, o.Number
 	}
 	r.groups, r.index.first, r.written, r.kept, r.recorded = m.Groups, m.Groups, m.Blocks, m.Blocks, len(r.blocks.done)
+	r.inRecord = m.Blocks
 }
 
 // cutOff is the run that a next one may go on with, and the number of its record; 0 if

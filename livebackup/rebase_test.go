@@ -31,17 +31,17 @@ func partials(t *testing.T, repo *Repository) (n int) {
 var rebaseOptions = BackupOptions{ObjectBytes: 16 << 10, GroupBytes: 32 << 10, Compression: CompressionNone, resumeEvery: 1}
 
 // cutBackup makes a backup that is cancelled at Next number at, while the database
-// changes.
-func (h *history) cutBackup(repo *Repository, at int, o BackupOptions) error {
+// changes, and returns how many blocks it says to leave.
+func (h *history) cutBackup(repo *Repository, at int, o BackupOptions) (uint64, error) {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()
-	_, err := Backup(ctx, &busySource{Source: NewSource(h.store), on: func(call int) {
+	res, err := Backup(ctx, &busySource{Source: NewSource(h.store), on: func(call int) {
 		h.churn(20)
 		if call == at {
 			cancel()
 		}
 	}}, repo, o)
-	return err
+	return res.Kept, err
 }
 
 // TestRebase_CutRunsGoOn cancels backups, full and incremental ones, again and again at
@@ -61,8 +61,10 @@ func TestRebase_CutRunsGoOn(t *testing.T) {
 		o := rebaseOptions
 		for _, kind := range []BackupType{TypeFull, TypeIncremental} {
 			o.Type = kind
+			var kept uint64
 			for n := range 1 + rng.IntN(3) {
-				if err := h.cutBackup(repo, 3+2*n+rng.IntN(4), o); !errors.Is(err, context.Canceled) {
+				var err error
+				if kept, err = h.cutBackup(repo, 3+2*n+rng.IntN(4), o); !errors.Is(err, context.Canceled) {
 					t.Fatal(err)
 				}
 				h.churn(rng.IntN(100))
@@ -77,8 +79,8 @@ func TestRebase_CutRunsGoOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := res.Manifest
-			if taken > 0 && (res.Resumed == 0 || len(m.Parts) == 0) || m.EndLSN != m.LSN {
-				t.Fatalf("%d blocks were taken over: %+v", res.Resumed, m)
+			if taken > 0 && (res.Resumed == 0 || len(m.Parts) == 0) || res.Resumed != kept || res.Kept != 0 || m.EndLSN != m.LSN {
+				t.Fatalf("%d blocks were taken over, %d were said to be kept: %+v", res.Resumed, kept, m)
 			}
 			h.wantState(repo, m, "/restored-"+string(kind))
 			mustProve(t, repo, m.ID)
@@ -175,7 +177,7 @@ func TestRebase_R18_NotFromACopy(t *testing.T) {
 	o := rebaseOptions
 	o.Type = TypeFull
 	h.churn(200)
-	if err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+	if _, err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
 		t.Fatal(err)
 	}
 	copied.churn(600)
@@ -199,7 +201,7 @@ func TestRebase_OnlyWhatFits(t *testing.T) {
 	repo := openRepo(t, fs, "/repo")
 	o := rebaseOptions
 	o.Type = TypeFull
-	if err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+	if _, err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
 		t.Fatal(err)
 	}
 	o.Compression = CompressionFastest

@@ -48,6 +48,8 @@ type run struct {
 	resumed     *resumed    // nil: nothing was taken over
 	records     uint32      // number of the newest record
 	recorded    int         // objects of blocks that it names
+	inRecord    uint64      // blocks that are in these
+	left        uint64      // blocks that stay for the next run, of one that failed
 	lastRecord  time.Time
 	forward     *runForward  // nil: the session did not fall forward
 	kept        uint64       // blocks that are in the groups
@@ -89,6 +91,9 @@ func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
 		err = errors.Join(err, r.undo(ctx, keep))
+	}
+	if keep {
+		r.left = r.inRecord
 	}
 	r.claim.Close()
 	if err != nil {
