@@ -8,6 +8,18 @@ import (
 	"github.com/spillwaydb/spillway/internal/human"
 )
 
+// EventLines are what happened since the look before, a line each.
+func EventLines(v *View) (lines []string) {
+	for _, e := range v.Events[len(v.Events)-v.fresh:] {
+		mark := "event"
+		if e.Severity != "normal" {
+			mark += " " + strings.ToUpper(e.Severity)
+		}
+		lines = append(lines, oneLine(fmt.Sprintf("%s  %s: %s", e.Time.Format(time.RFC3339), mark, e.Text)))
+	}
+	return lines
+}
+
 // Line says a view in one line, for what is no terminal.
 func Line(v *View) string {
 	var b strings.Builder

@@ -44,7 +44,10 @@ type Sampler struct {
 	last  View
 	rates []float64
 	known []Event
+	fresh int    // of known: since the last look
 	heard uint64 // number of the last of the store's events
+
+	heardAt, again time.Time // when that happened; what happened by then comes for the second time
 
 	ahead   map[uint64]forecast.Outlook // of live backups, by number
 	aheadAt time.Time
@@ -74,7 +77,7 @@ func (s *Sampler) Sample(ctx context.Context) View {
 	st, err := s.src.Status(ctx)
 	if err != nil {
 		v := s.last
-		v.Time, v.Error = now, err.Error()
+		v.Time, v.Error, v.fresh = now, err.Error(), 0
 		s.past = nil
 		s.last = v
 		return v
@@ -84,9 +87,11 @@ func (s *Sampler) Sample(ctx context.Context) View {
 		FileBytes: st.FileBytes, NewestLSN: st.NewestLSN, DurableLSN: st.DurableLSN, LastCommit: st.LastCommit,
 		Levels: levels(&st), Backups: backups(&st, now), Snapshots: snapshots(&st, now), Holders: holders(&st),
 	}
+	first := s.last.Time.IsZero()
+	s.fresh = 0
 	v.Writer = s.writer(&st, now)
 	if v.Writer.Span == 0 {
-		s.heard = 0 // the first look, or a store that was opened again: it counts from 1
+		s.heard, s.again = 0, s.heardAt // the first look, or perhaps a store that was opened again: it counts from 1
 	}
 	s.listen(ctx)
 	s.lookAhead(ctx, &st, &v)
@@ -95,6 +100,9 @@ func (s *Sampler) Sample(ctx context.Context) View {
 		v.Repository = s.repo.Look(ctx, now)
 	}
 	v.Events, v.recent = slices.Clone(s.known), slices.Clone(s.rates)
+	if !first { // what was before is no news
+		v.fresh = min(s.fresh, len(v.Events))
+	}
 	s.last = v
 	return v
 }
@@ -254,7 +262,10 @@ func (s *Sampler) listen(ctx context.Context) {
 		}
 		for _, e := range list {
 			s.heard = e.Seq
-			s.event(EventOf(&e))
+			if s.again.IsZero() || e.Time.After(s.again) {
+				s.heardAt = e.Time
+				s.event(EventOf(&e))
+			}
 		}
 	}
 }
@@ -280,4 +291,5 @@ func (s *Sampler) notice(v *View) {
 
 func (s *Sampler) event(e Event) {
 	s.known = keepLast(append(s.known, e), eventsMax)
+	s.fresh++
 }

@@ -14,9 +14,10 @@ import (
 
 // story is a database whose status a test tells, look by look.
 type story struct {
-	status mvcc.Status
-	err    error
-	events []mvcc.Event
+	status   mvcc.Status
+	err      error
+	events   []mvcc.Event
+	happened int // events of it, in all
 }
 
 func (s *story) Events(_ context.Context, after uint64) ([]mvcc.Event, error) {
@@ -28,7 +29,8 @@ func (s *story) Events(_ context.Context, after uint64) ([]mvcc.Event, error) {
 
 // happens adds an event.
 func (s *story) happens(e mvcc.Event) {
-	e.Seq = uint64(len(s.events)) + 1
+	s.happened++
+	e.Seq, e.Time = uint64(len(s.events))+1, time.Unix(1_600_000_000, 0).Add(time.Duration(s.happened))
 	s.events = append(s.events, e)
 }
 
@@ -184,6 +186,9 @@ func TestSampler_EventsOnce(t *testing.T) {
 	}
 	look(0)
 	v := look(time.Second)
+	if lines := EventLines(&v); len(lines) != 0 {
+		t.Fatalf("news of before the first look: %q", lines)
+	}
 	if len(v.Events) != len(kinds) {
 		t.Fatalf("%d events, want %d: %+v", len(v.Events), len(kinds), v.Events)
 	}
@@ -192,12 +197,24 @@ func TestSampler_EventsOnce(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
+	src.err = errors.New("slow")
+	look(time.Second)
+	src.err = nil
+	if v = look(time.Second); len(v.Events) != len(kinds)+1 { // and that it answers again
+		t.Fatalf("%+v", v.Events)
+	}
+	if lines := EventLines(&v); len(lines) != 1 || !strings.HasSuffix(lines[0], "event: the database answers again") {
+		t.Fatalf("%q", lines)
+	}
 	src.err = errors.New("closed")
 	look(time.Second)
 	src.err, src.events = nil, nil
 	src.happens(mvcc.Event{Kind: mvcc.EventBroken})
-	if v = look(time.Second); len(v.Events) != len(kinds)+2 { // and that it answers again
+	if v = look(time.Second); len(v.Events) != len(kinds)+3 {
 		t.Fatalf("%+v", v.Events)
+	}
+	if lines := EventLines(&v); len(lines) != 2 || !strings.Contains(lines[0], "  event CRITICAL: a snapshot was broken") {
+		t.Fatalf("%q", lines)
 	}
 }
 

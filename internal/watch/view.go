@@ -37,6 +37,7 @@ type View struct {
 	Events     []Event     `json:"events"` // the newest last
 
 	recent []float64 // commits per second, the newest last
+	fresh  int       // of Events: since the look before
 }
 
 // Writer is how writers fare. Rates and latencies are over Span: zero after the first
