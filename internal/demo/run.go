@@ -315,7 +315,7 @@ func (d *demo) tell() {
 	defer s.mu.Unlock()
 	r.Samples, r.Watermarks = s.samples, append([]Watermark{}, s.watermarks...)
 	for _, l := range s.levels {
-		if l.Name != "host" {
+		if l.Name != "host" && l.Unit == "bytes" { // ages have no place among sizes
 			r.Levels = append(r.Levels, LevelPeak{l.Name, max(s.peaks[l.Name], l.Peak), l.Limit})
 		}
 	}

@@ -113,5 +113,9 @@ func (s *sampler) event(e mvcc.Event) {
 	if s.began.IsZero() {
 		return
 	}
-	s.watermarks = append(s.watermarks, Watermark{time.Since(s.began), e.Level.Name, e.Was, e.Level.State})
+	state := e.Level.State
+	if e.ByTime {
+		state = e.Level.TimeState
+	}
+	s.watermarks = append(s.watermarks, Watermark{time.Since(s.began), e.Level.Name, e.Was, state})
 }
