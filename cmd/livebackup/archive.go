@@ -49,7 +49,7 @@ func (a *app) archive() *cobra.Command {
 // archiveJSON is what the archive command prints at its end.
 type archiveJSON struct {
 	livebackup.ArchiveStatus
-	Failure string `json:"Failure,omitempty"`
+	Failure string `json:"failure,omitempty"`
 }
 
 func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
@@ -79,7 +79,7 @@ func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
 		return err
 	}
 	out := archiveJSON{ArchiveStatus: last}
-	out.ArchiveStatus.Failure = nil
+	out.Holes = listed(out.Holes)
 	if last.Failure != nil {
 		out.Failure = last.Failure.Error()
 	}

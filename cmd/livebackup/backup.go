@@ -57,17 +57,17 @@ const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
 // compressions that --compression takes, and what they are to package livebackup:
 // its own choice is the empty one.
 var compressions = map[string]livebackup.Compression{
-	"default": "", "fastest": livebackup.CompressionFastest, "none": livebackup.CompressionNone,
+	"default": "", "fastest": livebackup.CompressionFastest, "smaller": livebackup.CompressionSmaller, "none": livebackup.CompressionNone,
 }
 
 // compressionNames in the order of help texts.
-const compressionNames = "default|fastest|none"
+const compressionNames = "fastest|smaller|none"
 
 // compression is a flag value.
 type compression string
 
 func (c *compression) String() string { return string(*c) }
-func (c *compression) Type() string   { return compressionNames }
+func (c *compression) Type() string   { return "level" }
 func (c *compression) Set(text string) error {
 	if _, known := compressions[text]; !known {
 		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(compressionNames, "|", ", "))
@@ -83,7 +83,7 @@ const backupTypes = "auto|full|incremental"
 type backupType string
 
 func (b *backupType) String() string { return string(*b) }
-func (b *backupType) Type() string   { return backupTypes }
+func (b *backupType) Type() string   { return "kind" }
 func (b *backupType) Set(text string) error {
 	if !slices.Contains(strings.Split(backupTypes, "|"), text) {
 		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(backupTypes, "|", ", "))
@@ -99,7 +99,7 @@ const exhaustions = string(mvcc.ExhaustionForward + "|" + mvcc.ExhaustionAbort)
 type exhaustion mvcc.Exhaustion
 
 func (e *exhaustion) String() string { return string(*e) }
-func (e *exhaustion) Type() string   { return exhaustions }
+func (e *exhaustion) Type() string   { return "action" }
 func (e *exhaustion) Set(text string) error {
 	if !slices.Contains(strings.Split(exhaustions, "|"), text) {
 		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(exhaustions, "|", ", "))
@@ -131,7 +131,7 @@ type backupFlags struct {
 
 func (a *app) backup() *cobra.Command {
 	f := backupFlags{
-		kind: "auto", compression: "default", exhausted: exhaustion(mvcc.ExhaustionForward),
+		kind: "auto", compression: compression(livebackup.CompressionFastest), exhausted: exhaustion(mvcc.ExhaustionForward),
 		at: "now", within: human.Duration(quietWithin),
 	}
 	c := &cobra.Command{
@@ -147,13 +147,13 @@ func (a *app) backup() *cobra.Command {
 	f.database.add(c)
 	f.repo.add(c)
 	f.repo.addRecipients(c)
-	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
-	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
-	c.Flags().StringVar(&f.label, "label", "", "a name to find it by")
-	c.Flags().Var(&f.compression, "compression", "how hard to compress; default is the level that backups are made for")
+	c.Flags().Var(&f.kind, "type", "auto, full, or incremental: what changed since another backup")
+	c.Flags().StringVar(&f.base, "base", "", "`backup` that an incremental adds to, instead of the newest")
+	c.Flags().StringVar(&f.label, "label", "", "a `name` to find it by")
+	c.Flags().Var(&f.compression, "compression", "how hard to compress: fastest, smaller or none")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
-	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: be of a later commit, or end")
+	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: fall-forward, to be exact at a later commit, or abort")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	f.priority.add(c)
@@ -161,7 +161,7 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	c.Flags().BoolVar(&f.rescue, "rescue", false, "of a database that has failed: its last durable commit")
 	f.guards.add(c)
-	c.Flags().Var(&f.at, "at", "wait for the hour in which it costs least, by the\ndatabase's history; without one it starts at once")
+	c.Flags().Var(&f.at, "at", "now, or quiet: wait for the hour in which it costs least, by the database's history; without one it starts at once")
 	c.Flags().Var(&f.within, "within", "with --at quiet: wait no longer than this")
 	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
@@ -226,6 +226,9 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	}
 	res, failed, err := a.takeBackup(ctx, db, repo, &f, o)
 	if err != nil {
+		if res.Kept > 0 {
+			a.note("%s that were written are kept: the next backup goes on with them", human.Plural(res.Kept, "block"))
+		}
 		return &recordedError{err, res.Record, failed}
 	}
 	if errors.Is(res.WhyFull, livebackup.ErrAuditMismatch) || errors.Is(res.WhyFull, livebackup.ErrNoBase) {

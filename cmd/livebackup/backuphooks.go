@@ -23,9 +23,9 @@ type hookFlags struct {
 
 func (f *hookFlags) add(c *cobra.Command) {
 	f.timeout = human.Duration(30 * time.Second)
-	c.Flags().StringVar(&f.onStart, "on-start", "", "command to run, or URL to post to, when it begins")
-	c.Flags().StringVar(&f.onWatermark, "on-watermark", "", "the same when the database warns of something meanwhile")
-	c.Flags().StringVar(&f.onEnd, "on-end", "", "the same when it is done or has failed")
+	c.Flags().StringVar(&f.onStart, "on-start", "", "`command` to run, or URL to post to, when it begins")
+	c.Flags().StringVar(&f.onWatermark, "on-watermark", "", "`command` or URL for what the database warns of meanwhile")
+	c.Flags().StringVar(&f.onEnd, "on-end", "", "`command` or URL for when it is done or has failed")
 	c.Flags().Var(&f.timeout, "hook-timeout", "time that each of these may take")
 }
 
@@ -41,7 +41,7 @@ type priorityFlags struct {
 
 func (f *priorityFlags) add(c *cobra.Command) {
 	c.Flags().IntVar(&f.nice, "nice", 0, "give way to others for the CPU: 0 to 19 (this process only)")
-	c.Flags().StringVar(&f.ioClass, "io-class", "", "give way to others for the disk: best-effort or idle (the same)")
+	c.Flags().StringVar(&f.ioClass, "io-class", "", "give way to others for the disk, with this `class`: best-effort or idle (this process only)")
 	mustComplete(c, "io-class", []string{string(priority.IOBestEffort), string(priority.IOIdle)})
 }
 

@@ -56,9 +56,7 @@ func (a *app) runCheck(ctx context.Context, f databaseFlags) (err error) {
 		return err
 	}
 	out := checkResult{len(res.Problems) == 0, db.served, res.LSN, res.Blocks, res.Bytes, time.Since(began), res.Problems}
-	if out.Problems == nil {
-		out.Problems = []string{}
-	}
+	out.Problems = listed(out.Problems)
 	if err := a.print(out, out.text); err != nil {
 		return err
 	}

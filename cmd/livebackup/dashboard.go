@@ -42,12 +42,12 @@ func (a *app) dashboard() *cobra.Command {
 			"  livebackup dashboard --db /srv/app/db --listen 127.0.0.1:9180 \\\n    --token-file /etc/spillway/token",
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDashboard(ctx, f) }),
 	}
-	c.Flags().StringVar(&f.dir, "db", "", "directory of the database (required)")
+	c.Flags().StringVar(&f.dir, "db", "", "`directory` of the database (required)")
 	require(c, "db")
 	f.repo.addOptional(c)
-	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "address and port; port 0 is any that is free")
+	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "`address` and port; port 0 is any that is free")
 	c.Flags().BoolVar(&f.anywhere, "anywhere", false, "allow an address that other machines can reach")
-	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file with the token, at least 16 bytes")
+	c.Flags().StringVar(&f.tokenFile, "token-file", "", "`file` with the token, at least 16 bytes")
 	mustBeFile(c, "token-file")
 	return c
 }

@@ -27,8 +27,8 @@ type databaseFlags struct {
 }
 
 func (f *databaseFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.dir, "db", "", "directory of the database (required)")
-	c.Flags().Var(&f.maxRAM, "max-ram", "memory for the database if this command has to open it;\n0 is a quarter of what the host allows")
+	c.Flags().StringVar(&f.dir, "db", "", "`directory` of the database (required)")
+	c.Flags().Var(&f.maxRAM, "max-ram", "memory for the database if this command has to open it; 0 is a quarter of what the host allows")
 	require(c, "db")
 }
 

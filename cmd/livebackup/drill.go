@@ -36,9 +36,9 @@ func (a *app) drill() *cobra.Command {
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDrill(ctx, f) }),
 	}
 	f.repo.add(c)
-	c.Flags().StringVar(&f.scratch, "scratch", "", "directory to restore in, with room for the database; the\nsystem's for temporary files if left out")
-	c.Flags().StringVar(&f.backup, "backup", "", "exactly this backup; the newest state if left out")
-	c.Flags().Var(&f.maxRAM, "max-ram", "memory for rolling forward and checking;\n0 is a quarter of what the host allows")
+	c.Flags().StringVar(&f.scratch, "scratch", "", "`directory` to restore in, with room for the database; the system's for temporary files if left out")
+	c.Flags().StringVar(&f.backup, "backup", "", "exactly this `backup`; the newest state if left out")
+	c.Flags().Var(&f.maxRAM, "max-ram", "memory for rolling forward and checking; 0 is a quarter of what the host allows")
 	c.Flags().BoolVar(&f.noRecord, "no-record", false, "leave the repository as it is")
 	if err := c.MarkFlagDirname("scratch"); err != nil {
 		panic(err) // the flag was not defined: a mistake in this package

@@ -41,18 +41,21 @@ const exitCodesText = `Exit codes:
   3    damage: the database or the backup is damaged, or the demo found a
        difference
   4    refused: not a database or repository, not found, unknown format, target
-       not empty, wrong repository, no permission, or the database is in
-       emergency: it has failed, or the host is short of memory
+       not empty, wrong repository or key, cannot be reached, no permission, or
+       the database is in emergency: it has failed, or the host is short of
+       memory
   5    busy: another process has the database open and does not serve it, too
-       many backups run, or another restore to this target runs
+       many backups run, another restore to this target, another archive or
+       prune runs, or writers did not come to rest
   6    no space: the repository, the restore target or the database's disk is
        full
-  7    broken off: the snapshot was broken, or the connection to the serving
-       process was lost; try again
+  7    broken off: the snapshot was broken, the connection to the serving
+       process was lost, or the time of a quiesce ran out; try again
   8    restored, but not all: commits that were made are lost with their log,
        and the output says which
   9    a guard's limit was reached: the backup was ended early, or did not begin
-  130  interrupted (Ctrl-C); 143 terminated. What was half done is removed.`
+  130  interrupted (Ctrl-C); 143 terminated. What was half done is removed, or
+       kept for the same command, which goes on with it when it is given again`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}
@@ -99,6 +102,7 @@ var outcomes = []struct {
 	{livebackup.ErrRestoreRunning, outcome{"busy", exitBusy}},
 	{livebackup.ErrPruneRunning, outcome{"busy", exitBusy}},
 	{livebackup.ErrBackupInUse, outcome{"busy", exitBusy}},
+	{livebackup.ErrArchiving, outcome{"busy", exitBusy}},
 	{snapshot.ErrTooManyBackups, outcome{"busy", exitBusy}},
 	{livebackup.ErrRepositoryFull, outcome{"no_space", exitNoSpace}},
 	{livebackup.ErrTargetFull, outcome{"no_space", exitNoSpace}},
@@ -127,6 +131,8 @@ var outcomes = []struct {
 	{livebackup.ErrForeignDatabase, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrRepositoryAhead, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrForeignTimeline, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrLogOverlap, outcome{"wrong_repository", exitRefused}},
+	{livebackup.ErrLogForeign, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrTimelineAbandoned, outcome{"abandoned", exitRefused}},
 	{mvcc.ErrHistory, outcome{"other_history", exitRefused}},
 	{livebackup.ErrBackupKept, outcome{"kept", exitRefused}},
@@ -136,13 +142,21 @@ var outcomes = []struct {
 	{livebackup.ErrNotEncrypted, outcome{"wrong_key", exitRefused}},
 	{livebackup.ErrKeyFile, outcome{"wrong_key", exitRefused}},
 	{livebackup.ErrUnreachable, outcome{"unreachable", exitRefused}},
+	{livebackup.ErrNotArchived, outcome{"unreachable", exitRefused}},
+	{livebackup.ErrLogGap, outcome{"incomplete", exitPartial}},
+	{livebackup.ErrRedoTooLarge, outcome{"too_large", exitRefused}},
 	{livebackup.ErrMarkNotFound, outcome{"not_found", exitRefused}},
 	{dashboard.ErrNotLoopback, outcome{"usage", exitUsage}},
 	{mvcc.ErrNoBackup, outcome{"not_found", exitRefused}},
 	{kv.ErrBucketNotFound, outcome{"not_found", exitRefused}},
+	{kv.ErrIncompatibleValue, outcome{"not_found", exitRefused}},
+	{kv.ErrKeyTooLarge, outcome{"usage", exitUsage}},
+	{kv.ErrKeyRequired, outcome{"usage", exitUsage}},
 	{errNoRecord, outcome{"not_found", exitRefused}},
 	{livebackup.ErrNoBase, outcome{"no_base", exitRefused}},
 	{mvcc.ErrStandby, outcome{"standby", exitRefused}},
+	{mvcc.ErrReadOnly, outcome{"read_only", exitRefused}},
+	{mvcc.ErrNeedsRecovery, outcome{"needs_recovery", exitRefused}},
 	{mvcc.ErrNotStandby, outcome{"not_standby", exitRefused}},
 	{livebackup.ErrQuietOver, outcome{"quiet_over", exitBroken}},
 	{livebackup.ErrNoQuiet, outcome{"busy", exitBusy}},
@@ -152,6 +166,7 @@ var outcomes = []struct {
 	{livebackup.ErrTargetIsRepository, outcome{"target_in_use", exitRefused}},
 	{livebackup.ErrPeerNotAllowed, outcome{"not_allowed", exitRefused}},
 	{fs.ErrPermission, outcome{"not_allowed", exitRefused}},
+	{fs.ErrNotExist, outcome{"not_found", exitRefused}},
 	{mvcc.ErrOptions, outcome{"usage", exitUsage}},
 	{livebackup.ErrOptions, outcome{"usage", exitUsage}},
 	{demo.ErrOptions, outcome{"usage", exitUsage}},

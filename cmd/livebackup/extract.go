@@ -45,8 +45,8 @@ type imageFlags struct {
 
 func (f *imageFlags) add(c *cobra.Command) {
 	f.repo.add(c)
-	c.Flags().StringVar(&f.backup, "backup", "", "which backup; the newest if left out")
-	c.Flags().StringVar(&f.bucket, "bucket", "", "the bucket; nested ones like outer/inner (required)")
+	c.Flags().StringVar(&f.backup, "backup", "", "which `backup`; the newest if left out")
+	c.Flags().StringVar(&f.bucket, "bucket", "", "the `bucket`; nested ones like outer/inner (required)")
 	c.Flags().Var(&f.maxRAM, "max-ram", "memory for blocks; 0 is 64MiB")
 	for _, err := range []error{
 		c.MarkFlagRequired("bucket"),
@@ -125,7 +125,7 @@ func (a *app) get() *cobra.Command {
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runGet(ctx, f, key) }),
 	}
 	f.add(c)
-	c.Flags().StringVar(&key, "key", "", "the record's key (required)")
+	c.Flags().StringVar(&key, "key", "", "the record's `key` (required)")
 	if err := c.MarkFlagRequired("key"); err != nil {
 		panic(err) // the flag was not defined: a mistake in this package
 	}
@@ -161,7 +161,7 @@ func (a *app) extract() *cobra.Command {
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runExtract(ctx, f, prefix) }),
 	}
 	f.add(c)
-	c.Flags().StringVar(&prefix, "prefix", "", "only keys that begin so")
+	c.Flags().StringVar(&prefix, "prefix", "", "only keys with this `prefix`")
 	return c
 }
 

@@ -19,7 +19,7 @@ type guardFlags struct {
 	tempShare percent
 	memory    human.Size
 	pressure  percent
-	time      time.Duration
+	time      human.Duration
 	rate      human.Rate
 }
 
@@ -28,8 +28,8 @@ func (g *guardFlags) add(c *cobra.Command) {
 	f.Var(&g.held, "max-held", "end it when it holds more of what was overwritten, like 2GB")
 	f.Var(&g.tempShare, "max-temp-share", "end it when temporary storage is fuller, like 80%")
 	f.Var(&g.memory, "min-host-memory", "end it when the host can give less memory, like 500MB")
-	f.Var(&g.pressure, "max-pressure", "end it when all tasks wait for memory for more of\nthe time, like 30%")
-	f.DurationVar(&g.time, "max-time", 0, "end it when it has taken longer, like 2h")
+	f.Var(&g.pressure, "max-pressure", "end it when all tasks wait for memory for more of the time, like 30%")
+	f.Var(&g.time, "max-time", "end it when it has taken longer, like 2h")
 	f.Var(&g.rate, "min-rate", "end it when the repository takes less, like 1MB/s")
 }
 
@@ -39,7 +39,7 @@ func (g *guardFlags) guards() livebackup.Guards {
 			HeldMax: int64(g.held), TempShareMax: float64(g.tempShare) / 100,
 			HostMemoryMin: int64(g.memory), PressureMax: float64(g.pressure),
 		},
-		TimeMax: g.time, RateMin: int64(g.rate),
+		TimeMax: time.Duration(g.time), RateMin: int64(g.rate),
 	}
 }
 

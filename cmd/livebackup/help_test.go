@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/demo"
+	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 	"github.com/spillwaydb/spillway/snapshot"
@@ -44,6 +46,25 @@ func TestHelpFitsTerminals(t *testing.T) {
 	visit(root)
 }
 
+// TestJSON_OneValue: an error whose result was printed adds nothing to it in JSON.
+func TestJSON_OneValue(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+		adds bool
+	}{
+		{&damageError{&incompleteError{errors.New("lost")}}, exitPartial, false},
+		{&damageError{fmt.Errorf("problem: %w", block.ErrCorrupt)}, exitDamage, false},
+		{livebackup.ErrBackupNotFound, exitRefused, true},
+	} {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: &out, json: true}
+		if code := a.end(context.Background(), c.err); code != c.code || (out.Len() > 0) != c.adds {
+			t.Errorf("%v: code %d, %q", c.err, code, out.String())
+		}
+	}
+}
+
 // TestExitCodes: errors that carry several meanings get the one that helps most.
 func TestExitCodes(t *testing.T) {
 	ctx := context.Background()
@@ -61,6 +82,11 @@ func TestExitCodes(t *testing.T) {
 		{&snapshot.BrokenError{Cause: &block.CorruptError{}}, "snapshot_broken", 7},
 		{&mvcc.VersionError{Found: 9, Known: 1}, "unknown_format", 4},
 		{demo.ErrDifferent, "different", 3},
+		{fmt.Errorf("%w: %w", livebackup.ErrArchiving, livebackup.ErrClaimed), "busy", 5},
+		{&livebackup.LogLostError{Lost: livebackup.LogRange{From: 1, To: 9}}, "incomplete", 8},
+		{&livebackup.LogLostError{Object: "x", Cause: &block.CorruptError{}}, "damaged", 3},
+		{&fs.PathError{Op: "mkdir", Path: "x", Err: fs.ErrNotExist}, "not_found", 4},
+		{kv.ErrIncompatibleValue, "not_found", 4},
 	} {
 		if o := outcomeOf(ctx, c.err); o.kind != c.kind || o.code != c.code {
 			t.Errorf("%v: %+v, want %s %d", c.err, o, c.kind, c.code)

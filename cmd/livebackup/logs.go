@@ -37,8 +37,9 @@ func (a *app) runLogs(ctx context.Context, f repositoryFlags) error {
 	if err != nil {
 		return err
 	}
-	if spaces == nil {
-		spaces = []livebackup.LogSpace{}
+	spaces = listed(spaces)
+	for i := range spaces {
+		spaces[i].Holes = listed(spaces[i].Holes)
 	}
 	return a.print(spaces, func(w io.Writer) { logsText(w, spaces) })
 }

@@ -31,9 +31,9 @@ func (a *app) pace() *cobra.Command {
 			return a.runPace(ctx, dir, rate, args)
 		}),
 	}
-	c.Flags().StringVar(&dir, "db", "", "directory of the database (required)")
+	c.Flags().StringVar(&dir, "db", "", "`directory` of the database (required)")
 	require(c, "db")
-	c.Flags().Var(&rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast\nas it goes (required)")
+	c.Flags().Var(&rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes (required)")
 	if err := c.MarkFlagRequired("rate"); err != nil {
 		panic(err) // the flag was not defined: a mistake in this package
 	}

@@ -50,10 +50,10 @@ func (a *app) plan() *cobra.Command {
 	}
 	f.database.add(c)
 	f.repo.addOptional(c)
-	c.Flags().Var(&f.kind, "type", "full, or what changed since another backup")
-	c.Flags().StringVar(&f.base, "base", "", "backup that an incremental adds to, instead of the newest")
+	c.Flags().Var(&f.kind, "type", "auto, full, or incremental: what changed since another backup")
+	c.Flags().StringVar(&f.base, "base", "", "`backup` that an incremental adds to, instead of the newest")
 	c.Flags().Var(&f.rate, "rate", "how fast the repository takes what is written, like 20MB/s")
-	c.Flags().Var(&f.exhausted, "on-exhaustion", "what the backup would do if originals find no room")
+	c.Flags().Var(&f.exhausted, "on-exhaustion", "what the backup would do if originals find no room: fall-forward or abort")
 	mustComplete(c, "type", strings.Split(backupTypes, "|"))
 	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
 	return c

@@ -64,13 +64,14 @@ func (a *app) runPrune(ctx context.Context, f pruneFlags) error {
 		return err
 	}
 	if f.dryRun {
+		plan.Backups, plan.Logs = listed(plan.Backups), listed(plan.Logs)
 		return a.print(plan, func(w io.Writer) { planText(w, &plan) })
 	}
 	res, err := livebackup.Prune(ctx, repo, plan)
 	if err != nil {
 		return err
 	}
-	return a.print(res, func(w io.Writer) { pruneText(w, res) })
+	return a.printPruned(res)
 }
 
 func planText(w io.Writer, p *livebackup.PrunePlan) {
@@ -100,6 +101,19 @@ func fate(remove bool) string {
 		return "remove"
 	}
 	return "keep"
+}
+
+func (a *app) printPruned(r livebackup.PruneResult) error {
+	r.Backups, r.Logs, r.Spared = listed(r.Backups), listed(r.Logs), listed(r.Spared)
+	return a.print(r, func(w io.Writer) { pruneText(w, r) })
+}
+
+// listed is a list that is an empty one in JSON if there is nothing in it, not null.
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func pruneText(w io.Writer, r livebackup.PruneResult) {
@@ -137,7 +151,7 @@ func (a *app) delete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(res, func(w io.Writer) { pruneText(w, res) })
+			return a.printPruned(res)
 		}),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {

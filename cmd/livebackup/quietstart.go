@@ -17,7 +17,7 @@ const startTimes = "now|quiet"
 type startTime string
 
 func (s *startTime) String() string { return string(*s) }
-func (s *startTime) Type() string   { return startTimes }
+func (s *startTime) Type() string   { return "when" }
 func (s *startTime) Set(text string) error {
 	if text != "now" && text != "quiet" {
 		return fmt.Errorf("%q is none of now, quiet", text)

@@ -50,7 +50,7 @@ func (a *app) repair() *cobra.Command {
 	}
 	f.db.add(c)
 	f.repo.add(c)
-	c.Flags().StringSliceVar(&f.blocks, "block", nil, "look at this block, damaged or not (a number; several are allowed)")
+	c.Flags().StringSliceVar(&f.blocks, "block", nil, "look at the block with this `number`, damaged or not; several are allowed")
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what would be done")
 	return c
 }
@@ -65,6 +65,7 @@ type repairResult struct {
 	Blocks   []repairedBlock `json:"blocks"`
 	// Problems are what a check still finds and no repair of blocks can mend.
 	Problems []string `json:"problems,omitempty"`
+	Error    string   `json:"error,omitempty"` // why it ended before it was through
 }
 
 type repairedBlock struct {
@@ -115,9 +116,16 @@ func (a *app) runRepair(ctx context.Context, f repairFlags) (err error) {
 	if f.dryRun {
 		out.Problems = nil // they are of what is listed
 	}
+	out.Blocks = listed(out.Blocks)
 	out.OK = err == nil && out.Failed == 0 && len(out.Problems) == 0
-	if printed := a.print(out, out.text); err != nil || printed != nil {
+	if err != nil {
+		out.Error = err.Error()
+	}
+	if printed := a.print(out, out.text); printed != nil {
 		return errors.Join(err, printed)
+	}
+	if err != nil {
+		return &damageError{err}
 	}
 	if !out.OK {
 		return &damageError{fmt.Errorf("%s: %w: %s not repaired", f.db.dir, block.ErrCorrupt, human.Plural(max(out.Failed, len(out.Problems)), "problem"))}

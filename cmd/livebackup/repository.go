@@ -18,16 +18,16 @@ type repositoryFlags struct {
 }
 
 func (f *repositoryFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.dir, "repo", "", "directory of the repository (required)")
-	c.Flags().StringArrayVar(&f.identities, "identity", nil, "file with an age key that opens an encrypted repository")
+	c.Flags().StringVar(&f.dir, "repo", "", "`directory` of the repository (required)")
+	c.Flags().StringArrayVar(&f.identities, "identity", nil, "`file` with an age key that opens an encrypted repository")
 	require(c, "repo")
 	mustBeFile(c, "identity")
 }
 
 // addOptional is for commands that can do without.
 func (f *repositoryFlags) addOptional(c *cobra.Command) {
-	c.Flags().StringVar(&f.dir, "repo", "", "directory of the repository")
-	c.Flags().StringArrayVar(&f.identities, "identity", nil, "file with an age key that opens an encrypted repository")
+	c.Flags().StringVar(&f.dir, "repo", "", "`directory` of the repository")
+	c.Flags().StringArrayVar(&f.identities, "identity", nil, "`file` with an age key that opens an encrypted repository")
 	if err := c.MarkFlagDirname("repo"); err != nil {
 		panic(err) // the flag was not defined: a mistake in this package
 	}
@@ -36,7 +36,7 @@ func (f *repositoryFlags) addOptional(c *cobra.Command) {
 
 // addRecipients is for commands that may make the repository.
 func (f *repositoryFlags) addRecipients(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.recipients, "recipients", nil, "file with age public keys: encrypt a new repository for all of\nthem, or what is added to one from now on")
+	c.Flags().StringArrayVar(&f.recipients, "recipients", nil, "`file` with age public keys: encrypt a new repository for all of them, or what is added to one from now on")
 	mustBeFile(c, "recipients")
 }
 

@@ -78,12 +78,12 @@ func (a *app) restore() *cobra.Command {
 func (f *restoreFlags) add(c *cobra.Command) {
 	f.repo.add(c)
 	s := c.Flags()
-	s.StringVar(&f.target, "to", "", "directory to restore to (required, but for --dry-run)")
-	s.StringVar(&f.backup, "backup", "", "start from this backup, and with nothing else restore exactly it")
-	s.StringVar(&f.recover, "recover", "", "how far to roll forward: all, none or until (a moment)")
+	s.StringVar(&f.target, "to", "", "`directory` to restore to (required, but for --dry-run)")
+	s.StringVar(&f.backup, "backup", "", "start from this `backup`, and with nothing else restore exactly it")
+	s.StringVar(&f.recover, "recover", "", "`how` far to roll forward: all, none or until (a moment)")
 	s.Var(&f.at, "at", `the last commit at or before this time, like "2026-11-27 14:05:00Z"`)
-	s.Uint64Var(&f.lsn, "lsn", 0, "the commit with this number")
-	s.StringVar(&f.mark, "name", "", `the commit with this name, see "livebackup mark"`)
+	s.Uint64Var(&f.lsn, "lsn", 0, "the commit with this `number`")
+	s.StringVar(&f.mark, "name", "", "the commit with this `name`, see \"livebackup mark\"")
 	s.BoolVar(&f.before, "before", false, "the commit before that moment, not its own")
 	s.BoolVar(&f.dryRun, "dry-run", false, "only show the way, what else can be restored, and how long it may take")
 	s.BoolVar(&f.allowOlder, "allow-older", false, "if a backup cannot be read, take an older one")
@@ -169,7 +169,7 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 		}
 	}
 	if res.Lost != nil {
-		return &incompleteError{fmt.Errorf("commits %v were made and could not be reached", *res.Lost)}
+		return &damageError{&incompleteError{fmt.Errorf("commits %v were made and could not be reached", *res.Lost)}}
 	}
 	return nil
 }
@@ -232,7 +232,7 @@ func (a *app) planRestore(ctx context.Context, repo *livebackup.Repository, t li
 	}
 	out := planJSON{
 		Backup: manifestJSON(p.Backup), Chain: p.Chain, LSN: p.LSN, Time: p.Time, Before: p.Moment.Before, Next: p.Moment.Next,
-		Logs: append([]string{}, p.Logs...), ReadBytes: p.ReadBytes, Estimate: p.Estimate, Window: p.Window, Lost: p.Lost,
+		Logs: listed(p.Logs), ReadBytes: p.ReadBytes, Estimate: p.Estimate, Window: listed(p.Window), Lost: p.Lost,
 	}
 	return a.print(out, out.text)
 }

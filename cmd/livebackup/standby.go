@@ -148,7 +148,7 @@ func (a *app) leaveTimeline(name, short, long string, leave func(context.Context
 			})
 		}),
 	}
-	c.Flags().StringVar(&dir, "db", "", "directory of the database (required)")
+	c.Flags().StringVar(&dir, "db", "", "`directory` of the database (required)")
 	c.Flags().Var(&maxRAM, "max-ram", "memory for the database; 0 is a quarter of what the host allows")
 	require(c, "db")
 	return c

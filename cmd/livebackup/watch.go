@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,9 @@ Levels are those of "livebackup status". A gauge has its marks at 50, 75 and
 90 %: from there on the level is low, high, critical. FULL IN is when it is
 full if it goes on like that.
 
-q or Ctrl-C quits. If standard output is no terminal, each look is one line;
-with --json it is one JSON object a line, with lengths of time in nanoseconds.
+q or Ctrl-C quits. If standard output is no terminal, each look is one line, and
+so is each event; with --json a look is one JSON object a line, with lengths of
+time in nanoseconds.
 
 The database must be served by the process that has it open.`
 
@@ -43,7 +45,7 @@ func (a *app) watch() *cobra.Command {
 		Example: "  livebackup watch --db /srv/app/db --repo /backups/app\n  livebackup watch --db /srv/app/db --interval 10s --json >> watch.jsonl",
 		RunE:    a.command(func(ctx context.Context, _ []string) error { return a.runWatch(ctx, f) }),
 	}
-	c.Flags().StringVar(&f.dir, "db", "", "directory of the database (required)")
+	c.Flags().StringVar(&f.dir, "db", "", "`directory` of the database (required)")
 	require(c, "db")
 	f.repo.addOptional(c)
 	c.Flags().Var(&f.interval, "interval", "time between two looks, at least 100ms")
@@ -99,7 +101,7 @@ func (a *app) watchLines(ctx context.Context, s *watch.Sampler, f watchFlags) er
 		if a.json {
 			err = e.Encode(&v)
 		} else {
-			_, err = fmt.Fprintln(a.stdout, watch.Line(&v))
+			_, err = fmt.Fprintln(a.stdout, strings.Join(append(watch.EventLines(&v), watch.Line(&v)), "\n"))
 		}
 		if err != nil {
 			return fmt.Errorf("print: %w", err)

@@ -10,8 +10,8 @@
 //	30s     1m30s    2 h      90 min      1 day       a Duration
 //
 // KiB, MiB and GiB are powers of 1024; kB, MB and GB are powers of 1000, as
-// everywhere in go-humanize. A plain number of a size is bytes; a plain number is
-// no duration. Zero is a value like others; its meaning is the flag's.
+// everywhere in go-humanize. A plain number of a size is bytes; a plain number,
+// but for 0, is no duration. Zero is a value like others; its meaning is the flag's.
 //
 // The functions Bytes, PerSecond, Count and Elapsed format measured values in a
 // few characters; their output is at most ten columns wide, so that tables and

@@ -23,12 +23,15 @@ var units = []struct {
 	{24 * time.Hour, " d day days "},
 }
 
-// ParseDuration reads a length of time: numbers, each with its unit.
+// ParseDuration reads a length of time: numbers, each with its unit. Only 0 needs none.
 func ParseDuration(text string) (Duration, error) {
 	refuse := func(why string) (Duration, error) {
 		return 0, fmt.Errorf("%q is no duration: %s, like 30s, 1m30s or 2h", text, why)
 	}
 	rest := strings.TrimSpace(text)
+	if rest == "0" {
+		return 0, nil
+	}
 	if strings.HasPrefix(rest, "-") {
 		return refuse("it is negative; write a number and a unit")
 	}
@@ -82,6 +85,9 @@ func (d *Duration) Set(text string) (err error) {
 
 // String is the duration as typed.
 func (d *Duration) String() string {
+	if *d == 0 {
+		return "0" // help texts leave a default of zero out
+	}
 	s := time.Duration(*d).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -56,7 +56,7 @@ func TestParseRateAndDuration(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]time.Duration{
-		"30s": 30 * time.Second, "1m30s": 90 * time.Second, "2h": 2 * time.Hour, "2 h": 2 * time.Hour, "0s": 0,
+		"30s": 30 * time.Second, "1m30s": 90 * time.Second, "2h": 2 * time.Hour, "2 h": 2 * time.Hour, "0s": 0, "0": 0,
 		"1.5h": 90 * time.Minute, "90 min": 90 * time.Minute, "1 day 2 hours": 26 * time.Hour, "250ms": 250 * time.Millisecond,
 	} {
 		if got, err := ParseDuration(text); err != nil || time.Duration(got) != want {

@@ -102,6 +102,9 @@ func (r *Rate) Set(text string) (err error) {
 // String is the rate as typed.
 func (r *Rate) String() string {
 	s := Size(*r)
+	if s == 0 {
+		return "0" // help texts leave a default of zero out
+	}
 	return s.String() + "/s"
 }
 
