@@ -1,9 +1,11 @@
 package spillway_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
@@ -20,6 +22,30 @@ func Example() {
 		log.Fatal(err)
 	}
 	// Output: three pears
+}
+
+// Example_backUp is the other one.
+func Example_backUp() {
+	dir, err := os.MkdirTemp("", "spillway")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	db, err := kv.Open(filepath.Join(dir, "db"), kv.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	target := filepath.Join(dir, "restored")
+	if err := backUp(context.Background(), db, filepath.Join(dir, "backups"), target); err != nil {
+		log.Fatal(err)
+	}
+	restored, err := kv.Open(target, kv.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(restored.Check(context.Background()), restored.Close())
+	// Output: <nil> <nil>
 }
 
 func app(dir string) error {
@@ -54,4 +80,20 @@ func app(dir string) error {
 		fmt.Printf("%s\n", value)
 		return err
 	})
+}
+
+func backUp(ctx context.Context, db *kv.DB, repository, target string) error {
+	repo, err := livebackup.OpenRepository(ctx, repository, livebackup.RepositoryOptions{Create: true})
+	if err != nil {
+		return err
+	}
+	res, err := livebackup.Backup(ctx, livebackup.NewSource(db.Store()), repo, livebackup.BackupOptions{Label: "nightly"})
+	if err != nil {
+		return err
+	}
+	if _, err := livebackup.Verify(ctx, repo, res.Manifest.ID, livebackup.VerifyOptions{}); err != nil {
+		return err
+	}
+	_, err = livebackup.Restore(ctx, repo, livebackup.RestoreTarget{}, target, livebackup.RestoreOptions{})
+	return err
 }

@@ -8,10 +8,10 @@ import (
 const (
 	readmeFile  = "README.md"
 	exampleFile = "example_test.go"
-	exampleFunc = "app" // the part of the example that the README shows
+	exampleFunc = "app" // the first of the examples that the README shows
 )
 
-// checkExample compares the README's example with the one that is tested.
+// checkExample compares the README's examples with those that are tested.
 func checkExample(t *tree) {
 	shown, exists := t.texts[readmeFile]
 	if !exists {
@@ -21,6 +21,12 @@ func checkExample(t *tree) {
 	tested := t.functionText(exampleFile, exampleFunc)
 	if tested == "" || !strings.Contains(shown, "\n```go\n"+tested+"\n```\n") {
 		t.report(readmeFile, 0, "docs", "its example is not func %s of %s", exampleFunc, exampleFile)
+	}
+	for _, block := range strings.Split(shown, "\n```go\n")[1:] {
+		block, _, _ = strings.Cut(block, "\n```\n")
+		if !strings.Contains(t.texts[exampleFile], "\n"+block+"\n") {
+			t.report(readmeFile, 0, "docs", "one of its examples is not in %s: %.40q", exampleFile, block)
+		}
 	}
 }
 

@@ -114,8 +114,9 @@ func TestEachRuleFindsItsBreach(t *testing.T) {
 func TestExampleOfTheREADMEIsCompared(t *testing.T) {
 	example := "package spillway_test\n\nfunc app() {\n\t_ = 1\n}\n"
 	for text, right := range map[string]bool{
-		"# x\n\n```go\nfunc app() {\n\t_ = 1\n}\n```\n": true,
-		"# x\n\n```go\nfunc app() {\n\t_ = 2\n}\n```\n": false,
+		"# x\n\n```go\nfunc app() {\n\t_ = 1\n}\n```\n":                                  true,
+		"# x\n\n```go\nfunc app() {\n\t_ = 2\n}\n```\n":                                  false,
+		"# x\n\n```go\nfunc app() {\n\t_ = 1\n}\n```\n\n```go\nfunc other() {\n}\n```\n": false,
 	} {
 		found := findingsIn(t, map[string]string{readmeFile: text, exampleFile: example})
 		if (len(found) == 0) != right {
