@@ -104,6 +104,28 @@ func initBitmap(p []byte) {
 	}
 }
 
+// inUse reports whether a block is in use as of the newest commit, which has that
+// high-water mark. The caller has the writer's lock.
+func (s *Store) inUse(id, highWater block.ID) (bool, error) {
+	group := s.geo.groupOf(id)
+	switch {
+	case id == metaBlock:
+		return true, nil
+	case group >= s.geo.groups(highWater):
+		return false, nil
+	case id == s.geo.bitmapOf(group):
+		return true, nil
+	case id >= highWater:
+		return false, nil
+	}
+	b, err := s.get(s.geo.bitmapOf(group), view{lsn: newest})
+	if err != nil {
+		return false, fmt.Errorf("read allocation bitmap: %w", err)
+	}
+	defer b.Release()
+	return s.geo.names(b.Payload(), id), nil
+}
+
 // setBit marks a block in use or free.
 func (t *WriteTx) setBit(id block.ID, used bool) error {
 	s := t.s

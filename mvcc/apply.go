@@ -310,31 +310,11 @@ func (t *WriteTx) predecessor(id block.ID) (old Block, existed bool, err error) 
 	if id >= blocksMax || !s.geo.isVersioned(id) || t.find(id) != nil || t.away.Find(id) != 0 {
 		return Block{}, false, fmt.Errorf("%w: block %v has no versions, or two in one commit", errRedo, id)
 	}
-	if existed, err = t.existed(id); err != nil || !existed {
+	if existed, err = t.s.inUse(id, t.was.highWater); err != nil || !existed {
 		return Block{}, false, err
 	}
 	old, err = s.get(id, view{lsn: newest})
 	return old, err == nil, err
-}
-
-// existed reports whether a block was in use as of the transaction's base.
-func (t *WriteTx) existed(id block.ID) (bool, error) {
-	g := t.s.geo
-	group := g.groupOf(id)
-	switch {
-	case id == metaBlock:
-		return true, nil
-	case group >= g.groups(t.was.highWater):
-		return false, nil
-	case id == g.bitmapOf(group):
-		return true, nil
-	}
-	b, err := t.s.get(g.bitmapOf(group), view{lsn: newest})
-	if err != nil {
-		return false, fmt.Errorf("read allocation bitmap: %w", err)
-	}
-	defer b.Release()
-	return b.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 != 0, nil
 }
 
 // settleMeta takes over what the commit says of the whole store, proves that it

@@ -59,7 +59,7 @@ func (s *Store) Check(ctx context.Context, progress func(done, total uint64)) (C
 		return CheckResult{}, err
 	}
 	defer t.Close()
-	c := checker{s: s, ctx: ctx, t: t, progress: progress, result: CheckResult{LSN: t.lsn}, seen: map[uint64][]uint64{}}
+	c := checker{s: s, ctx: ctx, t: t, progress: progress, result: CheckResult{LSN: t.lsn}, seen: newBlockBits(s.geo)}
 	if err := c.blocks(); err != nil {
 		return c.result, fmt.Errorf("check: %w", err)
 	}
@@ -75,7 +75,7 @@ type checker struct {
 	t        *ReadTx
 	progress func(done, total uint64)
 	result   CheckResult
-	seen     map[uint64][]uint64 // per group: blocks that the front door reached
+	seen     blockBits // that the front door reached
 }
 
 // blocks verifies every block in use, and the changed-block map.
@@ -214,7 +214,7 @@ func (c *checker) trees() error {
 			return err
 		}
 		g.eachInUse(group, bitmap.Payload(), func(id block.ID) {
-			if !c.wasSeen(id) {
+			if !c.seen.has(id) {
 				c.result.problem(c.s.data.corrupt(id, "it is in use but nothing refers to it"))
 			}
 		})
@@ -223,32 +223,21 @@ func (c *checker) trees() error {
 	return nil
 }
 
-func (c *checker) wasSeen(id block.ID) bool {
-	set, bit := c.seen[c.s.geo.groupOf(id)], c.s.geo.bitOf(id)
-	return set != nil && set[bit/64]>>(bit%64)&1 != 0
-}
-
 // visit is told of each block that the front door reaches.
 func (c *checker) visit(id block.ID) error {
 	g := c.s.geo
 	if id >= c.t.meta.highWater || g.isReserved(id) {
 		return c.s.data.corrupt(id, "something refers to it, but it cannot be in use")
 	}
-	if c.wasSeen(id) {
+	if !c.seen.add(id) {
 		return c.s.data.corrupt(id, "it is referred to twice")
 	}
-	set := c.seen[g.groupOf(id)]
-	if set == nil {
-		set = make([]uint64, (g.group+63)/64)
-		c.seen[g.groupOf(id)] = set
-	}
-	set[g.bitOf(id)/64] |= 1 << (g.bitOf(id) % 64)
 	bitmap, err := c.t.Block(g.bitmapOf(g.groupOf(id)))
 	if err != nil {
 		return err
 	}
 	defer bitmap.Release()
-	if bitmap.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 == 0 {
+	if !g.names(bitmap.Payload(), id) {
 		return c.s.data.corrupt(id, "something refers to it, but it is free")
 	}
 	return nil

@@ -238,7 +238,7 @@ func (p *Prover) change(c *Change) (bool, error) {
 		return false, nil
 	}
 	p.redone[c.ID] = redone{c.LSN, true}
-	p.enter(c.ID)
+	p.there.add(c.ID)
 	return true, p.keep(c)
 }
 

@@ -59,4 +59,10 @@ func (g geometry) isVersioned(id block.ID) bool {
 // isMap reports whether a block is one of the changed-block map.
 func (g geometry) isMap(id block.ID) bool { return g.isReserved(id) && g.bitOf(id) >= offsetMap }
 
+// names reports whether a bitmap, the one of its group, names a block as in use.
+func (g geometry) names(bitmap []byte, id block.ID) bool {
+	bit := g.bitOf(id)
+	return bitmap[bit/8]>>(bit%8)&1 != 0
+}
+
 func (g geometry) offset(id block.ID) int64 { return int64(id) * int64(g.size) }

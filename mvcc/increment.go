@@ -253,8 +253,7 @@ func (b *Backup) keepInUse() error {
 		defer r.Release()
 		bits := r.Payload()
 		for _, at := range b.inc.listed {
-			bit := g.bitOf(at)
-			if at == metaBlock || !g.isReserved(at) && bits[bit/8]>>(bit%8)&1 != 0 {
+			if at == metaBlock || !g.isReserved(at) && g.names(bits, at) {
 				b.pending = append(b.pending, at)
 			}
 		}
@@ -313,7 +312,7 @@ func (b *Backup) freeNow(id block.ID) bool {
 		return errors.Is(err, ErrNotInUse) // the group was given back
 	}
 	defer r.Release()
-	return r.Payload()[g.bitOf(id)/8]>>(g.bitOf(id)%8)&1 == 0
+	return !g.names(r.Payload(), id)
 }
 
 // gone reports whether an error says that a block is not carried.

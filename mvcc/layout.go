@@ -27,6 +27,5 @@ func (l Layout) InUse(id block.ID, bitmap []byte) bool {
 	if l.geo.isReserved(id) {
 		return l.geo.isVersioned(id)
 	}
-	bit := l.geo.bitOf(id)
-	return bitmap[bit/8]>>(bit%8)&1 != 0
+	return l.geo.names(bitmap, id)
 }

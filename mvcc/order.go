@@ -164,7 +164,7 @@ func (b *Backup) usedAndChanged(batch []block.ID) ([]block.ID, error) {
 		}
 		bits := r.Payload()
 		for _, id := range batch[:n] {
-			if bit := g.bitOf(id); bits[bit/8]>>(bit%8)&1 != 0 {
+			if g.names(bits, id) {
 				out = append(out, id)
 			}
 		}

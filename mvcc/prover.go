@@ -19,9 +19,8 @@ type Prover struct {
 	told func(id block.ID, lsn block.LSN) // if not nil: called for every block, by who writes
 
 	mu      sync.Mutex
-	written map[uint64][]uint64 // per group: bits of the blocks that were told
-	bitmaps map[uint64][]byte   // per group: its allocation bits
-	count   uint64
+	there   blockBits         // blocks that were told
+	bitmaps map[uint64][]byte // per group: its allocation bits
 	failed  error
 
 	// Of a backup with redo, see Follow:
@@ -34,9 +33,10 @@ func NewProver(path string, info BackupInfo) (*Prover, error) {
 	if !block.ValidSize(info.BlockSize) {
 		return nil, fmt.Errorf("prove %s: %w", path, optionError("block size %d", info.BlockSize))
 	}
+	geo := newGeometry(info.BlockSize)
 	return &Prover{
-		path: path, info: info, geo: newGeometry(info.BlockSize), seed: block.SeedOf(info.Database),
-		written: map[uint64][]uint64{}, bitmaps: map[uint64][]byte{},
+		path: path, info: info, geo: geo, seed: block.SeedOf(info.Database),
+		there: newBlockBits(geo), bitmaps: map[uint64][]byte{},
 	}, nil
 }
 
@@ -90,7 +90,7 @@ func (p *Prover) fail(err error) {
 func (p *Prover) mark(id block.ID, lsn block.LSN, image []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.enter(id) {
+	if !p.there.add(id) {
 		return false
 	}
 	if g := p.geo.groupOf(id); id == p.geo.bitmapOf(g) {
@@ -107,27 +107,6 @@ func (p *Prover) mark(id block.ID, lsn block.LSN, image []byte) bool {
 	return true
 }
 
-// enter puts a block among those that are there; false if it was. mu is held.
-func (p *Prover) enter(id block.ID) bool {
-	g, bit := p.geo.groupOf(id), p.geo.bitOf(id)
-	set := p.written[g]
-	if set == nil {
-		set = make([]uint64, (p.geo.group+63)/64)
-		p.written[g] = set
-	}
-	if set[bit/64]>>(bit%64)&1 != 0 {
-		return false
-	}
-	set[bit/64] |= 1 << (bit % 64)
-	p.count++
-	return true
-}
-
-func (p *Prover) has(id block.ID) bool {
-	set, bit := p.written[p.geo.groupOf(id)], p.geo.bitOf(id)
-	return set != nil && set[bit/64]>>(bit%64)&1 != 0
-}
-
 // Finish compares what was told with what the bitmaps among it name.
 func (p *Prover) Finish() error {
 	p.mu.Lock()
@@ -135,7 +114,7 @@ func (p *Prover) Finish() error {
 	if p.failed != nil {
 		return p.failed
 	}
-	if !p.has(metaBlock) {
+	if !p.there.has(metaBlock) {
 		return p.corrupt(metaBlock, "it is missing")
 	}
 	if err := p.finishRedo(); err != nil {
@@ -151,7 +130,7 @@ func (p *Prover) Finish() error {
 		missing := block.NoBlock
 		p.geo.eachInUse(g, bits, func(id block.ID) {
 			want++
-			if !p.has(id) {
+			if !p.there.has(id) {
 				missing = min(missing, id)
 			}
 		})
@@ -159,9 +138,9 @@ func (p *Prover) Finish() error {
 			return p.corrupt(missing, "it is missing")
 		}
 	}
-	if p.count != want {
+	if p.there.count != want {
 		return &block.CorruptError{Path: p.path, Offset: -1, Block: block.NoBlock,
-			Reason: fmt.Sprintf("there are %d blocks, the bitmaps name %d", p.count, want)}
+			Reason: fmt.Sprintf("there are %d blocks, the bitmaps name %d", p.there.count, want)}
 	}
 	return nil
 }

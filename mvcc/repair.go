@@ -298,7 +298,7 @@ func (m *mender) read(ctx context.Context) error {
 // place to write to. The caller has the writer's lock.
 func (m *mender) ask() (err error) {
 	s, id := m.s, m.r.Block
-	if m.used, err = m.inUse(); err != nil || !m.used {
+	if m.used, err = s.inUse(id, s.meta.highWater); err != nil || !m.used {
 		return err
 	}
 	marks := make([]byte, s.geo.bitsEnd)
@@ -314,28 +314,6 @@ func (m *mender) ask() (err error) {
 		return nil
 	}
 	return s.data.reserve(id) // the file may have been cut short
-}
-
-// inUse asks the bitmap as of the newest commit. The caller has the writer's lock.
-func (m *mender) inUse() (bool, error) {
-	s, id := m.s, m.r.Block
-	group := s.geo.groupOf(id)
-	switch {
-	case id == metaBlock:
-		return true, nil
-	case group >= s.geo.groups(s.meta.highWater):
-		return false, nil
-	case id == s.geo.bitmapOf(group):
-		return true, nil
-	case id >= s.meta.highWater:
-		return false, nil
-	}
-	b, err := s.get(s.geo.bitmapOf(group), view{lsn: newest})
-	if err != nil {
-		return false, fmt.Errorf("read allocation bitmap: %w", err)
-	}
-	defer b.Release()
-	return b.Payload()[s.geo.bitOf(id)/8]>>(s.geo.bitOf(id)%8)&1 != 0, nil
 }
 
 // place looks at the place once more and installs what belongs there if it is bad.
