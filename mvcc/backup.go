@@ -180,7 +180,7 @@ func (s *Store) openBackup(o BackupOptions) (*Backup, error) {
 	if err == nil {
 		b.file, err = s.data.openScan(s.opts.FS)
 	}
-	if err == nil && o.OnExhaustion != ExhaustionAbort {
+	if err == nil && b.canForward {
 		live.CanFallForward(b.fellForward)
 	}
 	if err != nil {
@@ -465,10 +465,16 @@ func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int,
 	if b.inc != nil {
 		gap = gapMax
 	}
+	return b.fromPending(buf, ids, gap, b.takeRun)
+}
+
+// fromPending hands out the next of the blocks that are listed, a stretch at a time, by
+// way of take, which leaves the rest of one with an error.
+func (b *Backup) fromPending(buf []byte, ids []block.ID, gap block.ID, take func(run []block.ID, buf []byte, ids []block.ID) (int, []block.ID, error)) (int, error) {
 	for len(b.pending) > 0 {
 		run := b.pending[:b.stretch(b.pending, len(ids), gap)]
 		b.pending = b.pending[len(run):]
-		out, rest, err := b.takeRun(run, buf, ids)
+		out, rest, err := take(run, buf, ids)
 		if err != nil {
 			b.pending = slices.Concat(rest, b.pending)
 		}
@@ -517,26 +523,27 @@ func (b *Backup) wantedInPlace(id block.ID) (ok bool, exact block.LSN) {
 	return false, 0
 }
 
-// takeRun hands out those blocks of a run that are not done: with one read of
-// the file where that is provably right, one by one through the index where not. An
-// error leaves the rest.
+// takeRun hands out those blocks of a run that are not done, as of S. An error leaves
+// the rest.
 func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (out int, rest []block.ID, err error) {
 	run = slices.DeleteFunc(run, b.live.IsDone)
 	if b.inc != nil {
 		run = b.dropKnown(run)
 	}
-	if len(run) == 0 {
-		return 0, nil, nil
-	}
-	exact := make([]block.LSN, len(run))
-	direct := make([]bool, len(run))
-	any := false
+	return b.readRun(run, buf, ids, b.wantedInPlace, b.take)
+}
+
+// readRun hands out those blocks of a run that take takes: from one read of the file
+// where inPlace says that this may be right, and of which LSN, one by one where not
+// (take then gets no image). An error leaves the rest.
+func (b *Backup) readRun(run []block.ID, buf []byte, ids []block.ID, inPlace func(block.ID) (bool, block.LSN),
+	take func(id block.ID, image []byte, lsn block.LSN, dst []byte) (bool, error)) (out int, rest []block.ID, err error) {
+	direct, lsn := make([]bool, len(run)), make([]block.LSN, len(run))
 	for i, id := range run {
-		direct[i], exact[i] = b.wantedInPlace(id)
-		any = any || direct[i]
+		direct[i], lsn[i] = inPlace(id)
 	}
 	var images []byte
-	if any {
+	if slices.Contains(direct, true) {
 		images = b.readFile(run[0], run[len(run)-1])
 	}
 	size := b.s.geo.size
@@ -545,15 +552,14 @@ func (b *Backup) takeRun(run []block.ID, buf []byte, ids []block.ID) (out int, r
 		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) {
 			image = images[at : at+size]
 		}
-		ok, err := b.take(id, image, exact[i], buf[out*size:][:size])
+		ok, err := take(id, image, lsn[i], buf[out*size:][:size])
 		if err != nil {
 			return out, run[i:], err
 		}
-		if !ok {
-			continue
+		if ok {
+			ids[out] = id
+			out++
 		}
-		ids[out] = id
-		out++
 	}
 	return out, nil, nil
 }

@@ -311,7 +311,7 @@ func (s *Store) readMap(id block.ID, frame []byte) bool {
 	all := s.newestLSN() + 1
 	unwritten := errors.Is(err, block.ErrCorrupt) && bytes.Equal(frame, s.zeros)
 	if !unwritten && !s.state.closing.Load() { // a backup may still read while the file is being closed
-		s.log2.Warn("block of the changed-block map replaced: all that it speaks of counts as changed", "block", id.String(), "lsn", uint64(all), "error", err)
+		s.logger.Warn("block of the changed-block map replaced: all that it speaks of counts as changed", "block", id.String(), "lsn", uint64(all), "error", err)
 	}
 	clear(frame)
 	for i := range s.geo.marks() {
@@ -383,7 +383,7 @@ func (s *Store) repairMap(id block.ID, b []byte) error {
 	v.Loading = false
 	l.Wake()
 	if err != nil && s.writesMap() {
-		s.log2.Warn("block of the changed-block map is damaged on disk and is written again", "block", id.String(), "error", err)
+		s.logger.Warn("block of the changed-block map is damaged on disk and is written again", "block", id.String(), "error", err)
 		s.dirtyMap(v, recNone)
 	}
 	return nil

@@ -229,7 +229,7 @@ func (s *Store) readChanges() (newest *savedChanges) {
 	for slot := range int64(2) {
 		n, err := s.data.file.ReadAt(b, slot*superblockStride+superblockSize)
 		if err != nil {
-			s.log2.Warn("history of changes cannot be read, forecasts begin anew", "error", fmt.Errorf("read %s: %w", s.data.path, err))
+			s.logger.Warn("history of changes cannot be read, forecasts begin anew", "error", fmt.Errorf("read %s: %w", s.data.path, err))
 			continue
 		}
 		if c := decodeChanges(b[:n], s.database); c != nil && (newest == nil || c.sequence > newest.sequence) {

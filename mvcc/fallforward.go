@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 
 	"github.com/spillwaydb/spillway/block"
@@ -140,10 +139,9 @@ func (f *forward) close() {
 // originals any more.
 func (b *Backup) fellForward(frees int64, why snapshot.Reason, cause error) {
 	b.fwd.begin(b.s, b.holderName())
-	live := b.live
 	b.s.emit(Event{
 		Kind: EventFellForward, Rung: RungFallForward, Why: string(why), Bytes: frees, Forward: b.fwd.lsn, Err: cause,
-		Of: SnapshotName{ID: live.ID(), Kind: "backup", Owner: live.Owner, Label: live.Label, LSN: live.LSN()},
+		Of: b.name(),
 	})
 }
 
@@ -195,7 +193,7 @@ func (b *Backup) stepForward(ctx context.Context, buf []byte, ids []block.ID) (i
 		if b.pace != nil {
 			b.pace.rest(ctx)
 		}
-		if n, err := b.forwardRuns(buf, ids); n > 0 || err != nil {
+		if n, err := b.fromPending(buf, ids, gapMax, b.takeForward); n > 0 || err != nil {
 			return n, err
 		}
 		more, err := b.nextForwardGroup()
@@ -277,51 +275,9 @@ func (b *Backup) isNewer(id block.ID, lsn block.LSN) (bool, error) {
 	return b.carries(id, lsn)
 }
 
-// forwardRuns hands out the next of the blocks that were listed.
-func (b *Backup) forwardRuns(buf []byte, ids []block.ID) (int, error) {
-	span := block.ID(max(readAhead/b.s.geo.size, 1))
-	for len(b.pending) > 0 {
-		n := 0
-		for n < len(b.pending) && n < len(ids) && b.pending[n] < b.pending[0]+span && (n == 0 || b.pending[n] <= b.pending[n-1]+1+gapMax) {
-			n++
-		}
-		run := b.pending[:n]
-		b.pending = b.pending[n:]
-		out, err := b.forwardRun(run, buf, ids)
-		if out > 0 || err != nil {
-			return out, err
-		}
-	}
-	return 0, nil
-}
-
-// forwardRun hands out what is to be handed out of a run.
-func (b *Backup) forwardRun(run []block.ID, buf []byte, ids []block.ID) (int, error) {
-	direct, least := make([]bool, len(run)), make([]block.LSN, len(run))
-	var images []byte
-	for i, id := range run {
-		direct[i], least[i] = b.newestInPlace(id)
-	}
-	if slices.Contains(direct, true) {
-		images = b.readFile(run[0], run[len(run)-1])
-	}
-	out, size := 0, b.s.geo.size
-	for i, id := range run {
-		var image []byte
-		if at := int(id-run[0]) * size; direct[i] && at+size <= len(images) {
-			image = images[at : at+size]
-		}
-		ok, err := b.takeNewest(id, image, least[i], buf[out*size:][:size])
-		if err != nil {
-			b.pending = slices.Concat(run[i:], b.pending)
-			return out, err
-		}
-		if ok {
-			ids[out] = id
-			out++
-		}
-	}
-	return out, nil
+// takeForward hands out those blocks of a run that are to be handed out as they are now.
+func (b *Backup) takeForward(run []block.ID, buf []byte, ids []block.ID) (out int, rest []block.ID, err error) {
+	return b.readRun(run, buf, ids, b.newestInPlace, b.takeNewest)
 }
 
 // newestInPlace tells whether the file holds the newest version of a block, wholly,

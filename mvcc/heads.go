@@ -186,7 +186,7 @@ func (s *Store) recordSum(lsn block.LSN) uint32 {
 	sum, err := s.log.Checksum(lsn)
 	if err != nil {
 		if !errors.Is(err, wal.ErrReleased) { // a backup does without, or a log that cannot be read would forbid it
-			s.log2.Warn("the record that ends a commit cannot be read: what is pushed has no name", "lsn", uint64(lsn), "cause", err)
+			s.logger.Warn("the record that ends a commit cannot be read: what is pushed has no name", "lsn", uint64(lsn), "cause", err)
 		}
 		return 0
 	}

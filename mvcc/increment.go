@@ -281,7 +281,7 @@ func (b *Backup) carries(id block.ID, lsn block.LSN) (bool, error) {
 		return true, nil
 	}
 	b.s.distrustMap()
-	b.s.log2.Error("changed-block map is behind its blocks: no base so far serves any more", "block", id.String(), "lsn", uint64(lsn), "base", uint64(b.inc.base))
+	b.s.logger.Error("changed-block map is behind its blocks: no base so far serves any more", "block", id.String(), "lsn", uint64(lsn), "base", uint64(b.inc.base))
 	return false, fmt.Errorf("%w: block %v has LSN %v, but no mark above %v", ErrMapBehind, id, lsn, b.inc.base)
 }
 

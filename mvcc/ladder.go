@@ -156,8 +156,7 @@ func (s *Store) pace() {
 		switch was := b.hurry.Load(); {
 		case !was && float64(held) > at:
 			b.hurry.Store(true)
-			of := SnapshotName{b.live.ID(), "backup", b.live.Owner, b.live.Label, b.info.LSN}
-			s.emit(Event{Kind: EventRung, Of: of, Why: "its originals pass the share at which its scan rests no more", Rung: RungPaceScan, Bytes: held})
+			s.emit(Event{Kind: EventRung, Of: b.name(), Why: "its originals pass the share at which its scan rests no more", Rung: RungPaceScan, Bytes: held})
 		case was && float64(held) < at/2:
 			b.hurry.Store(false)
 		}

@@ -180,8 +180,8 @@ func (s *Store) followBackups(now time.Time) {
 	}
 }
 
-// backups is how far the live backups are, in the order in which they were opened.
-func (s *Store) backups() []BackupStatus {
+// backupStatus is how far the live backups are, in the order in which they were opened.
+func (s *Store) backupStatus() []BackupStatus {
 	var list []BackupStatus
 	now := time.Now()
 	s.live.mu.Lock()
@@ -216,6 +216,11 @@ func (b *Backup) status(blocksPerSecond float64) BackupStatus {
 	}
 	st.Share = min(st.Share, 1)
 	return st
+}
+
+// name is what events call the backup.
+func (b *Backup) name() SnapshotName {
+	return SnapshotName{b.live.ID(), "backup", b.live.Owner, b.live.Label, b.live.LSN()}
 }
 
 // spilled is how many blocks went to temporary storage since it was opened.

@@ -66,6 +66,6 @@ func (r *recovery) mend(id block.ID, cause error) error {
 	r.lsn = lsn
 	t, _ := block.Verify(image, id, s.data.seed)
 	r.install(&redoEntry{id: id, typ: t.Type}, frame, 0)
-	s.log2.Warn("damaged block was made from an image given", "block", id.String(), "lsn", uint64(lsn), "cause", cause)
+	s.logger.Warn("damaged block was made from an image given", "block", id.String(), "lsn", uint64(lsn), "cause", cause)
 	return nil
 }

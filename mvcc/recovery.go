@@ -154,7 +154,7 @@ func (s *Store) repairTorn() error {
 		return err
 	}
 	if repaired > 0 {
-		s.log2.Info("torn blocks repaired from second copies", "blocks", repaired)
+		s.logger.Info("torn blocks repaired from second copies", "blocks", repaired)
 	}
 	if err := s.data.file.Sync(); err != nil {
 		return fmt.Errorf("repair: %w", err)

@@ -77,7 +77,7 @@ func (s *Store) Status() Status {
 		Mode: s.mode(), Quiet: s.quiet.Load() != nil,
 		FileBytes: s.data.length(), NewestLSN: s.newestLSN(), DurableLSN: s.log.Durable(), RedoLSN: s.redoStart(),
 		LastCommit: s.lastCommitTime(), Levels: s.levels(),
-		Backups: s.backups(), Commits: s.latency.read(),
+		Backups: s.backupStatus(), Commits: s.latency.read(),
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
 		Cache: s.cache.Stats(), Log: s.log.Stats(), Holders: s.log.Holders(),
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),

@@ -19,7 +19,7 @@ type Store struct {
 	opts      Options
 	dir       string
 	geo       geometry
-	log2      *slog.Logger
+	logger    *slog.Logger
 	now       func() time.Time // the clock of commits
 	database  block.DatabaseID
 	timeline  block.TimelineID
@@ -149,7 +149,7 @@ func (s *Store) tick() {
 			if !s.opts.ReadOnly && s.resting.TryLock() {
 				if s.opts.Durability == DurableInterval && now.Sub(lastSync) >= s.opts.SyncInterval {
 					lastSync = now
-					s.background1(s.log.Sync(s.log.End()))
+					s.failedBehind(s.log.Sync(s.log.End()))
 				}
 				idleAt = s.markIdle(idleAt)
 				s.resting.Unlock()
@@ -169,13 +169,13 @@ func (s *Store) tick() {
 func (s *Store) markIdle(idleAt block.LSN) block.LSN {
 	v := s.log.Durable()
 	if v == idleAt && v == s.log.End() {
-		s.background1(s.log.MarkIdle())
+		s.failedBehind(s.log.MarkIdle())
 	}
 	return v
 }
 
-// background1 turns an error of background work on the log into the store's.
-func (s *Store) background1(err error) {
+// failedBehind is told how background work on the log went: its first error fails the store.
+func (s *Store) failedBehind(err error) {
 	if err != nil && s.state.failure() == nil {
 		_ = s.fail(err)
 	}
