@@ -6,8 +6,8 @@
 // An [Input] is what is known: how the database's blocks change, by the hour of the
 // week ([mvcc.Changes]); how large it is; how fast the sink is; how much room
 // originals have. [Make] turns it into a [Plan]: a [Forecast] for now, one for the best
-// hour, and a short one for every hour of the week to come. [Watch] follows a backup that
-// runs. All of it is arithmetic: no clock, no I/O, no state but an input's.
+// hour, and a short one for every hour of the week to come. [Outlooks] follows the backups
+// that run. All of it is arithmetic: no clock, no I/O, no state but an input's.
 //
 // # The curve
 //

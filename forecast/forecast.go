@@ -39,18 +39,6 @@ func (r Room) all() float64 {
 	return float64(max(r.Cache, 0)) + float64(max(r.Temporary, 0)) + float64(max(r.Overflow, 0))
 }
 
-// Rung is how far down the ladder a backup's originals will go.
-type Rung string
-
-// The rungs, in order.
-const (
-	RungCache       Rung = "cache"
-	RungSpill       Rung = "spill"
-	RungOverflow    Rung = "overflow"
-	RungFallForward Rung = "fall-forward"
-	RungBreak       Rung = "break"
-)
-
 // Verdict says in a word how a backup will end.
 type Verdict string
 
@@ -76,7 +64,7 @@ type Forecast struct {
 
 	Fits          bool          `json:"fits"`
 	Verdict       Verdict       `json:"verdict"`
-	Rung          Rung          `json:"rung"`
+	Rung          mvcc.Rung     `json:"rung"`                    // how far down the ladder its originals will go
 	FullAfter     time.Duration `json:"full_after_ns,omitempty"` // if it does not fit: when there is no room
 	RedoPerSecond float64       `json:"redo_bytes_per_second"`
 	// CanFallForward says that the sink takes redo faster than it is written: what
@@ -187,16 +175,16 @@ func (in *Input) judge(h *history, f *Forecast, b *backup, r *run) {
 	f.CanFallForward = sink > 0 && f.RedoPerSecond < redoShare*sink
 	switch cache, temp := in.Room.Cache, in.Room.Temporary; {
 	case r.fullAt < 0:
-		f.Fits, f.Verdict, f.Rung = true, Fits, RungOverflow
+		f.Fits, f.Verdict, f.Rung = true, Fits, mvcc.RungOverflow
 		if f.PeakOriginals <= cache {
-			f.Rung = RungCache
+			f.Rung = mvcc.RungCache
 		} else if f.PeakOriginals <= cache+temp {
-			f.Rung = RungSpill
+			f.Rung = mvcc.RungSpill
 		}
 	case in.Abort || !f.CanFallForward:
-		f.Verdict, f.Rung, f.FullAfter = Breaks, RungBreak, durationOf(r.fullAt)
+		f.Verdict, f.Rung, f.FullAfter = Breaks, mvcc.RungBreak, durationOf(r.fullAt)
 	default:
-		f.Verdict, f.Rung, f.FullAfter = FallsForward, RungFallForward, durationOf(r.fullAt)
+		f.Verdict, f.Rung, f.FullAfter = FallsForward, mvcc.RungFallForward, durationOf(r.fullAt)
 		// What is in hand and has not changed since need not be taken again (R12).
 		left := b.n - r.scanned*(1-r.changed)
 		f.Duration = durationOf(r.fullAt + left/b.perSecond/(1-f.RedoPerSecond/sink))

@@ -62,15 +62,15 @@ func TestPlan_Rungs(t *testing.T) {
 		room  Room
 		redo  float64 // share of the sink's rate
 		abort bool
-		want  Rung
+		want  mvcc.Rung
 		end   Verdict
 	}{
-		{"RAM is enough", Room{Cache: db * 6 / 10}, 0.1, false, RungCache, Fits},
-		{"it spills", Room{Cache: db / 10, Temporary: db / 2}, 0.1, false, RungSpill, Fits},
-		{"it overflows", Room{Cache: db / 10, Temporary: db / 10, Overflow: db / 2}, 0.1, false, RungOverflow, Fits},
-		{"no room", Room{Cache: db / 10, Temporary: db / 10}, 0.1, false, RungFallForward, FallsForward},
-		{"no room, and it may not fall forward", Room{Cache: db / 10}, 0.1, true, RungBreak, Breaks},
-		{"no room, redo as fast as the sink", Room{Cache: db / 10}, 0.95, false, RungBreak, Breaks},
+		{"RAM is enough", Room{Cache: db * 6 / 10}, 0.1, false, mvcc.RungCache, Fits},
+		{"it spills", Room{Cache: db / 10, Temporary: db / 2}, 0.1, false, mvcc.RungSpill, Fits},
+		{"it overflows", Room{Cache: db / 10, Temporary: db / 10, Overflow: db / 2}, 0.1, false, mvcc.RungOverflow, Fits},
+		{"no room", Room{Cache: db / 10, Temporary: db / 10}, 0.1, false, mvcc.RungFallForward, FallsForward},
+		{"no room, and it may not fall forward", Room{Cache: db / 10}, 0.1, true, mvcc.RungBreak, Breaks},
+		{"no room, redo as fast as the sink", Room{Cache: db / 10}, 0.95, false, mvcc.RungBreak, Breaks},
 	} {
 		in := input(5, uniform(testBlocks))
 		in.Room, in.Abort = x.room, x.abort

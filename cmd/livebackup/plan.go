@@ -158,9 +158,9 @@ func verdictText(f *forecast.Forecast) string {
 	switch {
 	case f.Verdict == forecast.NothingToSay:
 		return "unknown: nothing was seen of this database's changes yet"
-	case f.Verdict == forecast.Fits && f.Rung == forecast.RungCache:
+	case f.Verdict == forecast.Fits && f.Rung == mvcc.RungCache:
 		return "fits, in RAM"
-	case f.Verdict == forecast.Fits && f.Rung == forecast.RungSpill:
+	case f.Verdict == forecast.Fits && f.Rung == mvcc.RungSpill:
 		return "fits, in temporary storage"
 	case f.Verdict == forecast.Fits:
 		return "fits, with memory beyond MaxRAM"
