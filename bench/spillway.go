@@ -162,11 +162,11 @@ func (d *spillwayDB) Gauges() Gauges {
 	}
 	for _, l := range s.Levels {
 		switch l.Name {
-		case "ram":
+		case mvcc.LevelRAM:
 			g.RAMPeak = l.Peak
-		case "temporary":
+		case mvcc.LevelTemporary:
 			g.TempUsed, g.TempPeak = l.Used, l.Peak
-		case "overflow":
+		case mvcc.LevelOverflow:
 			g.OverflowUsed, g.OverflowPeak = l.Used, l.Peak
 		}
 	}

@@ -112,13 +112,13 @@ func RoomForOriginals(st *mvcc.Status) (r forecast.Room) {
 	for _, l := range st.Levels {
 		free := max(l.Limit-l.Used, 0)
 		switch l.Name {
-		case "ram":
+		case mvcc.LevelRAM:
 			r.Cache = l.Limit / 2
-		case "temporary":
+		case mvcc.LevelTemporary:
 			r.Temporary = free
-		case "overflow":
+		case mvcc.LevelOverflow:
 			r.Overflow = free
-		case "index":
+		case mvcc.LevelIndex:
 			index = free / indexBytes * int64(st.BlockSize)
 		}
 	}

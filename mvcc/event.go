@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -194,7 +193,7 @@ func (ev *Event) severity() slog.Level {
 	switch {
 	case ev.Kind == EventFailed:
 		return slog.LevelError
-	case ev.Kind == EventReleased, ev.Kind == EventWatermark && rank(ev.state()) < rank(ev.Was), ev.Kind == EventClock && ev.Gap == 0:
+	case ev.Kind == EventReleased, ev.Kind == EventWatermark && StateRank(ev.state()) < StateRank(ev.Was), ev.Kind == EventClock && ev.Gap == 0:
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
@@ -206,11 +205,6 @@ func (ev *Event) state() string {
 		return ev.Level.TimeState
 	}
 	return ev.Level.State
-}
-
-// rank is the place of a level's state among the states.
-func rank(state string) int {
-	return slices.Index([]string{"normal", "low", "high", "critical"}, state)
 }
 
 // logTo logs the event with the fields that it has.

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -12,14 +13,43 @@ import (
 // Level is one of the levels that can run full.
 type Level struct {
 	Name        string // LevelRAM and so on
-	Unit        string // "bytes", or "ns" of an age
+	Unit        string // UnitBytes, or UnitAge
 	Used, Limit int64
 	Peak        int64  // since the store was opened
-	State       string // "normal", "low", "high", "critical": by how full it is
+	State       string // StateNormal and so on: by how full it is
 	TimeState   string // the same, by how soon it will be full
 
 	RateBytesPerSecond int64         // at which it fills; 0: it does not
 	TimeToFull         time.Duration // at that rate; 0: never
+}
+
+// The units of levels.
+const (
+	UnitBytes = "bytes"
+	UnitAge   = "ns" // of a level that is an age
+)
+
+// The states of a level, from good to bad.
+const (
+	StateNormal   = "normal"
+	StateLow      = "low"      // worth knowing
+	StateHigh     = "high"     // someone should look
+	StateCritical = "critical" // the next rung of the ladder is near
+)
+
+// StateRank is the place of a level's state among the states: 0 is normal; -1: it is
+// none.
+func StateRank(state string) int {
+	return slices.Index([]string{StateNormal, StateLow, StateHigh, StateCritical}, state)
+}
+
+// WorstState is that of a level's two states which deserves more attention, and whether
+// it is the one by how soon the level will be full.
+func WorstState(state, timeState string) (worst string, byTime bool) {
+	if StateRank(timeState) > StateRank(state) {
+		return timeState, true
+	}
+	return state, false
 }
 
 // SnapshotStatus is one live snapshot.

@@ -54,43 +54,36 @@ func levelOf(g blockcache.Level, unit string) Level {
 	}
 }
 
-// The units of levels.
-const (
-	unitBytes = "bytes"
-	unitAge   = "ns"
-)
-
 // levels are the levels as they are now.
 func (s *Store) levels() []Level {
 	var out []Level
 	for _, g := range s.cache.Levels() {
-		out = append(out, levelOf(g, unitBytes))
+		out = append(out, levelOf(g, UnitBytes))
 	}
 	w, now := &s.marks, time.Now()
 	st := s.log.Stats()
-	normal := blockcache.LevelNormal.String()
 	return append(out,
-		Level{Name: LevelLog, Unit: unitBytes, Used: st.LiveBytes, Limit: st.LimitBytes, State: normal, TimeState: normal},
-		levelOf(w.heldLog.Level(st.HeldBytes, max(s.opts.LogHoldMax, 0)), unitBytes),
-		levelOf(w.archiveLag.Level(int64(w.archive.age(now)), int64(s.opts.ArchiveLagWarn)), unitAge),
-		levelOf(w.snapshotAge.Level(int64(s.snapshots.OldestAge(now)), int64(s.opts.SnapshotAgeWarn)), unitAge))
+		Level{Name: LevelLog, Unit: UnitBytes, Used: st.LiveBytes, Limit: st.LimitBytes, State: StateNormal, TimeState: StateNormal},
+		levelOf(w.heldLog.Level(st.HeldBytes, max(s.opts.LogHoldMax, 0)), UnitBytes),
+		levelOf(w.archiveLag.Level(int64(w.archive.age(now)), int64(s.opts.ArchiveLagWarn)), UnitAge),
+		levelOf(w.snapshotAge.Level(int64(s.snapshots.OldestAge(now)), int64(s.opts.SnapshotAgeWarn)), UnitAge))
 }
 
 // watch looks at the watermarks and tells of every crossing.
 func (s *Store) watch(now time.Time) {
 	for _, c := range s.cache.Watch(now) {
-		s.crossed(c, unitBytes)
+		s.crossed(c, UnitBytes)
 	}
 	w := &s.marks
 	for _, c := range w.heldLog.Watch(now, s.log.Stats().HeldBytes, max(s.opts.LogHoldMax, 0)) {
-		s.crossed(c, unitBytes)
+		s.crossed(c, UnitBytes)
 	}
 	w.archive.tick(now, s.log.Durable(), s.lastCommitTime(), s.archivedTo())
 	for _, c := range w.archiveLag.Watch(now, int64(w.archive.age(now)), int64(s.opts.ArchiveLagWarn)) {
-		s.crossed(c, unitAge)
+		s.crossed(c, UnitAge)
 	}
 	for _, c := range w.snapshotAge.Watch(now, int64(s.snapshots.OldestAge(now)), int64(s.opts.SnapshotAgeWarn)) {
-		s.crossed(c, unitAge)
+		s.crossed(c, UnitAge)
 	}
 }
 

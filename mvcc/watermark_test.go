@@ -192,7 +192,7 @@ func TestWatermark_Host(t *testing.T) {
 		sameStrings(t, "filling", crossings(s, LevelHost), "low", "high", "critical")
 		soon := 0
 		for _, ev := range eventsOf(s, EventWatermark) {
-			if ev.ByTime && ev.Level.Name == LevelHost && rank(ev.Level.TimeState) > rank(ev.Was) {
+			if ev.ByTime && ev.Level.Name == LevelHost && StateRank(ev.Level.TimeState) > StateRank(ev.Was) {
 				soon++
 				if left := 100 * float64(ev.Level.Limit-ev.Level.Used) / float64(ev.Level.Limit); left < 20 && ev.Level.TimeState != "critical" {
 					t.Errorf("%s told when %.0f %% are left", ev.Level.TimeState, left)

@@ -37,7 +37,7 @@ func (t *table) tick(k load.Tick) {
 }
 
 // shownLevels are the levels that a line has columns for.
-var shownLevels = []string{"ram", "temporary", "overflow", "log"}
+var shownLevels = []string{mvcc.LevelRAM, mvcc.LevelTemporary, mvcc.LevelOverflow, mvcc.LevelLog}
 
 func levelsText(levels []mvcc.Level) string {
 	var list []string

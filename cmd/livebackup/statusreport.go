@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/forecast"
 	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/internal/watch"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -37,7 +37,7 @@ type statusReport struct {
 
 type levelReport struct {
 	Name       string `json:"name"`
-	Unit       string `json:"unit"`       // "bytes", or "ns" of an age
+	Unit       string `json:"unit"`       // mvcc.UnitBytes or mvcc.UnitAge
 	UsedBytes  int64  `json:"used_bytes"` // these three in that unit
 	LimitBytes int64  `json:"limit_bytes"`
 	PeakBytes  int64  `json:"peak_bytes"`
@@ -50,7 +50,7 @@ type levelReport struct {
 
 // size is n in the unit of the level, for people.
 func (l *levelReport) size(n int64) string {
-	if l.Unit == "ns" {
+	if l.Unit == mvcc.UnitAge {
 		return human.Elapsed(time.Duration(n))
 	}
 	return human.Bytes(n)
@@ -66,15 +66,11 @@ func (l *levelReport) full() string {
 
 // worst is the state that deserves the most attention.
 func (l *levelReport) worst() string {
-	for _, s := range []string{"critical", "high", "low"} {
-		if l.State == s {
-			return s
-		}
-		if l.TimeState == s {
-			return s + " (soon)"
-		}
+	state, byTime := mvcc.WorstState(l.State, l.TimeState)
+	if byTime {
+		return state + " (soon)"
 	}
-	return l.State
+	return state
 }
 
 type snapshotReport struct {
@@ -178,11 +174,7 @@ func (r statusReport) levelsText(w io.Writer) {
 }
 
 // gauge draws how full something is.
-func gauge(share float64) string {
-	const width = 12
-	n := max(0, min(width, int(share*width+0.5)))
-	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "]"
-}
+func gauge(share float64) string { return watch.Gauge(share, 12, nil) }
 
 // snapshotsShown is how many snapshots are printed as text.
 const snapshotsShown = 20

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 // verify reads the backup back.
@@ -80,7 +81,7 @@ func (d *demo) verdict() error {
 	spilled := r.OriginalsSpilled > 0
 	overflowed := false
 	for _, l := range r.Levels {
-		overflowed = overflowed || l.Name == "overflow" && l.Peak > 0
+		overflowed = overflowed || l.Name == mvcc.LevelOverflow && l.Peak > 0
 	}
 	switch {
 	case !r.equal():
@@ -127,14 +128,13 @@ func (d *demo) costs() {
 
 // watermarksText says how often a level crossed a watermark, and how far up.
 func watermarksText(list []Watermark, level string) string {
-	severity := map[string]int{"normal": 0, "low": 1, "high": 2, "critical": 3}
-	worst, count := "normal", 0
+	worst, count := mvcc.StateNormal, 0
 	for _, w := range list {
 		if w.Level != level {
 			continue
 		}
 		count++
-		if severity[w.State] > severity[worst] {
+		if mvcc.StateRank(w.State) > mvcc.StateRank(worst) {
 			worst = w.State
 		}
 	}

@@ -70,9 +70,9 @@ func (d *demo) sample() {
 	for _, l := range st.Levels {
 		s.peaks[l.Name] = max(s.peaks[l.Name], l.Used)
 		switch l.Name {
-		case "temporary":
+		case mvcc.LevelTemporary:
 			now.Temporary = l.Used
-		case "overflow":
+		case mvcc.LevelOverflow:
 			now.Overflow = l.Used
 		}
 	}
@@ -105,7 +105,7 @@ func (s *sampler) mark(letter byte) {
 // event notes the watermarks that are crossed. The host's are left out: they are
 // not of our making.
 func (s *sampler) event(e mvcc.Event) {
-	if e.Kind != mvcc.EventWatermark || e.Level.Name == "host" {
+	if e.Kind != mvcc.EventWatermark || e.Level.Name == mvcc.LevelHost {
 		return
 	}
 	s.mu.Lock()

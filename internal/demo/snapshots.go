@@ -132,7 +132,7 @@ func (d *demo) awaitOverflow(ctx context.Context, atMost time.Duration) error {
 
 func overflowed(s mvcc.Status) bool {
 	for _, l := range s.Levels {
-		if l.Name == "overflow" {
+		if l.Name == mvcc.LevelOverflow {
 			return l.Peak > 0
 		}
 	}

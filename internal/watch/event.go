@@ -9,7 +9,7 @@ import (
 
 // EventOf puts an event of the store into words.
 func EventOf(e *mvcc.Event) Event {
-	v := Event{Time: e.Time, Kind: string(e.Kind), Severity: "normal", Text: string(e.Kind)}
+	v := Event{Time: e.Time, Kind: string(e.Kind), Severity: mvcc.StateNormal, Text: string(e.Kind)}
 	who := name(&e.Of)
 	switch e.Kind {
 	case mvcc.EventWatermark:
@@ -24,9 +24,9 @@ func EventOf(e *mvcc.Event) Event {
 			}
 		}
 	case mvcc.EventRung:
-		v.Severity, v.Text = "low", fmt.Sprintf("ladder: %s", e.Rung)
+		v.Severity, v.Text = mvcc.StateLow, fmt.Sprintf("ladder: %s", e.Rung)
 		if e.Rung == mvcc.RungFallForward || e.Rung == mvcc.RungBreak {
-			v.Severity = "high"
+			v.Severity = mvcc.StateHigh
 		}
 		if e.Bytes > 0 {
 			v.Text += fmt.Sprintf(", %s of originals", human.Bytes(e.Bytes))
@@ -35,25 +35,25 @@ func EventOf(e *mvcc.Event) Event {
 			v.Text += fmt.Sprintf("; next would be: %s", e.Next)
 		}
 	case mvcc.EventFellForward:
-		v.Severity, v.Text = "high", who+" fell forward"
+		v.Severity, v.Text = mvcc.StateHigh, who+" fell forward"
 	case mvcc.EventBroken:
-		v.Severity, v.Text = "critical", who+" was broken"
+		v.Severity, v.Text = mvcc.StateCritical, who+" was broken"
 	case mvcc.EventGuard:
-		v.Severity, v.Text = "high", "a guard ended "+who
+		v.Severity, v.Text = mvcc.StateHigh, "a guard ended "+who
 		if e.Guard != nil {
 			v.Text += ": " + e.Guard.Error()
 		}
 	case mvcc.EventReleased:
 		v.Text = who + " was released"
 	case mvcc.EventClock:
-		v.Severity, v.Text = "low", fmt.Sprintf("the clock is %s behind the time of commits", human.Elapsed(e.Gap))
+		v.Severity, v.Text = mvcc.StateLow, fmt.Sprintf("the clock is %s behind the time of commits", human.Elapsed(e.Gap))
 		if e.Gap == 0 {
-			v.Severity, v.Text = "normal", "the clock is itself again"
+			v.Severity, v.Text = mvcc.StateNormal, "the clock is itself again"
 		}
 	case mvcc.EventFailed:
-		v.Severity, v.Text = "critical", "the store has failed: "+e.ErrText
+		v.Severity, v.Text = mvcc.StateCritical, "the store has failed: "+e.ErrText
 	case mvcc.EventLogGone:
-		v.Severity, v.Text = "high", fmt.Sprintf("log was recycled that %s wanted", e.Holder.Name)
+		v.Severity, v.Text = mvcc.StateHigh, fmt.Sprintf("log was recycled that %s wanted", e.Holder.Name)
 	}
 	if e.Why != "" {
 		v.Text += " (" + e.Why + ")"

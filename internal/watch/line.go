@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 // EventLines are what happened since the look before, a line each.
@@ -38,7 +39,7 @@ func Line(v *View) string {
 	fmt.Fprintf(&b, "lsn %v  commits/s %s  p99 %s ", v.NewestLSN, rate, human.Elapsed(v.Writer.LatencyP99))
 	for _, l := range v.Levels {
 		fmt.Fprintf(&b, " %s %.0f%%", l.Name, 100*l.Share)
-		if state, words := l.worst(); state != "normal" {
+		if state, words := l.worst(); state != mvcc.StateNormal {
 			fmt.Fprintf(&b, " %s", strings.ToUpper(words))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 // Style is how a span looks. What it means is always in the text, too.
@@ -224,11 +225,11 @@ func spark(list []float64, n int, all bool) string {
 // styleOf is how a level's state looks.
 func styleOf(state string) Style {
 	switch state {
-	case "low":
+	case mvcc.StateLow:
 		return Low
-	case "high":
+	case mvcc.StateHigh:
 		return High
-	case "critical":
+	case mvcc.StateCritical:
 		return Critical
 	}
 	return Plain
@@ -256,7 +257,7 @@ func levelRows(v *View, sc Screen, room int) []Row {
 		list = nil
 		for _, calm := range []bool{false, true} {
 			for _, l := range v.Levels {
-				if state, _ := l.worst(); (state == "normal") == calm {
+				if state, _ := l.worst(); (state == mvcc.StateNormal) == calm {
 					list = append(list, l)
 				}
 			}
@@ -291,7 +292,7 @@ func levelRow(l Level, sc Screen) Row {
 	percent := fmt.Sprintf("%4.0f%% ", 100*l.Share)
 	bar := Span{Gauge(l.Share, gaugeWidth(sc), watermarks[:]) + " ", style}
 	state := Span{words, style}
-	if worst == "normal" {
+	if worst == mvcc.StateNormal {
 		state, bar.Style = Span{"", Plain}, Good
 	}
 	if sc.Width < 72 {
@@ -367,9 +368,9 @@ func whole(d time.Duration) string {
 
 func rungStyle(rung string) Style {
 	switch rung {
-	case "cache":
+	case string(mvcc.RungCache):
 		return Dim
-	case "spill":
+	case string(mvcc.RungSpill):
 		return Low
 	}
 	return High

@@ -143,7 +143,7 @@ func keepLast[T any](list []T, n int) []T { return list[max(len(list)-n, 0):] }
 func levels(st *mvcc.Status) []Level {
 	list := []Level{}
 	for _, l := range st.Levels {
-		if l.Unit == unitAge && l.Limit <= 0 { // an age that nobody limits
+		if l.Unit == mvcc.UnitAge && l.Limit <= 0 { // an age that nobody limits
 			continue
 		}
 		v := Level{
@@ -275,16 +275,16 @@ func (s *Sampler) listen(ctx context.Context) {
 func (s *Sampler) notice(v *View) {
 	was := &s.last
 	if was.Error != "" {
-		s.event(Event{v.Time, "reached", "normal", "the database answers again"})
+		s.event(Event{v.Time, "reached", mvcc.StateNormal, "the database answers again"})
 	}
 	for _, b := range v.Backups {
 		if !slices.ContainsFunc(was.Backups, func(w Backup) bool { return w.ID == b.ID }) {
-			s.event(Event{v.Time, "backup", "normal", fmt.Sprintf("backup %d has begun, at LSN %v", b.ID, b.LSN)})
+			s.event(Event{v.Time, "backup", mvcc.StateNormal, fmt.Sprintf("backup %d has begun, at LSN %v", b.ID, b.LSN)})
 		}
 	}
 	for _, b := range was.Backups {
 		if !slices.ContainsFunc(v.Backups, func(w Backup) bool { return w.ID == b.ID }) {
-			s.event(Event{v.Time, "backup", "normal", fmt.Sprintf("backup %d let go of its snapshot, %s after it began", b.ID, human.Elapsed(b.Age))})
+			s.event(Event{v.Time, "backup", mvcc.StateNormal, fmt.Sprintf("backup %d let go of its snapshot, %s after it began", b.ID, human.Elapsed(b.Age))})
 		}
 	}
 }

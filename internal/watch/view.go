@@ -1,12 +1,12 @@
 package watch
 
 import (
-	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 // View is a database at one moment, with what changed since some moments before.
@@ -55,7 +55,7 @@ type Writer struct {
 // Level is one of the levels that can run full.
 type Level struct {
 	Name       string        `json:"name"`
-	Unit       string        `json:"unit"` // "bytes", or "ns" of an age
+	Unit       string        `json:"unit"` // mvcc.UnitBytes or mvcc.UnitAge
 	Used       int64         `json:"used"` // in that unit, as the next two
 	Limit      int64         `json:"limit"`
 	Peak       int64         `json:"peak"`
@@ -67,7 +67,7 @@ type Level struct {
 
 // amount is n in the level's unit, for people.
 func (l *Level) amount(n int64) string {
-	if l.Unit == unitAge {
+	if l.Unit == mvcc.UnitAge {
 		return whole(time.Duration(n))
 	}
 	return human.Bytes(n)
@@ -75,17 +75,12 @@ func (l *Level) amount(n int64) string {
 
 // worst is the state that deserves more attention, and in words.
 func (l *Level) worst() (state, words string) {
-	if slices.Index(states, l.TimeState) > slices.Index(states, l.State) {
-		return l.TimeState, l.TimeState + " soon"
+	state, byTime := mvcc.WorstState(l.State, l.TimeState)
+	if byTime {
+		return state, state + " soon"
 	}
-	return l.State, l.State
+	return state, state
 }
-
-// unitAge is the unit of a level that is an age.
-const unitAge = "ns"
-
-// states of a level, from good to bad.
-var states = []string{"normal", "low", "high", "critical"}
 
 // Backup is a live backup.
 type Backup struct {
@@ -137,7 +132,7 @@ type Repository struct {
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     string    `json:"kind"`
-	Severity string    `json:"severity"` // a level's state: "normal", "low", "high", "critical"
+	Severity string    `json:"severity"` // as a level's state: mvcc.StateNormal and so on
 	Text     string    `json:"text"`
 }
 

@@ -46,19 +46,17 @@ func counter(name, help string, value func(r *reading) float64) family {
 	return f
 }
 
-// perLevel is a family with a value for each level.
+// perLevel is a family with a value for each level of bytes: ages have families of their
+// own.
 func perLevel(name, help string, value func(r *reading, l mvcc.Level) float64) family {
 	return family{name, help, prometheus.GaugeValue, []string{"level"}, func(r *reading, out func(float64, ...string)) {
 		for _, l := range r.Levels {
-			if l.Unit != unitAge {
+			if l.Unit != mvcc.UnitAge {
 				out(value(r, l), l.Name)
 			}
 		}
 	}}
 }
-
-// unitAge is the unit of levels that are ages: they have families of their own.
-const unitAge = "ns"
 
 // ofLevels is a family with a value for each level that has one, whatever its unit.
 func ofLevels(name, help string, value func(l mvcc.Level) (float64, bool)) family {
@@ -108,10 +106,8 @@ func unix(t time.Time) float64 {
 
 // stateNumber is a level's state as a number that grows with the trouble.
 func stateNumber(state string) float64 {
-	for i, s := range []string{"normal", "low", "high", "critical"} {
-		if s == state {
-			return float64(i)
-		}
+	if rank := mvcc.StateRank(state); rank >= 0 {
+		return float64(rank)
 	}
 	return math.NaN()
 }
@@ -129,8 +125,8 @@ var families = []family{
 	perLevel("spillway_level_used_bytes", "How much of a level is used.", func(_ *reading, l mvcc.Level) float64 { return float64(l.Used) }),
 	perLevel("spillway_level_limit_bytes", "Limit of a level; 0: none.", func(_ *reading, l mvcc.Level) float64 { return float64(l.Limit) }),
 	perLevel("spillway_level_peak_bytes", "Most that a level held since the database was opened.", func(_ *reading, l mvcc.Level) float64 { return float64(max(l.Peak, l.Used)) }),
-	ofLevels("spillway_level_age_seconds", "Of a level that is an age: how old.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Used).Seconds(), l.Unit == unitAge }),
-	ofLevels("spillway_level_age_limit_seconds", "Of a level that is an age: its limit; 0: none.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Limit).Seconds(), l.Unit == unitAge }),
+	ofLevels("spillway_level_age_seconds", "Of a level that is an age: how old.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Used).Seconds(), l.Unit == mvcc.UnitAge }),
+	ofLevels("spillway_level_age_limit_seconds", "Of a level that is an age: its limit; 0: none.", func(l mvcc.Level) (float64, bool) { return time.Duration(l.Limit).Seconds(), l.Unit == mvcc.UnitAge }),
 	ofLevels("spillway_level_state", "State of a level by how full it is: 0 normal, 1 low, 2 high, 3 critical.", func(l mvcc.Level) (float64, bool) { return stateNumber(l.State), true }),
 	ofLevels("spillway_level_time_state", "State of a level by how soon it will be full at the present rate: 0 normal, 1 low, 2 high, 3 critical.", func(l mvcc.Level) (float64, bool) {
 		return stateNumber(l.TimeState), l.TimeState != ""
