@@ -3,7 +3,6 @@ package livebackup
 import (
 	"context"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 )
@@ -75,21 +74,12 @@ func (x *exchange) receive() error {
 // readLog reads the payload of a frame of log, into the buffer of the one before
 // if that is free.
 func (x *exchange) readLog(length uint32) ([]byte, error) {
-	if length > logFrameMax {
-		return nil, fmt.Errorf("%w: log frame of %d bytes", ErrProtocol, length)
-	}
 	var buf []byte
 	select {
 	case buf = <-x.idle:
 	default:
 	}
-	if cap(buf) < int(length) {
-		buf = make([]byte, length)
-	}
-	if _, err := io.ReadFull(x.conn.nc, buf[:length]); err != nil {
-		return nil, noEOF(err)
-	}
-	return buf[:length], nil
+	return readPayload(x.conn.nc, length, logFrameMax, buf)
 }
 
 // free gives the buffer of a frame of log back.

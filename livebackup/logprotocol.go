@@ -101,6 +101,31 @@ func (f *logFrame) seal(end bool, lsn block.LSN) []byte {
 	return f.buf
 }
 
+// logOrder proves that records from another process are whole commits, one after the
+// other.
+type logOrder struct {
+	last block.LSN // commit whose last record was handed out
+	open bool      // a part of the next one was
+}
+
+// hand hands out the records of a frame of log, and reports whether the frame is the last
+// of what was asked for.
+func (o *logOrder) hand(payload []byte, fn func(mvcc.LogRecord) error) (end bool, err error) {
+	end, lsn, err := decodeLogFrame(payload, func(r mvcc.LogRecord) error {
+		if r.LSN != o.last+1 {
+			return fmt.Errorf("%w: a record of commit %v where %v was due", ErrProtocol, r.LSN, o.last+1)
+		}
+		if o.open = !r.Last; r.Last {
+			o.last = r.LSN
+		}
+		return fn(r)
+	})
+	if err == nil && end && (lsn != o.last || o.open) {
+		err = fmt.Errorf("%w: log ends at commit %v, it has come to %v", ErrProtocol, lsn, o.last)
+	}
+	return end, err
+}
+
 // decodeLogFrame calls fn for the records of a frame of log; end and lsn are what
 // it says of the end.
 func decodeLogFrame(payload []byte, fn func(mvcc.LogRecord) error) (end bool, lsn block.LSN, err error) {

@@ -179,20 +179,8 @@ type welcome struct {
 }
 
 type openRequest struct {
-	Owner      string `json:"owner"`
-	Label      string `json:"label"`
-	FullSpeed  bool   `json:"full_speed,omitempty"`
-	BatchBytes int    `json:"batch_bytes"` // that the client has room for
-
-	Base        block.LSN `json:"base,omitempty"`
-	AuditBlocks int       `json:"audit_blocks,omitempty"`
-
-	OnExhaustion mvcc.Exhaustion `json:"on_exhaustion,omitempty"`
-
-	Guards     mvcc.Guards `json:"guards,omitzero"`
-	HurryShare float64     `json:"hurry_share,omitempty"`
-	FileOrder  bool        `json:"file_order,omitempty"`
-	Rescue     bool        `json:"rescue,omitempty"`
+	SessionOptions
+	BatchBytes int `json:"batch_bytes"` // that the client has room for
 }
 
 type openReply struct {
@@ -272,16 +260,24 @@ func readFrameHeader(r io.Reader) (k frameKind, length uint32, err error) {
 	return frameKind(b[4]), le.Uint32(b[0:]), nil
 }
 
-// readControl reads the payload of a frame that is not data.
+// readControl reads the payload of a frame that has neither blocks nor log.
 func readControl(r io.Reader, length uint32) ([]byte, error) {
-	if length > controlBytesMax {
+	return readPayload(r, length, controlBytesMax, nil)
+}
+
+// readPayload reads the payload of a frame, which has at most most bytes, into buf if
+// that has room for it.
+func readPayload(r io.Reader, length, most uint32, buf []byte) ([]byte, error) {
+	if length > most {
 		return nil, fmt.Errorf("%w: frame of %d bytes", ErrProtocol, length)
 	}
-	payload := make([]byte, length)
-	if _, err := io.ReadFull(r, payload); err != nil {
+	if cap(buf) < int(length) {
+		buf = make([]byte, length)
+	}
+	if _, err := io.ReadFull(r, buf[:length]); err != nil {
 		return nil, noEOF(err)
 	}
-	return payload, nil
+	return buf[:length], nil
 }
 
 // noEOF tells an end within a frame from one between frames.

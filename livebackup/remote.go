@@ -36,8 +36,7 @@ type remoteSession struct {
 	ended  bool // the last block was given
 	closed bool
 	final  mvcc.BackupInfo
-	last   block.LSN // of a session that fell forward: commit whose last record was given
-	open   bool      // a part of the next one was
+	redone logOrder // of a session that fell forward: the redo that was handed out
 
 	pace atomic.Int64 // see Pace
 
@@ -70,10 +69,7 @@ func (c *Client) Open(ctx context.Context, o SessionOptions) (Session, error) {
 }
 
 func openRemote(conn *clientConn, o SessionOptions) (*remoteSession, error) {
-	req, err := json.Marshal(openRequest{
-		Owner: o.Owner, Label: o.Label, FullSpeed: o.FullSpeed, BatchBytes: batchBytesWanted, Base: o.Base, AuditBlocks: o.AuditBlocks,
-		FileOrder: o.FileOrder, OnExhaustion: o.OnExhaustion, Guards: o.Guards, HurryShare: o.HurryShare, Rescue: o.Rescue,
-	})
+	req, err := json.Marshal(openRequest{o, batchBytesWanted})
 	if err != nil {
 		return nil, err
 	}
@@ -191,12 +187,9 @@ func (s *remoteSession) receiveForward(payload []byte) error {
 }
 
 func (s *remoteSession) receiveRedo(length uint32) error {
-	if length > logFrameMax {
-		return fmt.Errorf("%w: log frame of %d bytes", ErrProtocol, length)
-	}
-	payload := make([]byte, length)
-	if _, err := io.ReadFull(s.conn.nc, payload); err != nil {
-		return noEOF(err)
+	payload, err := readPayload(s.conn.nc, length, logFrameMax, nil)
+	if err != nil {
+		return err
 	}
 	select {
 	case s.redo <- payload:
@@ -214,31 +207,16 @@ func (s *remoteSession) Final() mvcc.BackupInfo { return s.final }
 
 // Redo asks for one frame at a time. Order and wholeness of commits are proven.
 func (s *remoteSession) Redo(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error) {
-	if s.ended && s.last >= s.final.LSN {
-		return s.last, io.EOF
+	if s.ended && s.redone.last >= s.final.LSN {
+		return s.redone.last, io.EOF
 	}
 	for {
 		payload, err := s.askRedo(ctx, bytesMax)
 		if err != nil {
-			return s.last, err
+			return s.redone.last, err
 		}
-		end, lsn, err := decodeLogFrame(payload, func(r mvcc.LogRecord) error {
-			if r.LSN != s.last+1 {
-				return fmt.Errorf("%w: a record of commit %v where %v was due", ErrProtocol, r.LSN, s.last+1)
-			}
-			if s.open = !r.Last; r.Last {
-				s.last = r.LSN
-			}
-			return fn(r)
-		})
-		if err != nil {
-			return s.last, err
-		}
-		if end && (lsn != s.last || s.open) {
-			return s.last, fmt.Errorf("%w: redo ends at commit %v, it has come to %v", ErrProtocol, lsn, s.last)
-		}
-		if end {
-			return s.last, nil
+		if end, err := s.redone.hand(payload, fn); end || err != nil {
+			return s.redone.last, err
 		}
 	}
 }
@@ -300,7 +278,7 @@ func (s *remoteSession) Next(ctx context.Context, buf []byte, ids []block.ID) (i
 // forward takes what came in the place of blocks.
 func (s *remoteSession) forward(f *forwardReply) error {
 	if f.End == nil {
-		s.last = f.LSN
+		s.redone.last = f.LSN
 		return &mvcc.FellForwardError{LSN: f.LSN}
 	}
 	s.ended, s.final = true, *f.End

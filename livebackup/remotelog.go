@@ -31,15 +31,14 @@ func (c *Client) OpenLog(ctx context.Context, o LogOptions) (LogSession, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	return &remoteLog{x: x, info: reply.Info, last: o.After}, nil
+	return &remoteLog{x: x, info: reply.Info, read: logOrder{last: o.After}}, nil
 }
 
 // remoteLog is the log of a database in another process.
 type remoteLog struct {
 	x    *exchange
 	info LogInfo
-	last block.LSN // commit whose last record was handed out
-	open bool      // a part of the next one was
+	read logOrder
 }
 
 // Info says whose log it is.
@@ -51,26 +50,12 @@ func (l *remoteLog) Read(ctx context.Context, bytesMax int64, fn func(mvcc.LogRe
 	for {
 		f, err := l.x.ask(ctx, frameLogNext, logNextRequest{bytesMax}, frameLog)
 		if err != nil {
-			return l.last, err
+			return l.read.last, err
 		}
-		end, lsn, err := decodeLogFrame(f.payload, func(r mvcc.LogRecord) error {
-			if r.LSN != l.last+1 {
-				return fmt.Errorf("%w: a record of commit %v where %v was due", ErrProtocol, r.LSN, l.last+1)
-			}
-			if l.open = !r.Last; r.Last {
-				l.last = r.LSN
-			}
-			return fn(r)
-		})
-		if err != nil {
-			return l.last, err
-		}
+		end, err := l.read.hand(f.payload, fn)
 		l.x.free(f)
-		if end && (lsn != l.last || l.open) {
-			return l.last, fmt.Errorf("%w: log ends at commit %v, it has come to %v", ErrProtocol, lsn, l.last)
-		}
-		if end {
-			return l.last, nil
+		if end || err != nil {
+			return l.read.last, err
 		}
 	}
 }

@@ -20,17 +20,10 @@ const (
 
 // readRequest reads the payload of a request.
 func readRequest(r io.Reader, k frameKind, length uint32) ([]byte, error) {
-	if k != frameRepair || length <= controlBytesMax {
-		return readControl(r, length)
+	if k == frameRepair {
+		return readPayload(r, length, repairFrameMax, nil)
 	}
-	if length > repairFrameMax {
-		return nil, fmt.Errorf("%w: repair of %d bytes", ErrProtocol, length)
-	}
-	payload := make([]byte, length)
-	if _, err := io.ReadFull(r, payload); err != nil {
-		return nil, noEOF(err)
-	}
-	return payload, nil
+	return readControl(r, length)
 }
 
 func encodeRepair(r mvcc.BlockRepair) []byte {

@@ -360,10 +360,7 @@ func (c *serverConn) open(ctx context.Context, payload []byte) error {
 	if err := errors.Join(checkText("owner", req.Owner), checkText("label", req.Label)); err != nil {
 		return err
 	}
-	session, err := c.s.src.Open(ctx, SessionOptions{
-		Owner: req.Owner, Label: req.Label, FullSpeed: req.FullSpeed, Base: req.Base, AuditBlocks: req.AuditBlocks,
-		FileOrder: req.FileOrder, OnExhaustion: req.OnExhaustion, Guards: req.Guards, HurryShare: req.HurryShare, Rescue: req.Rescue,
-	})
+	session, err := c.s.src.Open(ctx, req.SessionOptions)
 	if err != nil {
 		return err
 	}

@@ -54,20 +54,8 @@ type Source interface {
 	Quiesce(ctx context.Context, timeout time.Duration) (Quiet, error)
 }
 
-// SessionOptions of a session.
-type SessionOptions struct {
-	Owner, Label string // what operators see in the database's status
-	FullSpeed    bool   // does not rest for the sake of those who write meanwhile
-	// Base, AuditBlocks, FileOrder and OnExhaustion are those of mvcc.BackupOptions.
-	Base         block.LSN
-	AuditBlocks  int
-	FileOrder    bool
-	OnExhaustion mvcc.Exhaustion
-	// Guards, HurryShare and Rescue are those of mvcc.BackupOptions.
-	Guards     mvcc.Guards
-	HurryShare float64
-	Rescue     bool
-}
+// SessionOptions of a session are those of the backup that it is to the store.
+type SessionOptions = mvcc.BackupOptions
 
 // Session is a snapshot that hands out its blocks. Not safe for concurrent use.
 type Session interface {
@@ -98,7 +86,7 @@ func NewSource(s *mvcc.Store) Source { return storeSource{s} }
 type storeSource struct{ store *mvcc.Store }
 
 func (s storeSource) Open(ctx context.Context, o SessionOptions) (Session, error) {
-	b, err := s.store.OpenBackup(ctx, mvcc.BackupOptions(o))
+	b, err := s.store.OpenBackup(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -15,34 +15,36 @@ import (
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
-// BackupOptions of a backup. The zero value is good.
+// BackupOptions of a backup. The zero value is good. Their JSON is what a client asks a
+// serving process for.
 type BackupOptions struct {
-	Owner, Label string // what operators see in Status
+	Owner string `json:"owner"` // what operators see in Status, as the next one
+	Label string `json:"label"`
 	// FullSpeed says that the scan of the data file does not rest while others
 	// commit.
-	FullSpeed bool
+	FullSpeed bool `json:"full_speed,omitempty"`
 	// Base makes the backup incremental: it hands out the blocks in use whose
 	// version is newer than Base. 0: all blocks in use. ErrBase if the changed-block
 	// map does not reach back to Base.
-	Base block.LSN
+	Base block.LSN `json:"base,omitempty"`
 	// AuditBlocks is how many blocks that did not change since Base an incremental
 	// hands out all the same, extents drawn at random, for its taker to compare with
 	// the base. Their trailers' LSNs are at or below Base.
-	AuditBlocks int
+	AuditBlocks int `json:"audit_blocks,omitempty"`
 	// FileOrder has blocks that change often wait for their turn in the order of the
 	// file: for disks that seek slowly, and for comparisons.
-	FileOrder bool
+	FileOrder bool `json:"file_order,omitempty"`
 	// OnExhaustion says what the backup does when its originals outgrow what was
 	// granted. "": ExhaustionForward.
-	OnExhaustion Exhaustion
+	OnExhaustion Exhaustion `json:"on_exhaustion,omitempty"`
 	// Guards end the backup early, with a GuardError, when it costs too much.
-	Guards Guards
+	Guards Guards `json:"guards,omitzero"`
 	// HurryShare is the share of what temporary storage and overflow may have at which
 	// the scan rests no more, because the backup holds so much. 0: it always rests.
-	HurryShare float64
+	HurryShare float64 `json:"hurry_share,omitempty"`
 	// Rescue takes the backup from a store that has failed (L8), at its last durable
 	// commit. Others are refused there with ErrEmergency.
-	Rescue bool
+	Rescue bool `json:"rescue,omitempty"`
 }
 
 // BackupInfo says what a backup is of.
