@@ -234,24 +234,21 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	defer lease.Close()
-	r, err := repo.takeOver(ctx, src, o, info, base, started)
-	if r == nil && err == nil {
-		r, err = repo.startRun(ctx, o, info, started)
-	}
-	if err != nil {
+	r := newRun(repo, src, o, info, base, started)
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
 	if r.resumed != nil {
 		res.Resumed = r.resumed.blocks
 	}
-	r.src, r.heads, r.base = src, heads, base
+	r.heads = heads
 	if base == nil && res.WhyFull == nil {
 		res.WhyFull = picker.why
 	}
 	if base == nil && res.WhyFull != nil {
 		r.whyFull = strings.ToValidUTF8(clip(res.WhyFull.Error()), "?") // else it would not read back as it was written
 	}
-	r.blocks.pace.follow(session)
+	r.pace.follow(session)
 	res.Manifest, err = r.make(ctx, session)
 	res.BufferBytes = r.memory()
 	if err == nil {
@@ -292,52 +289,64 @@ func manifestOf(i mvcc.BackupInfo, base []Entry) Manifest {
 	return m
 }
 
-// claimNote is what a claim says to people.
-func claimNote(started time.Time) string {
-	host, _ := os.Hostname() // "" will do
-	return fmt.Sprintf("pid %d on %q since %s\n", os.Getpid(), host, started.UTC().Format(time.RFC3339))
+// newRun is a run that has no id yet.
+func newRun(repo *Repository, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, started time.Time) *run {
+	return &run{
+		repo: repo, src: src, o: o, info: info, base: base, started: started, lastRecord: time.Now(),
+		bounds: bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater},
+		pace:   pacer{rate: o.BytesPerSecond}, guards: runGuards{limits: o.Guards, started: started},
+	}
 }
 
-// claimID claims the next id. Somebody who sweeps may take a claim that is not locked
-// yet for one of the dead: then another is tried.
-func (r *Repository) claimID(ctx context.Context, started time.Time) (id BackupID, claim io.Closer, err error) {
-	c, err := r.catalog(ctx)
-	if err != nil {
-		return id, nil, err
+// begin has the run go on with what was cut off, or else claims a new id for it. From
+// then on other runs leave its objects alone.
+func (r *run) begin(ctx context.Context) error {
+	if went, err := r.takeOver(ctx); went || err != nil {
+		return err
 	}
-	for range leaseTries {
-		id = newBackupID(c.sequence + 1)
-		claim, err = r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(claimNote(started)))
+	c, err := r.repo.catalog(ctx)
+	if err != nil {
+		return err
+	}
+	for range nameTries {
+		// Somebody who sweeps may take a claim that is not locked yet for one of the dead:
+		// then another is tried.
+		err = r.claimID(ctx, newBackupID(c.sequence+1))
 		if !errors.Is(err, ErrClaimed) {
 			break
 		}
 		if err := pause(ctx); err != nil {
-			return id, nil, err
+			return err
 		}
 	}
 	if err != nil {
-		return id, nil, writeError("claim backup id", err)
+		return writeError("claim backup id", err)
 	}
-	return id, claim, nil
+	return nil
 }
 
-// startRun claims an id. From then on other runs leave its objects alone.
-func (r *Repository) startRun(ctx context.Context, o BackupOptions, info mvcc.BackupInfo, started time.Time) (*run, error) {
-	id, claim, err := r.claimID(ctx, started)
+// claimID makes id the run's.
+func (r *run) claimID(ctx context.Context, id BackupID) error {
+	host, _ := os.Hostname() // "" will do
+	note := fmt.Sprintf("pid %d on %q since %s\n", os.Getpid(), host, r.started.UTC().Format(time.RFC3339))
+	claim, err := r.repo.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(note))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	run := r.newRun(o, info, id, started)
-	run.claim = claim
-	return run, nil
+	r.become(id, claim)
+	return nil
 }
 
-func (r *Repository) newRun(o BackupOptions, info mvcc.BackupInfo, id BackupID, started time.Time) *run {
-	run := &run{repo: r, o: o, info: info, id: id, started: started, lastRecord: time.Now()}
-	run.bounds = bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater}
-	pace := &pacer{rate: o.BytesPerSecond}
-	run.guards = runGuards{limits: o.Guards, started: started}
-	run.blocks = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicBlocks, kind: kindBlocks, db: info.Database, id: id, limit: o.ObjectBytes}
-	run.index.out = &objectSeries{meter: &run.guards.meter, objects: r.objects, pace: pace, magic: magicIndex, kind: kindIndex, db: info.Database, id: id, limit: o.ObjectBytes}
-	return run
+// become gives the run its id, of which it has the claim.
+func (r *run) become(id BackupID, claim io.Closer) {
+	r.id, r.claim = id, claim
+	r.blocks, r.index.out = r.series(magicBlocks, kindBlocks), r.series(magicIndex, kindIndex)
+}
+
+// series is what the run writes of one kind.
+func (r *run) series(m magic, k kind) *objectSeries {
+	return &objectSeries{
+		objects: r.repo.objects, pace: &r.pace, meter: &r.guards.meter, magic: m, kind: k,
+		db: r.info.Database, id: r.id, limit: r.o.ObjectBytes,
+	}
 }

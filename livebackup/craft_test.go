@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 )
@@ -17,13 +18,12 @@ func craft(t *testing.T, repo *Repository, src *fakeSource, id BackupID, order [
 	if err := repo.bind(t.Context(), src.info.Database); err != nil {
 		t.Fatal(err)
 	}
-	o, err := BackupOptions{Compression: CompressionNone}.withDefaults()
+	o, err := BackupOptions{Compression: CompressionNone, ObjectBytes: 1 << 20}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{repo: repo, o: o, info: src.info, id: id}
-	r.blocks = &objectSeries{objects: repo.objects, pace: &pacer{}, magic: magicBlocks, kind: kindBlocks, db: src.info.Database, id: id, limit: 1 << 20}
-	r.index.out = &objectSeries{objects: repo.objects, pace: &pacer{}, magic: magicIndex, kind: kindIndex, db: src.info.Database, id: id, limit: 1 << 20}
+	r := newRun(repo, src, o, src.info, nil, time.Time{})
+	r.become(id, nil)
 	for _, ids := range order {
 		g := &group{ids: ids}
 		for _, id := range ids {

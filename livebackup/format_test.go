@@ -158,12 +158,12 @@ func writeGoldenRepository(t *testing.T, src *fakeSource, dir string) {
 	if err := repo.bind(t.Context(), src.info.Database); err != nil {
 		t.Fatal(err)
 	}
-	r, err := repo.startRun(t.Context(), o, src.info, time.Unix(1_700_000_000, 0))
-	if err != nil {
+	r := newRun(repo, src, o, src.info, nil, time.Unix(1_700_000_000, 0))
+	if err := r.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	remove(t, repo, objectName(r.id, kindRun, 0))
-	r.id, r.blocks.id, r.index.out.id = goldenID, goldenID, goldenID
+	r.become(goldenID, r.claim)
 	if _, err := r.make(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}

@@ -142,10 +142,10 @@ func (h *held) Close() error {
 	return err
 }
 
-// leaseTries is how many names are tried for what is new: a sweeper may take what is
+// nameTries is how many names are tried for what is new: a sweeper may take what is
 // not locked yet for a leftover of the dead. They are some time apart, since a new
 // file may be given the number of one that is not yet known to be gone.
-const leaseTries = 20
+const nameTries = 20
 
 // lease holds backups, which are whole chains, until Close: a prune leaves them
 // alone. by is for people. It fails with ErrBackupNotFound if one is gone.
@@ -207,7 +207,7 @@ func readOnly(err error) bool {
 }
 
 func (r *Repository) claimLease(ctx context.Context, h hold) (claim io.Closer, err error) {
-	for range leaseTries {
+	for range nameTries {
 		claim, err = r.claimHold(ctx, leaseName(rand.Uint64()), magicLease, h)
 		if !errors.Is(err, ErrClaimed) {
 			break

@@ -45,7 +45,7 @@ func (l *localObjects) Create(ctx context.Context, name string) (ObjectWriter, e
 		return nil, err
 	}
 	var err error
-	for range leaseTries {
+	for range nameTries {
 		temp := fmt.Sprintf("%s.%08x%s", name, randomNumber(), tempSuffix)
 		var f vfs.File
 		if f, err = l.createLocked(temp); err == nil {

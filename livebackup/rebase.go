@@ -165,64 +165,77 @@ func (r *run) resumable(ctx context.Context, err error) bool {
 		errors.Is(err, ErrLeaseExpired) || errors.Is(err, ErrServerClosed) || errors.Is(err, mvcc.ErrBroken) || errors.Is(err, mvcc.ErrClosed))
 }
 
-// takeOver claims a run that was cut off and that the one that is due can go on with;
-// nil if there is none.
-func (r *Repository) takeOver(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, started time.Time) (*run, error) {
-	c, err := r.catalog(ctx)
+// takeOver has the run go on with one that was cut off, and reports whether there is one
+// that it can go on with.
+func (r *run) takeOver(ctx context.Context) (bool, error) {
+	c, err := r.repo.catalog(ctx)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	id, number := c.cutOff()
 	if number == 0 {
-		return nil, nil
+		return false, nil
 	}
-	claim, err := r.objects.Claim(ctx, objectName(id, kindRun, 0), []byte(claimNote(started)))
+	err = r.claimID(ctx, id)
 	if errors.Is(err, ErrClaimed) {
-		return nil, nil
+		return false, nil
 	}
 	if err != nil {
-		return nil, writeError("claim what was cut off", err)
+		return false, writeError("claim what was cut off", err)
 	}
-	run, err := r.resume(ctx, src, o, info, base, id, number, started)
-	if run == nil || err != nil {
-		claim.Close()
-		if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, ErrVersion) {
-			return nil, err
-		}
-		o.Logger.Info("what was cut off is of no use to this backup", "backup", id.String(), "why", err)
-		return nil, nil
+	went, err := r.resume(ctx, number)
+	if went {
+		return true, nil
 	}
-	run.claim = claim
-	return run, nil
+	r.claim.Close()
+	if err != nil && !errors.Is(err, block.ErrCorrupt) && !errors.Is(err, ErrVersion) {
+		return false, err
+	}
+	r.o.Logger.Info("what was cut off is of no use to this backup", "backup", id.String(), "why", err)
+	return false, nil
 }
 
-// resume makes a run that goes on with run id, whose claim the caller has; nil if that
-// was of something else.
-func (r *Repository) resume(ctx context.Context, src Source, o BackupOptions, info mvcc.BackupInfo, base []Entry, id BackupID, number uint32, started time.Time) (*run, error) {
-	p, err := r.readPartial(ctx, id, number)
+// resume takes over what its record says of the run whose id is claimed; false if that
+// was of something else, or with an error.
+func (r *run) resume(ctx context.Context, number uint32) (bool, error) {
+	p, err := r.repo.readPartial(ctx, r.id, number)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	m := p.manifest()
-	err = src.CheckHead(ctx, r.id, mvcc.Head{LSN: p.HeadLSN, Sum: p.HeadSum})
-	switch {
-	case errors.Is(err, mvcc.ErrHistory) || errors.Is(err, errors.ErrUnsupported): // nobody can tell whose it is
-	case err != nil:
-		return nil, fmt.Errorf("look in the history for what was cut off: %w", err)
-	case block.DatabaseID(p.Database) != info.Database || p.BlockSize != info.BlockSize:
-	case p.Compression != o.Compression || max(m.EndLSN, p.HeadLSN) > info.LSN || !lineageOf(info.Timeline, info.History).holds(block.TimelineID(p.Timeline), max(m.EndLSN, p.HeadLSN)):
-	case (base == nil) != p.Base.IsZero() || base != nil && (base[0].ID != p.Base || base[0].digest != p.BaseManifest):
-	default:
-		run := r.newRun(o, info, id, started)
-		if err := r.keepOnly(ctx, id, number, p.Objects); err != nil {
-			return nil, err
-		}
-		run.records, run.parts, run.held = number, p.Parts, p.Held
-		run.resumed, err = r.readHeld(ctx, m, p.Held)
-		run.goOn(m)
-		return run, err
+	if fits, err := r.fits(ctx, &p, m.EndLSN); !fits || err != nil {
+		return false, err
 	}
-	return nil, nil
+	if err := r.repo.keepOnly(ctx, r.id, number, p.Objects); err != nil {
+		return false, err
+	}
+	taken, err := r.repo.readHeld(ctx, m, p.Held)
+	if err != nil {
+		return false, err
+	}
+	r.records, r.parts, r.held, r.resumed = number, p.Parts, p.Held, taken
+	r.goOn(m)
+	return true, nil
+}
+
+// fits reports whether a record, up to the LSN newest, is of a run that this one can go
+// on with.
+func (r *run) fits(ctx context.Context, p *partial, newest block.LSN) (bool, error) {
+	err := r.src.CheckHead(ctx, r.repo.id, mvcc.Head{LSN: p.HeadLSN, Sum: p.HeadSum})
+	if errors.Is(err, mvcc.ErrHistory) || errors.Is(err, errors.ErrUnsupported) { // nobody can tell whose it is
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look in the history for what was cut off: %w", err)
+	}
+	newest = max(newest, p.HeadLSN)
+	base, digest := BackupID{}, Digest{}
+	if r.base != nil {
+		base, digest = r.base[0].ID, r.base[0].digest
+	}
+	return block.DatabaseID(p.Database) == r.info.Database && p.BlockSize == r.info.BlockSize && p.Compression == r.o.Compression &&
+		newest <= r.info.LSN && lineageOf(r.info.Timeline, r.info.History).holds(block.TimelineID(p.Timeline), newest) &&
+		p.Base == base && p.BaseManifest == digest, nil
 }
 
 func (r *Repository) readPartial(ctx context.Context, id BackupID, number uint32) (p partial, err error) {

@@ -30,6 +30,7 @@ type run struct {
 	bounds  bounds
 
 	guards runGuards
+	pace   pacer
 	blocks *objectSeries
 	index  indexWriter
 
@@ -149,12 +150,10 @@ func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
 
 // finish makes what is written durable.
 func (r *run) finish(ctx context.Context) error {
-	f := r.forward
-	if f == nil {
-		return r.cutPart(ctx)
-	}
-	if err := f.log.finish(); err != nil {
-		return err
+	if f := r.forward; f != nil {
+		if err := f.log.finish(); err != nil {
+			return err
+		}
 	}
 	return r.cutPart(ctx)
 }
@@ -183,7 +182,7 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 // record is what the manifest says of the run.
 func (r *run) record(cost mvcc.Cost) Run {
 	out := Run{
-		WhyFull: r.whyFull, BytesPerSecond: r.blocks.pace.rate, LimitChanges: r.blocks.pace.changes, Sink: r.sink,
+		WhyFull: r.whyFull, BytesPerSecond: r.pace.rate, LimitChanges: r.pace.changes, Sink: r.sink,
 		BufferBytes: r.memory(),
 	}
 	out.met(&cost)

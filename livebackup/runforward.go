@@ -59,7 +59,7 @@ func (r *run) fellForward(at block.LSN, seen *blockSet) error {
 		return err
 	}
 	f := &runForward{at: at, due: at + 1, first: seen, again: newBlockSet(), enc: enc, free: make(chan *group, redoBuffers)}
-	f.log = &objectSeries{meter: r.blocks.meter, objects: r.repo.objects, pace: r.blocks.pace, magic: magicRedo, kind: kindLog, db: r.info.Database, id: r.id, limit: r.o.ObjectBytes}
+	f.log = r.series(magicRedo, kindLog)
 	for range redoBuffers {
 		g := &group{redo: true, raw: make([]byte, 0, max(logChunkBytes, logBodyBytesMax+recordHeadSize))}
 		g.out = make([]byte, 0, enc.outputMax(cap(g.raw)))

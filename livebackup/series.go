@@ -16,7 +16,7 @@ import (
 type objectSeries struct {
 	objects Objects
 	pace    *pacer
-	meter   *sinkMeter // of who looks how fast this goes; nil: nobody
+	meter   *sinkMeter // of who looks how fast this goes
 	magic   magic
 	kind    kind
 	db      block.DatabaseID
@@ -96,10 +96,8 @@ func (s *objectSeries) putAndSum(p []byte) error {
 
 // put hands bytes to the open object.
 func (s *objectSeries) put(p []byte) error {
-	if s.meter != nil {
-		s.meter.begin()
-		defer s.meter.end(len(p))
-	}
+	s.meter.begin()
+	defer s.meter.end(len(p))
 	_, err := s.w.Write(p)
 	return err
 }
@@ -109,10 +107,8 @@ func (s *objectSeries) finish() error {
 	if s.w == nil {
 		return nil
 	}
-	if s.meter != nil {
-		s.meter.begin()
-		defer s.meter.end(0)
-	}
+	s.meter.begin()
+	defer s.meter.end(0)
 	if err := s.w.Commit(); err != nil {
 		return writeError(fmt.Sprintf("finish %s object %d", s.kind, s.number), err)
 	}
