@@ -269,14 +269,7 @@ func (h *hold) names(ids []BackupID) bool {
 
 // pause waits a moment for somebody else's claim.
 func pause(ctx context.Context) error {
-	t := time.NewTimer(claimPoll)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return sleepUntil(ctx, time.Now().Add(claimPoll))
 }
 
 // alive reports whether somebody who lives has hold of name. What the dead left is

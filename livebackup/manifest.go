@@ -170,11 +170,22 @@ type forkWire struct {
 	LSN      block.LSN `json:"lsn"`
 }
 
-func (m *Manifest) encode(repo RepositoryID) ([]byte, error) {
-	wire := manifestWire{Database: hexID(m.Database), Timeline: hexID(m.Timeline), Manifest: m}
-	for _, f := range m.History {
-		wire.History = append(wire.History, forkWire{hexID(f.Timeline), f.LSN})
+func wireForks(forks []block.Fork) (wire []forkWire) {
+	for _, f := range forks {
+		wire = append(wire, forkWire{hexID(f.Timeline), f.LSN})
 	}
+	return wire
+}
+
+func forksOf(wire []forkWire) (forks []block.Fork) {
+	for _, f := range wire {
+		forks = append(forks, block.Fork{Timeline: block.TimelineID(f.Timeline), LSN: f.LSN})
+	}
+	return forks
+}
+
+func (m *Manifest) encode(repo RepositoryID) ([]byte, error) {
+	wire := manifestWire{Database: hexID(m.Database), Timeline: hexID(m.Timeline), History: wireForks(m.History), Manifest: m}
 	return encodeEnvelope(magicManifest, identity{repo, m.Database}, wire)
 }
 
@@ -187,10 +198,7 @@ func decodeManifest(data []byte, id BackupID, repo RepositoryID) (Manifest, erro
 	if err != nil {
 		return Manifest{}, err
 	}
-	m.Database, m.Timeline = block.DatabaseID(wire.Database), block.TimelineID(wire.Timeline)
-	for _, f := range wire.History {
-		m.History = append(m.History, block.Fork{Timeline: block.TimelineID(f.Timeline), LSN: f.LSN})
-	}
+	m.Database, m.Timeline, m.History = block.DatabaseID(wire.Database), block.TimelineID(wire.Timeline), forksOf(wire.History)
 	reason := m.invalid()
 	switch {
 	case who.repository != repo:

@@ -82,20 +82,6 @@ type timelineRecord struct {
 	HeadSum uint32    `json:"head_sum,omitempty"`
 }
 
-func wireForks(forks []block.Fork) (wire []forkWire) {
-	for _, f := range forks {
-		wire = append(wire, forkWire{hexID(f.Timeline), f.LSN})
-	}
-	return wire
-}
-
-func forksOf(wire []forkWire) (forks []block.Fork) {
-	for _, f := range wire {
-		forks = append(forks, block.Fork{Timeline: block.TimelineID(f.Timeline), LSN: f.LSN})
-	}
-	return forks
-}
-
 // registry is what a repository knows of timelines.
 type registry struct {
 	records []timelineRecord // those that can be read, by number

@@ -367,7 +367,7 @@ func TestR4_EndOfAnOriginalThatIsBeingRead(t *testing.T) {
 		}
 	})
 	<-h.reached
-	s.snapshots.BreakAll(snapshot.ReasonLease)
+	s.snapshots.BreakAll(snapshot.ReasonClosed)
 	if n := s.snapshots.Len(); n != 0 {
 		t.Fatalf("%d originals are left", n)
 	}

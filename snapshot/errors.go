@@ -23,7 +23,6 @@ const (
 	ReasonExhausted  Reason = "temporary storage and overflow are used up"
 	ReasonUnreadable Reason = "an original could not be read back"
 	ReasonClosed     Reason = "the store was closed"
-	ReasonLease      Reason = "its lease ran out"
 	ReasonReleased   Reason = "it was released by an operator"
 	ReasonExpired    Reason = "it was open for longer than it may be"
 	ReasonGuard      Reason = "a guard's limit was reached"
