@@ -33,22 +33,18 @@ const hostEvery = 400 * time.Millisecond
 type hostMemory struct {
 	ask   func() (HostMemory, error)
 	asked time.Time
-	last  hostReading
+	last  HostMemory
+	said  bool // else the host said nothing
 }
 
-// hostReading is what the host said; ok is false if it said nothing.
-type hostReading struct {
-	limit, available int64
-	ok               bool
-}
-
-func (h *hostMemory) now(now time.Time) hostReading {
+// now is what the host said at most hostEvery ago; false if it said nothing.
+func (h *hostMemory) now(now time.Time) (HostMemory, bool) {
 	if h.asked.IsZero() || now.Sub(h.asked) >= hostEvery {
-		h.asked = now
-		m, err := h.ask()
-		h.last = hostReading{m.Limit, m.Available, err == nil}
+		var err error
+		h.last, err = h.ask()
+		h.asked, h.said = now, err == nil
 	}
-	return h.last
+	return h.last, h.said
 }
 
 // Host is what the host said of its memory at most hostEvery ago; false if it said
@@ -56,25 +52,24 @@ func (h *hostMemory) now(now time.Time) hostReading {
 func (c *Cache) Host() (HostMemory, bool) {
 	c.gauges.mu.Lock()
 	defer c.gauges.mu.Unlock()
-	h := c.gauges.memory.now(time.Now())
-	return HostMemory{h.limit, h.available}, h.ok
+	return c.gauges.memory.now(time.Now())
 }
 
 // grantOverflow sets how many frames may be in use beyond MaxRAM until the host is asked
 // again: what is configured, but no more than the host can give now and still has its
 // reserve (so that it does not swap), with the part of MaxRAM that was never touched
 // counted as taken. What others take within hostEvery comes out of the reserve.
-func (c *Cache) grantOverflow(h hostReading) {
+func (c *Cache) grantOverflow(h HostMemory, said bool) {
 	f, size := &c.frames, int64(c.opts.BlockSize)
 	most := c.opts.OverflowBytesMax
-	if most == OverflowUnbounded || !h.ok || most == 0 {
+	if most == OverflowUnbounded || !said || most == 0 {
 		f.overflow.Store(min(most, OverflowUnbounded/2) / size)
 		return
 	}
 	f.mu.Lock()
 	now, untouched := max(0, f.inUse+f.lent.Load()-f.limit), max(0, f.limit-f.inUseMax)
 	f.mu.Unlock()
-	room := h.available - c.opts.HostReserve - untouched*size
+	room := h.Available - c.opts.HostReserve - untouched*size
 	f.overflow.Store(max(0, min(most, now*size+room)) / size)
 }
 
@@ -82,7 +77,7 @@ func (c *Cache) grantOverflow(h hostReading) {
 // host has for it.
 func (c *Cache) overflowLimit() int64 {
 	if h := c.gauges.memory.last; c.opts.OverflowBytesMax == OverflowUnbounded {
-		return max(0, h.available) + c.occupied().Overflow
+		return max(0, h.Available) + c.occupied().Overflow
 	}
 	return c.frames.overflow.Load() * int64(c.opts.BlockSize)
 }

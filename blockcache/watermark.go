@@ -56,8 +56,8 @@ func (c *Cache) read(now time.Time, fresh bool) []levelReading {
 		{reading{at.Overflow, high.Overflow, c.overflowLimit()}, &g.overflow},
 		{reading{c.indexed(), 0, c.budget.ram / overheadShare}, &g.index},
 	}
-	if h := g.memory.now(now); h.ok {
-		list = append(list, levelReading{reading{h.limit - h.available, 0, h.limit}, &g.host})
+	if h, said := g.memory.now(now); said {
+		list = append(list, levelReading{reading{h.Limit - h.Available, 0, h.Limit}, &g.host})
 	}
 	return list
 }

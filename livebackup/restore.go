@@ -209,21 +209,20 @@ func (r *restore) build(ctx context.Context, b building) error {
 	if j.built() {
 		return nil
 	}
-	if err := restoreData(ctx, r.repo, r.plan.members, b.dir, r.info(), mvcc.BuildOptions{FS: r.o.FS, Standby: r.rolls()}, j, r.o.Progress); err != nil {
+	if err := r.replay(ctx, b.dir, j); err != nil {
 		return err
 	}
 	return j.setBuilt()
 }
 
-// restoreData makes in dir the database that a chain leads to, whole and durable,
-// or goes on with what an earlier call with the same chain and journal has left there.
-func restoreData(ctx context.Context, repo *Repository, members []Entry, dir string, info mvcc.BackupInfo, o mvcc.BuildOptions, j *journal, report func(Progress)) error {
-	o.Resume = true
-	b, err := mvcc.NewBuilder(dir, info, o)
+// replay makes in dir the database that the chain leads to, whole and durable, or goes on
+// with what an earlier call with the same chain and journal has left there.
+func (r *restore) replay(ctx context.Context, dir string, j *journal) error {
+	b, err := mvcc.NewBuilder(dir, r.info(), mvcc.BuildOptions{FS: r.o.FS, Standby: r.rolls(), Resume: true})
 	if err != nil {
 		return fmt.Errorf("start database: %w", err)
 	}
-	if err := replayChain(ctx, repo, members, b, j, newMeter(report)); err != nil {
+	if err := replayChain(ctx, r.repo, r.plan.members, b, j, newMeter(r.o.Progress)); err != nil {
 		b.Abort()
 		return err
 	}
@@ -231,7 +230,7 @@ func restoreData(ctx context.Context, repo *Repository, members []Entry, dir str
 		b.Abort()
 		return fmt.Errorf("finish database: %w", err)
 	}
-	return o.FS.SyncDir(dir)
+	return r.o.FS.SyncDir(dir)
 }
 
 func infoOf(m *Manifest) mvcc.BackupInfo {
