@@ -173,8 +173,8 @@ func (s *suite) note(id, format string, args ...any) {
 }
 
 // compare adds a row: ours, theirs, ours / theirs.
-func (s *suite) compare(id, name, metric, unit string, ours, theirs outcomes, want Want) {
-	r := Row{ID: id, Name: name, Unit: unit, Ours: ours.series(metric), Theirs: theirs.series(metric), Want: want}
+func (s *suite) compare(id, name, metric string, ours, theirs outcomes, want Want) {
+	r := Row{ID: id, Name: name, Unit: unitOf(metric), Ours: ours.series(metric), Theirs: theirs.series(metric), Want: want}
 	if r.Theirs == nil {
 		r.Skipped = "no rival"
 	} else {

@@ -29,7 +29,7 @@ func (s *suite) commitRows() error {
 		if err != nil {
 			return err
 		}
-		s.compare(v.id, v.name, "commits_per_second", "1/s", ours, theirs, v.want)
+		s.compare(v.id, v.name, "commits_per_second", ours, theirs, v.want)
 	}
 	return nil
 }
@@ -59,7 +59,7 @@ func (s *suite) loadRows() error {
 		if err != nil {
 			return err
 		}
-		s.compare(v.id, v.name, "puts_per_second", "1/s", ours, theirs, atLeast(5))
+		s.compare(v.id, v.name, "puts_per_second", ours, theirs, atLeast(5))
 		if !v.neverSync {
 			s.writtenRows(ours, theirs)
 		}
@@ -70,9 +70,9 @@ func (s *suite) loadRows() error {
 // writtenRows: row 5, counted in three ways; what each is worth is said at written.
 // The device's own count is what was written to disk.
 func (s *suite) writtenRows(ours, theirs outcomes) {
-	s.compare("5", "bytes that the device wrote per user byte, random durable load", "device_per_user_byte", "", ours, theirs, atMost(1.0/5))
-	s.compare("5d", "  the same, as accounted to the process", "written_per_user_byte", "", ours, theirs, Want{})
-	s.compare("5p", "  the same, as passed to write calls", "passed_per_user_byte", "", ours, theirs, Want{})
+	s.compare("5", "bytes that the device wrote per user byte, random durable load", "device_per_user_byte", ours, theirs, atMost(1.0/5))
+	s.compare("5d", "  the same, as accounted to the process", "written_per_user_byte", ours, theirs, Want{})
+	s.compare("5p", "  the same, as passed to write calls", "passed_per_user_byte", ours, theirs, Want{})
 }
 
 // readRows: row 3, point reads of a warm database.
@@ -91,7 +91,7 @@ func (s *suite) readRows() error {
 		if err != nil {
 			return err
 		}
-		s.compare(v.id, v.name, "reads_per_second", "1/s", ours, theirs, atLeast(1))
+		s.compare(v.id, v.name, "reads_per_second", ours, theirs, atLeast(1))
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func (s *suite) scanRows() error {
 		if err != nil {
 			return err
 		}
-		s.compare(v.id, v.name, "records_per_second", "1/s", ours, theirs, atLeast(v.want))
+		s.compare(v.id, v.name, "records_per_second", ours, theirs, atLeast(v.want))
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (s *suite) largerThanMemoryRow(id, name, measure, metric string, limit int6
 	if err := errors.Join(err, leave()); err != nil {
 		return err
 	}
-	s.compare(id, name, metric, "1/s", ours, theirs, atLeast(1))
+	s.compare(id, name, metric, ours, theirs, atLeast(1))
 	return nil
 }
 
