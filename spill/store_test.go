@@ -173,34 +173,6 @@ func TestStoreIsAMapOfVersionsOnDisk(t *testing.T) {
 	m.finish()
 }
 
-func TestReadRunReadsWhatReadReads(t *testing.T) {
-	disk := newMemDisk(1 << 40)
-	s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 1 << 20}, {Path: "b", BytesMax: 1 << 20}}, FS: disk})
-	vs := versions(200)
-	slots := mustWrite(t, s, vs)
-	want := make([]Item, len(vs))
-	for i, v := range vs {
-		want[i] = Item{ID: v.id, LSN: v.lsn}
-	}
-	before := disk.ops
-	n, err := s.ReadRun(slots, want, make([]byte, len(vs)*4096))
-	if err != nil || n != len(vs) {
-		t.Fatalf("read %d: %v", n, err)
-	}
-	if reads := disk.ops - before; reads > 4 {
-		t.Errorf("%d reads for runs in two directories", reads)
-	}
-	for i, v := range vs {
-		if !slices.Equal(want[i].Data, v.sealed(4096, s.codec.seed)) {
-			t.Fatalf("item %d: other bytes came back", i)
-		}
-	}
-	want[100].LSN++
-	if n, err := s.ReadRun(slots, want, make([]byte, len(vs)*4096)); n != 100 || !errors.Is(err, block.ErrCorrupt) {
-		t.Fatalf("read %d, want 100 and corruption: %v", n, err)
-	}
-}
-
 func TestWriteLeavesItemsAsTheyAre(t *testing.T) {
 	for _, encrypt := range []bool{false, true} {
 		s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 1 << 20}}, FS: newMemDisk(1 << 40), Encrypt: encrypt})
