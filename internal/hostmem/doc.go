@@ -6,7 +6,7 @@
 //
 // [Limit] is the ceiling: the least of physical memory and of every limit set
 // on the process's control group and on the groups above it. [Available] is
-// what can still be taken without swapping or being killed. [Pressure] and
+// what can still be taken without swapping or being killed. [Stall] and
 // [SwapInBytes] tell whether that has already gone wrong. Each call reads the
 // system afresh (a few small files on Linux, up to a millisecond together), so
 // they are for a ticker of a second or so and not for a hot path; all are safe

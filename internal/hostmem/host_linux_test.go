@@ -117,24 +117,24 @@ func TestUnreadableLimitsAreErrors(t *testing.T) {
 	}
 }
 
-func TestPressure(t *testing.T) {
-	const some = "some avg10=%s avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
-	at := func(percent string) string { return strings.ReplaceAll(some, "%s", percent) }
+func TestStall(t *testing.T) {
+	const both = "some avg10=99.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=%s avg60=0.00 avg300=0.00 total=0\n"
+	at := func(percent string) string { return strings.ReplaceAll(both, "%s", percent) }
 	h := fake(t, map[string]string{"proc/pressure/memory": at("12.50")})
-	if got, err := h.pressure("some"); got != 12.5 || err != nil {
+	if got, err := h.stall(); got != 12.5 || err != nil {
 		t.Errorf("of the host: %v, %v", got, err)
 	}
 	h = fake(t, map[string]string{
 		"proc/pressure/memory": at("12.50"), "proc/self/cgroup": "0::/a\n",
 		"proc/self/mountinfo": "30 1 0:27 / /cg rw - cgroup2 cgroup2 rw\n", "cg/a/memory.pressure": at("3.00"),
 	})
-	if got, err := h.pressure("some"); got != 3 || err != nil {
+	if got, err := h.stall(); got != 3 || err != nil {
 		t.Errorf("of the group: %v, %v", got, err)
 	}
-	if _, err := fake(t, nil).pressure("some"); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := fake(t, nil).stall(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("of a kernel that does not count: %v", err)
 	}
-	if _, err := fake(t, map[string]string{"proc/pressure/memory": at("NaN")}).pressure("some"); err == nil {
+	if _, err := fake(t, map[string]string{"proc/pressure/memory": at("NaN")}).stall(); err == nil {
 		t.Error("NaN was accepted")
 	}
 }
@@ -163,8 +163,8 @@ func TestThisHost(t *testing.T) {
 	if limit < 1<<20 || available < 0 || available > limit {
 		t.Errorf("limit %d, available %d", limit, available)
 	}
-	if percent, err := Pressure(); err != nil && !errors.Is(err, errors.ErrUnsupported) || percent < 0 {
-		t.Errorf("pressure %v, %v", percent, err)
+	if percent, err := Stall(); err != nil && !errors.Is(err, errors.ErrUnsupported) || percent < 0 {
+		t.Errorf("stall %v, %v", percent, err)
 	}
 	if bytes, err := SwapInBytes(); err != nil || bytes < 0 {
 		t.Errorf("swapped in %d, %v", bytes, err)

@@ -20,14 +20,10 @@ func Limit() (int64, error) { return host{root: "/"}.limit() }
 // file cache that nobody used lately counts as room.
 func Available() (int64, error) { return host{root: "/"}.available() }
 
-// Pressure is the share of the last 10 seconds, in percent, during which some
-// task waited for memory: in the process's own control group if it is counted
-// there, else on the host. errors.ErrUnsupported if the kernel does not count.
-func Pressure() (float64, error) { return host{root: "/"}.pressure("some") }
-
 // Stall is the share of the last 10 seconds, in percent, during which all tasks waited
-// for memory at once and nothing was done; where Pressure reads it.
-func Stall() (float64, error) { return host{root: "/"}.pressure("full") }
+// for memory at once and nothing was done: in the process's own control group if it is
+// counted there, else on the host. errors.ErrUnsupported if the kernel does not count.
+func Stall() (float64, error) { return host{root: "/"}.stall() }
 
 // SwapInBytes is how much the whole host has read back from swap since it was
 // started. It only grows: that it grows is the sign of trouble.
@@ -60,7 +56,7 @@ func (h host) available() (int64, error) {
 	return available, err
 }
 
-func (h host) pressure(who string) (float64, error) {
+func (h host) stall() (float64, error) {
 	files := []string{"/proc/pressure/memory"}
 	membership, err := h.membership()
 	if err != nil {
@@ -78,7 +74,7 @@ func (h host) pressure(who string) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		percent, err := parseAvg10(data, who)
+		percent, err := parseStall(data)
 		return percent, inFile(name, err)
 	}
 	return 0, fmt.Errorf("memory pressure: %w", errors.ErrUnsupported)

@@ -10,9 +10,6 @@ func Limit() (int64, error) { return 0, errors.ErrUnsupported }
 // Available is errors.ErrUnsupported on this system.
 func Available() (int64, error) { return 0, errors.ErrUnsupported }
 
-// Pressure is errors.ErrUnsupported on this system.
-func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
-
 // Stall is errors.ErrUnsupported on this system.
 func Stall() (float64, error) { return 0, errors.ErrUnsupported }
 

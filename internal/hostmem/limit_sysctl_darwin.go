@@ -30,9 +30,6 @@ func Available() (int64, error) {
 	return total / 100 * int64(min(percent, 100)), nil
 }
 
-// Pressure is errors.ErrUnsupported on this system.
-func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
-
 // Stall is errors.ErrUnsupported on this system.
 func Stall() (float64, error) { return 0, errors.ErrUnsupported }
 

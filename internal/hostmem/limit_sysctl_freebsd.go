@@ -24,9 +24,6 @@ func Available() (int64, error) {
 	return pages("vm.stats.vm.v_free_count", "vm.stats.vm.v_inactive_count")
 }
 
-// Pressure is errors.ErrUnsupported on this system.
-func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
-
 // Stall is errors.ErrUnsupported on this system.
 func Stall() (float64, error) { return 0, errors.ErrUnsupported }
 

@@ -22,9 +22,6 @@ func Available() (int64, error) {
 	return int64(status.availPhys), err
 }
 
-// Pressure is errors.ErrUnsupported on this system.
-func Pressure() (float64, error) { return 0, errors.ErrUnsupported }
-
 // Stall is errors.ErrUnsupported on this system.
 func Stall() (float64, error) { return 0, errors.ErrUnsupported }
 

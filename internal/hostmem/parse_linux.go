@@ -133,12 +133,11 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// parseAvg10 reads the percentage in "some avg10=0.12 avg60=... total=...", or in the
-// line that begins with "full".
-func parseAvg10(data []byte, who string) (float64, error) {
+// parseStall reads the percentage in "full avg10=0.12 avg60=... total=...".
+func parseStall(data []byte) (float64, error) {
 	for line := range bytes.Lines(data) {
 		fields := strings.Fields(string(line))
-		if len(fields) < 2 || fields[0] != who {
+		if len(fields) < 2 || fields[0] != "full" {
 			continue
 		}
 		text, ok := strings.CutPrefix(fields[1], "avg10=")
@@ -148,5 +147,5 @@ func parseAvg10(data []byte, who string) (float64, error) {
 		}
 		return percent, nil
 	}
-	return 0, fmt.Errorf("%s: %w", who, errMissing)
+	return 0, fmt.Errorf("full: %w", errMissing)
 }

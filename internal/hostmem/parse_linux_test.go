@@ -64,7 +64,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%d, %v", n, err)
 			}
 		}
-		if percent, err := parseAvg10(data, "some"); !(percent >= 0 && percent <= 100) {
+		if percent, err := parseStall(data); !(percent >= 0 && percent <= 100) {
 			t.Errorf("%v, %v", percent, err)
 		}
 		paths, _ := parseCgroup(data)
