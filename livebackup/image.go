@@ -35,7 +35,7 @@ type ImageOptions struct {
 // objects are the manifest's it does not prove: see [Verify].
 type Image struct {
 	repo    *Repository
-	members []*imageMember // the newest first
+	parts   []*imagePart // of all backups of the chain, the newest first
 	info    mvcc.BackupInfo
 	layout  mvcc.Layout
 	seed    block.Seed
@@ -49,8 +49,8 @@ type Image struct {
 	closed bool         // guarded by mu
 }
 
-// imageMember is one part of a backup of the chain.
-type imageMember struct {
+// imagePart is a part of a backup of the chain.
+type imagePart struct {
 	*part
 	number   uint16
 	sections []sectionPlace // by lowest block
@@ -139,12 +139,12 @@ func openImage(ctx context.Context, repo *Repository, members []Entry, windows [
 func (img *Image) readIndex(ctx context.Context, parts []part, windows []redoWindow, only func(block.ID) bool) error {
 	sections := 0
 	for i := range parts {
-		member := &imageMember{number: uint16(i), part: &parts[i]}
-		img.members = append(img.members, member)
-		if err := img.readSections(ctx, member, sectionsMax-sections); err != nil {
+		p := &imagePart{number: uint16(i), part: &parts[i]}
+		img.parts = append(img.parts, p)
+		if err := img.readSections(ctx, p, sectionsMax-sections); err != nil {
 			return err
 		}
-		sections += len(member.sections)
+		sections += len(p.sections)
 	}
 	for _, w := range windows {
 		r, err := img.readRedo(ctx, w, only)
@@ -204,7 +204,7 @@ func (img *Image) ReadBlock(id block.ID, dst []byte) error {
 	return nil
 }
 
-func (img *Image) id() BackupID { return img.members[0].manifest.ID }
+func (img *Image) id() BackupID { return img.parts[0].manifest.ID }
 
 // inUse asks the bitmap of the block's group.
 func (img *Image) inUse(id block.ID) (bool, error) {
@@ -246,7 +246,7 @@ func (img *Image) copy(at imagePlace, id block.ID, dst []byte) error {
 	}
 	size := img.info.BlockSize
 	image := images[int(at.slot)*size:][:size]
-	if _, reason := at.member.bounds().wrong(image, id); reason != "" {
+	if _, reason := at.part.bounds().wrong(image, id); reason != "" {
 		name := at.name()
 		return &block.CorruptError{Path: name, Offset: int64(at.entry.offset), Block: id, Reason: reason}
 	}
@@ -256,31 +256,31 @@ func (img *Image) copy(at imagePlace, id block.ID, dst []byte) error {
 
 // imagePlace is where a block is.
 type imagePlace struct {
-	member *imageMember
-	group  uint32
-	entry  groupEntry
-	slot   uint32
+	part  *imagePart
+	group uint32
+	entry groupEntry
+	slot  uint32
 }
 
 // name of the object that holds it.
 func (at imagePlace) name() string {
-	return objectName(at.member.manifest.ID, kindBlocks, at.entry.object)
+	return objectName(at.part.manifest.ID, kindBlocks, at.entry.object)
 }
 
 // locate finds block id in the newest part that has it, if one does.
 func (img *Image) locate(id block.ID) (at imagePlace, there bool, err error) {
-	for _, member := range img.members {
-		for i := member.last(id); i >= 0 && member.reach[i] >= id; i-- {
-			if member.sections[i].header.highest < id {
+	for _, p := range img.parts {
+		for i := p.last(id); i >= 0 && p.reach[i] >= id; i-- {
+			if p.sections[i].header.highest < id {
 				continue
 			}
-			s, err := img.section(member, i)
+			s, err := img.section(p, i)
 			if err != nil {
 				return imagePlace{}, false, err
 			}
 			if run, ok := s.find(id); ok {
 				return imagePlace{
-					member: member, group: run.group, entry: s.groups[run.group-s.first],
+					part: p, group: run.group, entry: s.groups[run.group-s.first],
 					slot: run.slot + uint32(id-run.first),
 				}, true, nil
 			}
@@ -290,8 +290,8 @@ func (img *Image) locate(id block.ID) (at imagePlace, there bool, err error) {
 }
 
 // last is the last section that begins at or below block id, -1 if there is none.
-func (m *imageMember) last(id block.ID) int {
-	n, _ := slices.BinarySearchFunc(m.sections, id, func(s sectionPlace, id block.ID) int {
+func (p *imagePart) last(id block.ID) int {
+	n, _ := slices.BinarySearchFunc(p.sections, id, func(s sectionPlace, id block.ID) int {
 		if s.header.lowest <= id {
 			return -1
 		}
@@ -300,19 +300,19 @@ func (m *imageMember) last(id block.ID) int {
 	return n - 1
 }
 
-// section returns section i of a member, its runs in order of blocks.
-func (img *Image) section(m *imageMember, i int) (*section, error) {
-	place := &m.sections[i]
-	key := imageKey{keySection, m.number, uint64(place.header.first)}
+// section returns section i of a part, its runs in order of blocks.
+func (img *Image) section(p *imagePart, i int) (*section, error) {
+	place := &p.sections[i]
+	key := imageKey{keySection, p.number, uint64(place.header.first)}
 	s, err := img.cache.get(key, func() (any, int64, error) {
 		buf := make([]byte, place.header.bytes())
-		key := objectKey{m.number, kindIndex, place.object}
+		key := objectKey{p.number, kindIndex, place.object}
 		if err := img.objects.read(key, buf, place.off+sectionHeaderSize); err != nil {
 			return nil, 0, err
 		}
 		s := new(section)
 		if reason := s.decode(place.header, buf, img.info.BlockSize); reason != "" {
-			return nil, 0, damaged(objectName(m.manifest.ID, kindIndex, place.object), place.off, reason, nil)
+			return nil, 0, damaged(objectName(p.manifest.ID, kindIndex, place.object), place.off, reason, nil)
 		}
 		s.byBlock()
 		return s, int64(cap(s.groups)*groupEntrySize + cap(s.runs)*runEntrySize), nil
@@ -325,7 +325,7 @@ func (img *Image) section(m *imageMember, i int) (*section, error) {
 
 // group returns the images of a group.
 func (img *Image) group(at imagePlace) ([]byte, error) {
-	images, err := img.cache.get(imageKey{keyGroup, at.member.number, uint64(at.group)}, func() (any, int64, error) {
+	images, err := img.cache.get(imageKey{keyGroup, at.part.number, uint64(at.group)}, func() (any, int64, error) {
 		b, err := img.decode(at)
 		return b, int64(cap(b)), err
 	})
@@ -339,7 +339,7 @@ func (img *Image) group(at imagePlace) ([]byte, error) {
 func (img *Image) decode(at imagePlace) ([]byte, error) {
 	e, name := at.entry, at.name()
 	buf := make([]byte, groupHeaderSize+int(e.stored)) // capped by the section's decoder
-	if err := img.objects.read(objectKey{at.member.number, kindBlocks, e.object}, buf, int64(e.offset)); err != nil {
+	if err := img.objects.read(objectKey{at.part.number, kindBlocks, e.object}, buf, int64(e.offset)); err != nil {
 		return nil, err
 	}
 	stored := buf[groupHeaderSize:]
@@ -358,17 +358,17 @@ func (img *Image) decode(at imagePlace) ([]byte, error) {
 	return images, nil
 }
 
-// readSections reads the headers of a member's index.
-func (img *Image) readSections(ctx context.Context, m *imageMember, room int) error {
-	next := m.first
-	for _, o := range m.index {
-		name := objectName(m.manifest.ID, kindIndex, o.Number)
+// readSections reads the headers of a part's index.
+func (img *Image) readSections(ctx context.Context, p *imagePart, room int) error {
+	next := p.first
+	for _, o := range p.index {
+		name := objectName(p.manifest.ID, kindIndex, o.Number)
 		for off := int64(objectHeaderSize); off < o.Size; {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
 			var head [sectionHeaderSize]byte
-			if err := img.objects.read(objectKey{m.number, kindIndex, o.Number}, head[:], off); err != nil {
+			if err := img.objects.read(objectKey{p.number, kindIndex, o.Number}, head[:], off); err != nil {
 				return err
 			}
 			h, err := decodeSectionHeader(name, off, head[:])
@@ -377,22 +377,22 @@ func (img *Image) readSections(ctx context.Context, m *imageMember, room int) er
 				return err
 			case h.first != next:
 				return damaged(name, off, fmt.Sprintf("section starts with group %d where %d was due", h.first, next), nil)
-			case len(m.sections) >= room:
+			case len(p.sections) >= room:
 				return damaged(name, off, "more sections than can be kept in mind", nil)
 			}
-			m.sections = append(m.sections, sectionPlace{h, o.Number, off})
+			p.sections = append(p.sections, sectionPlace{h, o.Number, off})
 			next += h.groups
 			off += sectionHeaderSize + int64(h.bytes())
 		}
 	}
-	if next != m.first+m.Groups {
-		return damaged(objectName(m.manifest.ID, kindManifest, 0), -1, fmt.Sprintf("it says %d groups, there are %d", m.Groups, next-m.first), nil)
+	if next != p.first+p.Groups {
+		return damaged(objectName(p.manifest.ID, kindManifest, 0), -1, fmt.Sprintf("it says %d groups, there are %d", p.Groups, next-p.first), nil)
 	}
-	slices.SortFunc(m.sections, func(a, b sectionPlace) int { return cmp.Compare(a.header.lowest, b.header.lowest) })
+	slices.SortFunc(p.sections, func(a, b sectionPlace) int { return cmp.Compare(a.header.lowest, b.header.lowest) })
 	highest := block.ID(0)
-	for _, s := range m.sections {
+	for _, s := range p.sections {
 		highest = max(highest, s.header.highest)
-		m.reach = append(m.reach, highest)
+		p.reach = append(p.reach, highest)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // imageKey names what an Image keeps decoded.
 type imageKey struct {
 	kind   uint8  // one of the constants below
-	member uint16 // in the chain
+	part   uint16 // of the chain
 	number uint64 // of the section or group
 }
 
@@ -24,7 +24,7 @@ const (
 
 // word is the key as ristretto takes it: no two keys have the same.
 func (k imageKey) word() uint64 {
-	return uint64(k.kind)<<56 | uint64(k.member)<<40 | k.number&(1<<40-1)
+	return uint64(k.kind)<<56 | uint64(k.part)<<40 | k.number&(1<<40-1)
 }
 
 // imageCacheMin is the least that keeps one who walks through a backup from decoding

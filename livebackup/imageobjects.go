@@ -10,7 +10,7 @@ import (
 
 // objectKey names an object of a chain.
 type objectKey struct {
-	member uint16
+	part   uint16
 	kind   kind
 	number uint32
 }
@@ -108,13 +108,13 @@ func (o *imageObjects) close() {
 }
 
 func (img *Image) objectName(key objectKey) string {
-	return objectName(img.members[key.member].manifest.ID, key.kind, key.number)
+	return objectName(img.parts[key.part].manifest.ID, key.kind, key.number)
 }
 
 // openObject opens an object of the chain and proves that it is the one: size and
 // header. ReadBlock has no context: nobody waits for more than one object.
 func (img *Image) openObject(key objectKey) (ObjectReader, error) {
-	m := img.members[key.member].manifest
+	m := img.parts[key.part].manifest
 	name, mg := img.objectName(key), magicBlocks
 	switch key.kind {
 	case kindIndex:

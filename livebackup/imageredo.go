@@ -20,7 +20,7 @@ const imageChangesMax = 40 << 20
 // imageRedo is the redo of one backup of a chain, by block: what is in an image when
 // it is read is applied to each block that is asked for (R12). It does not change.
 type imageRedo struct {
-	member  uint16 // the number of the first of that backup's members in the image
+	part    uint16 // the number of the first of that backup's parts in the image
 	chunks  []redoChunk
 	changes map[block.ID][]changePlace // those that count, in order
 }
@@ -43,7 +43,7 @@ func openBitmaps(ctx context.Context, repo *Repository, members []Entry, windows
 // readRedo makes the index of a window.
 func (img *Image) readRedo(ctx context.Context, w redoWindow, only func(block.ID) bool) (*imageRedo, error) {
 	r := &imageRedo{changes: map[block.ID][]changePlace{}}
-	r.member = uint16(slices.IndexFunc(img.members, func(m *imageMember) bool { return m.manifest.ID == w.manifest.ID }))
+	r.part = uint16(slices.IndexFunc(img.parts, func(p *imagePart) bool { return p.manifest.ID == w.manifest.ID }))
 	count := 0
 	err := w.read(ctx, img.repo.objects, func(c *redoChunk, at int, rec mvcc.LogRecord) error {
 		if n := len(r.chunks); n == 0 || r.chunks[n-1] != *c {
@@ -100,12 +100,12 @@ func (img *Image) redo(id block.ID, image []byte, there bool) (bool, error) {
 // change decodes a change out of its chunk.
 func (img *Image) change(redo int, at changePlace) (mvcc.Change, error) {
 	r := img.redos[redo]
-	m := img.members[r.member].manifest
+	m := img.parts[r.part].manifest
 	c := r.chunks[at.chunk]
 	name := objectName(m.ID, kindLog, c.object)
-	raw, err := img.cache.get(imageKey{keyChunk, r.member, uint64(at.chunk)}, func() (any, int64, error) {
+	raw, err := img.cache.get(imageKey{keyChunk, r.part, uint64(at.chunk)}, func() (any, int64, error) {
 		stored := make([]byte, c.head.stored) // capped by decodeChunkHead, as raw is
-		if err := img.objects.read(objectKey{r.member, kindLog, c.object}, stored, c.off+chunkHeadSize); err != nil {
+		if err := img.objects.read(objectKey{r.part, kindLog, c.object}, stored, c.off+chunkHeadSize); err != nil {
 			return nil, 0, err
 		}
 		d := <-img.decoder

@@ -172,12 +172,12 @@ func newReplay(repo *Repository, part *part, out blockWriter, p *meter) *replay 
 // follow makes the replay tell a journal which objects it has proven, and believe
 // it of those that an earlier replay has: of these only the groups are read of
 // which out has not kept what is wanted.
-func (r *replay) follow(done *journal, member uint32) {
+func (r *replay) follow(done *journal, part uint32) {
 	if done == nil {
 		return
 	}
-	r.blocks.trust = func(object uint32) bool { return done.has(member, object) }
-	r.blocks.proven = func(object uint32) error { return done.add(member, object) }
+	r.blocks.trust = func(object uint32) bool { return done.has(part, object) }
+	r.blocks.proven = func(object uint32) error { return done.add(part, object) }
 }
 
 // job is one group on its way through a replay. Its buffers are used again.

@@ -83,7 +83,7 @@ func (p place) isBuilding(name string) bool {
 // An entry:
 //
 //	0       4     kind     1: an object is proven; 2: the data is built, whole and durable
-//	4       4     member   of the chain, the newest is 0
+//	4       4     part     of the chain, the newest is 0; see part.go
 //	8       4     object   number of the blocks object
 //	12      4     CRC      of bytes 0 to 11
 const (
@@ -102,7 +102,7 @@ type journal struct {
 	entries map[journalEntry]bool
 }
 
-type journalEntry struct{ kind, member, object uint32 }
+type journalEntry struct{ kind, part, object uint32 }
 
 // openJournal opens the journal of what is being built; one that is not of this
 // plan, or cannot be read, is begun anew. Close it.
@@ -154,7 +154,7 @@ func (j *journal) close() { j.f.Close() }
 
 func (j *journal) write(e journalEntry) error {
 	b := make([]byte, 0, journalEntrySize)
-	b = le.AppendUint32(le.AppendUint32(le.AppendUint32(b, e.kind), e.member), e.object)
+	b = le.AppendUint32(le.AppendUint32(le.AppendUint32(b, e.kind), e.part), e.object)
 	b = le.AppendUint32(b, checksum(b))
 	if _, err := j.f.WriteAt(b, j.end); err != nil {
 		return fmt.Errorf("write journal of the restore: %w", err)
@@ -165,13 +165,13 @@ func (j *journal) write(e journalEntry) error {
 }
 
 // has reports whether an object was proven.
-func (j *journal) has(member, object uint32) bool {
-	return j.entries[journalEntry{journalProven, member, object}]
+func (j *journal) has(part, object uint32) bool {
+	return j.entries[journalEntry{journalProven, part, object}]
 }
 
 // add notes that an object was proven.
-func (j *journal) add(member, object uint32) error {
-	return j.write(journalEntry{journalProven, member, object})
+func (j *journal) add(part, object uint32) error {
+	return j.write(journalEntry{journalProven, part, object})
 }
 
 // built reports whether the data is whole and durable.
