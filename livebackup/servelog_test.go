@@ -125,7 +125,7 @@ func TestLogWaitIsTakenBack(t *testing.T) {
 		server, conn := piped(t, newLogSource(newFakeHistory(2).grow(3)), ServeOptions{})
 		defer endPiped(server)
 		x := startExchange(conn)
-		s := &remoteLog{x: x, last: 3}
+		s := &remoteLog{x: x, read: logOrder{last: 3}}
 		defer s.Close()
 		if err := x.call(t.Context(), frameLogOpen, logOpenRequest{"n", 3}, &logOpenReply{}); err != nil {
 			t.Fatal(err)
