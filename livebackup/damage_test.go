@@ -61,6 +61,17 @@ func rewrite(t *testing.T, repo *Repository, name string, data []byte) {
 	}
 }
 
+// rot flips a bit in the middle of an object.
+func rot(t *testing.T, repo *Repository, name string) {
+	t.Helper()
+	data, err := readSmall(t.Context(), repo.objects, name, 1<<24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	rewrite(t, repo, name, data)
+}
+
 func remove(t *testing.T, repo *Repository, name string) {
 	t.Helper()
 	if err := repo.fs.Remove(filepath.Join(repo.dir, name)); err != nil {

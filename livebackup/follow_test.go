@@ -78,12 +78,7 @@ func TestFollow_TriesAgain(t *testing.T) {
 
 		a.change(3)
 		bad := a.archive()
-		data, err := readSmall(t.Context(), a.repo.objects, bad.Name(), 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data[len(data)/2] ^= 1
-		rewrite(t, a.repo, bad.Name(), data)
+		rot(t, a.repo, bad.Name())
 		if err := Follow(t.Context(), a.repo, store, FollowOptions{}); !errors.As(err, new(*LogLostError)) {
 			t.Fatal(err)
 		}

@@ -321,12 +321,7 @@ func TestRecover_DamagedLog(t *testing.T) {
 	before := a.from
 	a.change(6)
 	bad := a.archive()
-	data, err := readSmall(t.Context(), a.repo.objects, bad.Name(), 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 1
-	rewrite(t, a.repo, bad.Name(), data)
+	rot(t, a.repo, bad.Name())
 	res, err := Restore(t.Context(), a.repo, RestoreTarget{}, "/d/short", RestoreOptions{FS: a.fs, MaxRAM: 16 << 20})
 	if err != nil || res.Lost == nil || res.LSN < before || res.LSN >= a.from || res.Lost.From != res.LSN+1 || res.Lost.To != a.from {
 		t.Fatalf("%+v, %v", res, err)
@@ -349,12 +344,7 @@ func TestRecover_DamageIsToldAfterACut(t *testing.T) {
 	a.full()
 	a.change(6)
 	bad := a.archive()
-	data, err := readSmall(t.Context(), a.repo.objects, bad.Name(), 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 1
-	rewrite(t, a.repo, bad.Name(), data)
+	rot(t, a.repo, bad.Name())
 	base := a.fs.(*simfs.FS)
 	run := func(fs *simfs.FS) (RestoreResult, error) {
 		return Restore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{}, "/d/new", RestoreOptions{FS: fs, MaxRAM: 16 << 20})
@@ -396,12 +386,7 @@ func TestRecover_AllowOlder(t *testing.T) {
 	a.archive()
 	newest := a.made[1].ID
 	name := objectName(newest, kindBlocks, 1)
-	data, err := readSmall(t.Context(), a.repo.objects, name, 1<<24)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 1
-	rewrite(t, a.repo, name, data)
+	rot(t, a.repo, name)
 	exact := RestoreTarget{Recover: RecoverNone}
 	if _, err := Restore(t.Context(), a.repo, exact, "/d/x", RestoreOptions{FS: a.fs}); !errors.Is(err, block.ErrCorrupt) {
 		t.Fatal(err)

@@ -41,6 +41,12 @@ func TestWriteTx_LateRollbackHitsNobodyElse(t *testing.T) {
 func oneBlock(t *testing.T, o Options) (*Store, block.ID) {
 	t.Helper()
 	s := mustOpen(t, o)
+	return s, anotherBlock(t, s)
+}
+
+// anotherBlock allocates a block, and is back when it is in place.
+func anotherBlock(t *testing.T, s *Store) block.ID {
+	t.Helper()
 	tx, err := s.BeginWrite()
 	ok(t, err)
 	b, err := tx.Alloc(block.TypeLeaf)
@@ -50,7 +56,7 @@ func oneBlock(t *testing.T, o Options) (*Store, block.ID) {
 	_, err = tx.Commit()
 	ok(t, err)
 	settle(t, s)
-	return s, b.ID()
+	return b.ID()
 }
 
 // set writes a value into a block.
