@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/livebackup/dashboard"
 )
 
@@ -69,17 +68,12 @@ func (a *app) runDashboard(ctx context.Context, f dashboardFlags) error {
 			return &usageError{fmt.Errorf("%s holds no token", f.tokenFile)}
 		}
 	}
-	if err := mustBeThere(f.dir); err != nil {
-		return err
-	}
-	client, err := livebackup.Dial(f.dir)
+	client, err := dial(f.dir)
 	if err != nil {
 		return err
 	}
-	if f.repo.dir != "" {
-		if o.Repository, err = f.repo.open(ctx); err != nil {
-			return err
-		}
+	if o.Repository, err = f.repo.openIfNamed(ctx); err != nil {
+		return err
 	}
 	d, err := dashboard.New(client, o)
 	if err != nil {

@@ -76,15 +76,8 @@ func (f *databaseFlags) reach(ctx context.Context) (*database, error) {
 }
 
 func (f *databaseFlags) tryReach(ctx context.Context) (*database, error) {
-	client, err := livebackup.Dial(f.dir)
-	if err == nil {
-		return &database{Source: client, served: true}, nil
-	}
-	if !errors.Is(err, livebackup.ErrNotServed) {
-		return nil, err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+	if db, err := f.served(ctx); db != nil || err != nil {
+		return db, err
 	}
 	o := mvcc.Options{MaxRAM: int64(f.maxRAM), Mend: f.mend}
 	db, err := kv.Open(f.dir, kv.Options{Store: o})
@@ -99,6 +92,26 @@ func (f *databaseFlags) tryReach(ctx context.Context) (*database, error) {
 		return nil, err
 	}
 	return &database{Source: livebackup.NewSource(store), own: store}, nil
+}
+
+// served is the database through the process that has it open; nil if none serves it.
+func (f *databaseFlags) served(ctx context.Context) (*database, error) {
+	client, err := livebackup.Dial(f.dir)
+	if err == nil {
+		return &database{Source: client, served: true}, nil
+	}
+	if !errors.Is(err, livebackup.ErrNotServed) {
+		return nil, err
+	}
+	return nil, context.Cause(ctx)
+}
+
+// dial reaches the process that serves a database, for what only that can do.
+func dial(dir string) (*livebackup.Client, error) {
+	if err := mustBeThere(dir); err != nil {
+		return nil, err
+	}
+	return livebackup.Dial(dir)
 }
 
 // mustBeThere refuses a directory without a database: opening would create one.

@@ -153,7 +153,6 @@ var outcomes = []struct {
 	{kv.ErrKeyTooLarge, outcome{"usage", exitUsage}},
 	{kv.ErrKeyRequired, outcome{"usage", exitUsage}},
 	{errNoRecord, outcome{"not_found", exitRefused}},
-	{livebackup.ErrNoBase, outcome{"no_base", exitRefused}},
 	{mvcc.ErrStandby, outcome{"standby", exitRefused}},
 	{mvcc.ErrReadOnly, outcome{"read_only", exitRefused}},
 	{mvcc.ErrNeedsRecovery, outcome{"needs_recovery", exitRefused}},

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spillwaydb/spillway/internal/human"
-	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -55,10 +54,7 @@ func (a *app) runPace(ctx context.Context, dir string, rate human.Rate, args []s
 		}
 		out.Backup = id
 	}
-	if err := mustBeThere(dir); err != nil {
-		return err
-	}
-	client, err := livebackup.Dial(dir)
+	client, err := dial(dir)
 	if err != nil {
 		return err
 	}

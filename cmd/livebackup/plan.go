@@ -82,10 +82,7 @@ func (a *app) runPlan(ctx context.Context, f backupFlags) (err error) {
 
 // planRepository is the repository, nil if there is none yet.
 func (f *backupFlags) planRepository(ctx context.Context) (*livebackup.Repository, error) {
-	if f.repo.dir == "" {
-		return nil, nil
-	}
-	repo, err := f.repo.open(ctx)
+	repo, err := f.repo.openIfNamed(ctx)
 	if errors.Is(err, livebackup.ErrRepositoryNotFound) {
 		return nil, nil
 	}
@@ -98,15 +95,8 @@ func (f *databaseFlags) reachToRead(ctx context.Context) (*database, error) {
 	if err := mustBeThere(f.dir); err != nil {
 		return nil, err
 	}
-	client, err := livebackup.Dial(f.dir)
-	if err == nil {
-		return &database{Source: client, served: true}, nil
-	}
-	if !errors.Is(err, livebackup.ErrNotServed) {
-		return nil, err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+	if db, err := f.served(ctx); db != nil || err != nil {
+		return db, err
 	}
 	store, err := mvcc.Open(f.dir, mvcc.Options{MaxRAM: int64(f.maxRAM), ReadOnly: true, Temp: []mvcc.TempDir{{Path: f.dir, BytesMax: 1 << 30}}})
 	if err != nil {

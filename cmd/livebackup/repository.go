@@ -51,6 +51,14 @@ func (f *repositoryFlags) open(ctx context.Context) (*livebackup.Repository, err
 	return f.openOr(ctx, livebackup.RepositoryOptions{})
 }
 
+// openIfNamed opens the repository, nil if none was named.
+func (f *repositoryFlags) openIfNamed(ctx context.Context) (*livebackup.Repository, error) {
+	if f.dir == "" {
+		return nil, nil
+	}
+	return f.open(ctx)
+}
+
 // openOrMake makes the repository if there is none.
 func (f *repositoryFlags) openOrMake(ctx context.Context) (*livebackup.Repository, error) {
 	return f.openOr(ctx, livebackup.RepositoryOptions{Create: true})

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
@@ -43,8 +42,7 @@ func (a *app) follow(ctx context.Context, repo *livebackup.Repository, f restore
 		if err := db.Close(); err != nil {
 			return livebackup.Promoted{}, err
 		}
-		out, err := leaveTimeline(f.target, o, mvcc.Promote)
-		return livebackup.Promoted(out), err
+		return leaveTimeline(f.target, o, mvcc.Promote)
 	}})
 	if err != nil {
 		return err
@@ -92,26 +90,25 @@ func (a *app) promote() *cobra.Command {
 
 func (a *app) fork() *cobra.Command {
 	return a.leaveTimeline("fork", "Put a copied database on a timeline of its own", forkLong,
-		func(_ context.Context, dir string, o mvcc.Options) (timelineResult, error) {
+		func(_ context.Context, dir string, o mvcc.Options) (livebackup.Promoted, error) {
 			return leaveTimeline(dir, o, mvcc.Fork)
 		})
 }
 
 // promoteAnywhere asks the process that serves the standby, or does it here.
-func promoteAnywhere(ctx context.Context, dir string, o mvcc.Options) (timelineResult, error) {
+func promoteAnywhere(ctx context.Context, dir string, o mvcc.Options) (livebackup.Promoted, error) {
 	client, err := livebackup.Dial(dir)
 	if err == nil {
-		out, err := client.Promote(ctx)
-		return timelineResult(out), err
+		return client.Promote(ctx)
 	}
 	if !errors.Is(err, livebackup.ErrNotServed) {
-		return timelineResult{}, err
+		return livebackup.Promoted{}, err
 	}
 	return leaveTimeline(dir, o, mvcc.Promote)
 }
 
 // leaveTimeline puts a database that nobody has open on a new timeline.
-func leaveTimeline(dir string, o mvcc.Options, leave func(string, mvcc.Options) error) (out timelineResult, err error) {
+func leaveTimeline(dir string, o mvcc.Options, leave func(string, mvcc.Options) error) (out livebackup.Promoted, err error) {
 	if err := leave(dir, o); err != nil {
 		return out, err
 	}
@@ -119,17 +116,11 @@ func leaveTimeline(dir string, o mvcc.Options, leave func(string, mvcc.Options) 
 	if err != nil {
 		return out, err
 	}
-	out = timelineResult{store.Timeline().String(), store.Status().NewestLSN}
+	out = livebackup.Promoted{Timeline: store.Timeline().String(), LSN: store.Status().NewestLSN}
 	return out, store.Close()
 }
 
-// timelineResult is what promote and fork print.
-type timelineResult struct {
-	Timeline string    `json:"timeline"` // the new one
-	LSN      block.LSN `json:"lsn"`      // where it begins
-}
-
-func (a *app) leaveTimeline(name, short, long string, leave func(context.Context, string, mvcc.Options) (timelineResult, error)) *cobra.Command {
+func (a *app) leaveTimeline(name, short, long string, leave func(context.Context, string, mvcc.Options) (livebackup.Promoted, error)) *cobra.Command {
 	var dir string
 	var maxRAM human.Size
 	c := &cobra.Command{

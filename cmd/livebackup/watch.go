@@ -12,7 +12,6 @@ import (
 
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/internal/watch"
-	"github.com/spillwaydb/spillway/livebackup"
 )
 
 const watchLong = `Shows a database while it works: how many commits there are a second and how
@@ -58,17 +57,11 @@ func (f *watchFlags) sampler(ctx context.Context) (*watch.Sampler, error) {
 	if time.Duration(f.interval) < 100*time.Millisecond {
 		return nil, &usageError{fmt.Errorf("an interval of %v is too short: it must be at least 100ms", &f.interval)}
 	}
-	if err := mustBeThere(f.dir); err != nil {
-		return nil, err
-	}
-	client, err := livebackup.Dial(f.dir)
+	client, err := dial(f.dir)
 	if err != nil {
 		return nil, err
 	}
-	if f.repo.dir == "" {
-		return watch.NewSampler(client, nil), nil
-	}
-	repo, err := f.repo.open(ctx)
+	repo, err := f.repo.openIfNamed(ctx)
 	if err != nil {
 		return nil, err
 	}
