@@ -610,7 +610,7 @@ func TestLatch_Table(t *testing.T) {
 
 // TestWatermarks_Hysteresis: a level that trembles about a threshold tells once.
 func TestWatermarks_Hysteresis(t *testing.T) {
-	g := newGauge("l", DefaultMarks)
+	g := newGauge("l", DefaultMarks())
 	told := 0
 	for _, used := range []int64{10, 49, 50, 49, 50, 46, 51, 44, 50, 91, 80, 86, 84, 10} {
 		told += len(g.see(time.Unix(1, 0), reading{used: used, limit: 100}))

@@ -64,15 +64,17 @@ func (m Marks) Or(d Marks) Marks {
 }
 
 // DefaultMarks are those of levels that have none of their own.
-var DefaultMarks = Marks{0.5, 0.75, 0.9, time.Hour, 10 * time.Minute, time.Minute, 0.1}
+func DefaultMarks() Marks {
+	return Marks{0.5, 0.75, 0.9, time.Hour, 10 * time.Minute, time.Minute, 0.1}
+}
 
 // memoryMarks are those of what fills up with every load: that RAM is about to be
 // used is no news while most of it is free.
-var memoryMarks = Marks{Floor: 0.5}.Or(DefaultMarks)
+var memoryMarks = Marks{Floor: 0.5}.Or(DefaultMarks())
 
 // Validate returns ErrMarks, with the reason, for marks that make no sense.
 func (m Marks) Validate() error {
-	m = m.Or(DefaultMarks)
+	m = m.Or(DefaultMarks())
 	if !(0 < m.Low && m.Low < m.High && m.High < m.Critical) || math.IsInf(m.Critical, 0) {
 		return fmt.Errorf("%w: shares %v, %v, %v", ErrMarks, m.Low, m.High, m.Critical)
 	}

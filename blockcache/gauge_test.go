@@ -18,7 +18,7 @@ func TestLaw_NoCrossingWithoutItsEvent(t *testing.T) {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 1))
 		own := Marks{Low: 0.02 + 0.3*rng.Float64(), High: 0.4 + 0.2*rng.Float64(), Critical: 0.7 + 0.6*rng.Float64()}
-		g := newGauge("l", own.Or(DefaultMarks))
+		g := newGauge("l", own.Or(DefaultMarks()))
 		m := g.marks
 		limit, used, told := int64(1000), int64(0), [2]LevelState{}
 		for i := range 500 {
@@ -81,7 +81,7 @@ func fill(g *gauge, from, to time.Duration, level func(time.Duration) reading) m
 // that is left, however low it is by its share; and what is said is right.
 func TestWatermarks_TimeToFull(t *testing.T) {
 	const limit, takes = 1 << 40, 3 * time.Hour
-	g := newGauge("l", DefaultMarks)
+	g := newGauge("l", DefaultMarks())
 	steady := func(d time.Duration) reading {
 		return reading{used: int64(float64(limit) * float64(d) / float64(takes)), limit: limit}
 	}
@@ -109,7 +109,7 @@ func TestWatermarks_TimeToFull(t *testing.T) {
 // of them, while it is not even half full.
 func TestWatermarks_SuddenFill(t *testing.T) {
 	const limit = 1 << 30
-	g := newGauge("l", DefaultMarks)
+	g := newGauge("l", DefaultMarks())
 	fill(&g, 0, time.Minute, func(time.Duration) reading { return reading{used: limit / 10, limit: limit} })
 	told := fill(&g, time.Minute, time.Minute+5*time.Second, func(d time.Duration) reading {
 		return reading{used: limit/10 + int64(float64(limit)*0.9*float64(d-time.Minute)/float64(5*time.Second)), limit: limit}
@@ -131,7 +131,7 @@ func TestWatermarks_NoiseWarnsNobody(t *testing.T) {
 		},
 		"full of nothing": func(d time.Duration) reading { return reading{used: int64(d)} },
 	} {
-		g := newGauge("l", DefaultMarks)
+		g := newGauge("l", DefaultMarks())
 		if told := fill(&g, 0, 2*time.Hour, level); len(told) > 0 {
 			t.Errorf("%s: told %v", name, told)
 		}
@@ -141,7 +141,7 @@ func TestWatermarks_NoiseWarnsNobody(t *testing.T) {
 // TestWatermarks_FallingLimit: a file system that others fill is as good as a level that
 // fills.
 func TestWatermarks_FallingLimit(t *testing.T) {
-	g := newGauge("l", DefaultMarks)
+	g := newGauge("l", DefaultMarks())
 	told := fill(&g, 0, 4*time.Minute, func(d time.Duration) reading {
 		return reading{used: 100 << 20, limit: 900<<20 - int64(d/time.Second)*(3<<20)}
 	})

@@ -32,8 +32,8 @@ func (g *gauges) init(o *Options) {
 	marks := func(name string, d Marks) Marks { return o.Marks[name].Or(o.Marks[""]).Or(d) }
 	g.ram = newGauge(LevelRAM, marks(LevelRAM, memoryMarks))
 	g.index = newGauge(LevelIndex, marks(LevelIndex, memoryMarks))
-	g.temp = newGauge(LevelTemporary, marks(LevelTemporary, DefaultMarks))
-	g.overflow = newGauge(LevelOverflow, marks(LevelOverflow, DefaultMarks))
+	g.temp = newGauge(LevelTemporary, marks(LevelTemporary, DefaultMarks()))
+	g.overflow = newGauge(LevelOverflow, marks(LevelOverflow, DefaultMarks()))
 	g.host = newGauge(LevelHost, marks(LevelHost, memoryMarks))
 	g.memory.ask = o.Host
 }

@@ -36,15 +36,9 @@ type watermarks struct {
 }
 
 func (w *watermarks) init(o *Options) {
-	gauge := func(name string, d Marks) *blockcache.Gauge {
-		own := o.Marks[name]
-		if d == ageMarks {
-			return blockcache.NewGauge(name, own.Or(d)) // those for all levels are of bytes
-		}
-		return blockcache.NewGauge(name, own.Or(o.Marks[""]).Or(d))
-	}
-	w.heldLog = gauge(LevelHeldLog, blockcache.DefaultMarks)
-	w.archiveLag, w.snapshotAge = gauge(LevelArchiveLag, ageMarks), gauge(LevelSnapshotAge, ageMarks)
+	w.heldLog = blockcache.NewGauge(LevelHeldLog, o.Marks[LevelHeldLog].Or(o.Marks[""]).Or(blockcache.DefaultMarks()))
+	age := func(name string) *blockcache.Gauge { return blockcache.NewGauge(name, o.Marks[name].Or(ageMarks)) } // those for all levels are of bytes
+	w.archiveLag, w.snapshotAge = age(LevelArchiveLag), age(LevelSnapshotAge)
 }
 
 func levelOf(g blockcache.Level, unit string) Level {
