@@ -35,9 +35,10 @@ func (b *Backup) Break(why Reason, cause error) {
 		s.mu.Unlock()
 		return
 	}
-	e := s.breakBackup(b, why, cause)
+	x := breaking{set: s}
+	x.backup(b, why, cause)
 	s.mu.Unlock()
-	s.finishBreak(b, nil, []*BrokenError{e})
+	x.finish()
 }
 
 // canForward reports whether the backup can still fall forward. mu is held.

@@ -55,36 +55,19 @@ func (s *Set) BreakVictim() bool {
 		s.mu.Unlock()
 		return false
 	}
-	if v.forward {
-		f := v.backup.fallForward(ReasonExhausted, nil)
-		s.mu.Unlock()
-		f.finish()
-		return true
-	}
-	var errs []*BrokenError
-	var free []*sublist
-	if v.backup != nil {
-		errs = append(errs, s.breakBackup(v.backup, ReasonExhausted, nil))
+	x := breaking{set: s}
+	switch {
+	case v.forward:
+		x.forward = append(x.forward, v.backup.fallForward(ReasonExhausted, nil))
+	case v.backup != nil:
+		x.backup(v.backup, ReasonExhausted, nil)
 	}
 	for _, p := range slices.Clone(v.points) { // breaking moves what is behind in s.points
-		e, f := s.breakPoint(p, ReasonExhausted, nil)
-		errs, free = append(errs, e), append(free, f...)
+		x.point(p, ReasonExhausted, nil)
 	}
 	s.mu.Unlock()
-	s.finishBreak(v.backup, free, errs)
+	x.finish()
 	return true
-}
-
-func (s *Set) finishBreak(b *Backup, free []*sublist, errs []*BrokenError) {
-	if b != nil {
-		b.Close()
-	}
-	s.release(free)
-	if s.onBreak != nil {
-		for _, e := range errs {
-			s.onBreak(e)
-		}
-	}
 }
 
 func (s *Set) chooseVictim() (best victim, ok bool) {
@@ -172,79 +155,44 @@ func (s *Set) everyHolder() (best victim, ok bool) {
 	return best, ok
 }
 
-func (s *Set) breakBackup(b *Backup, why Reason, cause error) *BrokenError {
-	e := &BrokenError{ID: b.id, Kind: "backup", Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
-	b.broken.CompareAndSwap(nil, e)
-	s.broken++
-	return e
-}
-
-func (s *Set) breakPoint(p *Point, why Reason, cause error) (*BrokenError, []*sublist) {
-	e := &BrokenError{Kind: "reader", LSN: p.lsn, Reason: why, HeldBytes: p.exclusive(), Cause: cause}
-	if r := p.readers.first; r != nil {
-		e.ID, e.Owner, e.Label = r.id, r.Owner, r.Label
-	}
-	p.broken.Store(e)
-	s.broken += uint64(p.readerCount())
-	return e, s.endPoint(p)
-}
-
 // BreakWanting breaks every snapshot that wants v, an original that cannot be
 // read (R4: that is no failure of the store). A backup that can falls forward
 // instead. The caller holds no latch.
 func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) {
+	x := breaking{set: s}
 	s.mu.Lock()
-	var errs []*BrokenError
-	var free []*sublist
-	var backups []*Backup
-	var forward []forwarding
 	wants := s.wantedByBackups(v)
 	for i, b := range s.backups {
 		switch {
 		case b == nil || wants&(1<<i) == 0:
 		case b.canForward():
-			forward = append(forward, b.fallForward(ReasonUnreadable, cause))
+			x.forward = append(x.forward, b.fallForward(ReasonUnreadable, cause))
 		default:
-			errs = append(errs, s.breakBackup(b, ReasonUnreadable, cause))
-			backups = append(backups, b)
+			x.backup(b, ReasonUnreadable, cause)
 		}
 	}
 	for at := s.search(v.LSN); s.points[at].lsn < until && !s.points[at].horizon; {
-		e, f := s.breakPoint(s.points[at], ReasonUnreadable, cause)
-		errs, free = append(errs, e), append(free, f...)
+		x.point(s.points[at], ReasonUnreadable, cause)
 	}
 	s.mu.Unlock()
-	for _, f := range forward {
-		f.finish()
-	}
-	for _, b := range backups {
-		b.Close()
-	}
-	s.finishBreak(nil, free, errs)
+	x.finish()
 }
 
 // BreakAll breaks every snapshot (R21).
 func (s *Set) BreakAll(why Reason) {
+	x := breaking{set: s}
 	s.mu.Lock()
-	var errs []*BrokenError
-	var free []*sublist
-	var backups []*Backup
 	for _, b := range s.backups {
 		if b != nil {
-			errs = append(errs, s.breakBackup(b, why, nil))
-			backups = append(backups, b)
+			x.backup(b, why, nil)
 		}
 	}
 	for !s.points[0].horizon {
-		e, f := s.breakPoint(s.points[0], why, nil)
-		errs, free = append(errs, e), append(free, f...)
+		x.point(s.points[0], why, nil)
 	}
 	if p := s.horizon; p.readerCount() > 0 {
 		p.broken.Store(&BrokenError{Kind: "reader", LSN: p.lsn, Reason: why})
 	}
 	s.mu.Unlock()
-	for _, b := range backups {
-		b.Close()
-	}
-	s.finishBreak(nil, free, errs)
+	x.finish()
 }
