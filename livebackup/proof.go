@@ -3,7 +3,6 @@ package livebackup
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -70,14 +69,7 @@ func (r *Repository) newestProof(ctx context.Context, c *catalog, id BackupID, m
 }
 
 func (r *Repository) readProof(ctx context.Context, name string) (*Proof, error) {
-	data, err := readSmall(ctx, r.objects, name, smallBytesMax)
-	if err != nil {
-		return nil, err
-	}
 	var p Proof
-	who, err := decodeEnvelope(name, data, magicProof, &p)
-	if err == nil && who.repository != r.id {
-		err = fmt.Errorf("%s belongs to repository %v", name, who.repository)
-	}
+	_, err := r.readOwn(ctx, name, smallBytesMax, magicProof, &p)
 	return &p, err
 }

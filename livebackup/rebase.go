@@ -240,14 +240,7 @@ func (r *run) fits(ctx context.Context, p *partial, newest block.LSN) (bool, err
 
 func (r *Repository) readPartial(ctx context.Context, id BackupID, number uint32) (p partial, err error) {
 	name := objectName(id, kindPartial, number)
-	data, err := readSmall(ctx, r.objects, name, manifestBytesMax)
-	if err != nil {
-		return p, err
-	}
-	who, err := decodeEnvelope(name, data, magicPartial, &p)
-	if err == nil && who.repository != r.id {
-		err = damaged(name, -1, "it belongs to repository "+who.repository.String(), nil)
-	}
+	_, err = r.readOwn(ctx, name, manifestBytesMax, magicPartial, &p)
 	if err == nil {
 		if reason := p.invalid(id); reason != "" {
 			err = damaged(name, -1, reason, nil)

@@ -196,19 +196,25 @@ func (r *Repository) put(ctx context.Context, name string, data []byte) error {
 
 // Database returns whose backups these are; ok is false before the first.
 func (r *Repository) Database(ctx context.Context) (db block.DatabaseID, ok bool, err error) {
-	data, err := readSmall(ctx, r.objects, bindingName, smallBytesMax)
+	db, err = r.readOwn(ctx, bindingName, smallBytesMax, magicBinding, &databaseBinding{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return db, false, nil
 	}
+	return db, err == nil, err
+}
+
+// readOwn reads an object that is an envelope, its payload into v, and proves that it is
+// this repository's. It returns the database that it names.
+func (r *Repository) readOwn(ctx context.Context, name string, limit int64, m magic, v any) (block.DatabaseID, error) {
+	data, err := readSmall(ctx, r.objects, name, limit)
 	if err != nil {
-		return db, false, err
+		return block.DatabaseID{}, err
 	}
-	var b databaseBinding
-	who, err := decodeEnvelope(bindingName, data, magicBinding, &b)
+	who, err := decodeEnvelope(name, data, m, v)
 	if err == nil && who.repository != r.id {
-		err = damaged(bindingName, -1, "it belongs to repository "+who.repository.String(), nil)
+		err = damaged(name, -1, "it belongs to repository "+who.repository.String(), nil)
 	}
-	return who.database, err == nil, err
+	return who.database, err
 }
 
 // bind makes the repository that of database db, or refuses.

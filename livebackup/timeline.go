@@ -116,20 +116,11 @@ func (r *Repository) registry(ctx context.Context, c *catalog, list []Entry) (re
 
 func (r *Repository) readTimeline(ctx context.Context, number uint32) (record timelineRecord, err error) {
 	name := timelineName(number)
-	data, err := readSmall(ctx, r.objects, name, smallBytesMax)
-	if err != nil {
-		return record, err
+	_, err = r.readOwn(ctx, name, smallBytesMax, magicTimeline, &record)
+	if err == nil && (record.Number != number || len(record.History) > historyMax) {
+		err = damaged(name, -1, "it is not what its name says", nil)
 	}
-	who, err := decodeEnvelope(name, data, magicTimeline, &record)
-	switch {
-	case err != nil:
-		return record, err
-	case who.repository != r.id:
-		return record, damaged(name, -1, "it belongs to repository "+who.repository.String(), nil)
-	case record.Number != number || len(record.History) > historyMax:
-		return record, damaged(name, -1, "it is not what its name says", nil)
-	}
-	return record, nil
+	return record, err
 }
 
 // present is the present timeline and what led to it. ok is false if that is not
