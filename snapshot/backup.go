@@ -152,13 +152,6 @@ func (b *Backup) Queued(ids []block.ID) int {
 	return n
 }
 
-// QueueLen is how many originals are in hand.
-func (b *Backup) QueueLen() int {
-	b.set.mu.Lock()
-	defer b.set.mu.Unlock()
-	return b.queue.Len()
-}
-
 // IsDone reports whether the backup has the block's image.
 func (b *Backup) IsDone(id block.ID) bool {
 	b.set.mu.Lock()

@@ -19,7 +19,7 @@ func (x *breaking) backup(b *Backup, why Reason, cause error) {
 }
 
 // point breaks all readers of a point, which leaves Set.points.
-func (x *breaking) point(p *Point, why Reason, cause error) {
+func (x *breaking) point(p *point, why Reason, cause error) {
 	e := &BrokenError{Kind: "reader", LSN: p.lsn, Reason: why, HeldBytes: p.exclusive(), Cause: cause}
 	if r := p.readers.first; r != nil {
 		e.ID, e.Owner, e.Label = r.id, r.Owner, r.Label

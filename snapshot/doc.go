@@ -5,7 +5,7 @@
 // # The few types
 //
 // A [Set] is the live snapshots of one store. A [Reader] sees one commit for as
-// long as it is open; readers of one LSN share a [Point]. A [Backup] reads every
+// long as it is open; readers of one LSN share a point. A [Backup] reads every
 // block once, and wants the original of a block only until that block is done
 // (L3). An original is one version, kept once for all who want it (L2).
 //

@@ -31,7 +31,7 @@ func TestR13_R12_BackupsFallForwardFirst(t *testing.T) {
 	if !n.set.BreakVictim() || fell != 1 || b.Err() != nil || r.Err() != nil {
 		t.Fatal("the backup did not fall forward first")
 	}
-	if b.Stats().HeldBytes != 0 || b.QueueLen() != 0 {
+	if b.Stats().HeldBytes != 0 || queueLen(b) != 0 {
 		t.Fatal("it keeps originals")
 	}
 	v, err := n.cache.NewVersion(4, block.TypeLeaf)

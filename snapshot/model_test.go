@@ -398,6 +398,13 @@ func (n *naive) compareFind() {
 	}
 }
 
+// queueLen is how many originals are in hand.
+func queueLen(b *Backup) int {
+	b.set.mu.Lock()
+	defer b.set.mu.Unlock()
+	return b.queue.Len()
+}
+
 // TestModel_L2_L3_KeptIsWanted: after every step the originals kept are exactly
 // those that somebody could still read, and every count is exact (L9, R11).
 func TestModel_L2_L3_KeptIsWanted(t *testing.T) {
@@ -475,12 +482,12 @@ func TestL3_DoneLetsGo(t *testing.T) {
 	n.set.Advance(1)
 	n.pend(v, 1)
 	l := n.cache.Latch(7)
-	if !n.set.Replaced(v) || b.QueueLen() != 1 {
+	if !n.set.Replaced(v) || queueLen(b) != 1 {
 		t.Fatal("a block that is not done is not kept")
 	}
 	b.Done(7)
 	l.Unlock()
-	if n.set.Len() != 0 || b.QueueLen() != 0 || b.Stats().HeldBytes != 0 {
+	if n.set.Len() != 0 || queueLen(b) != 0 || b.Stats().HeldBytes != 0 {
 		t.Fatal("a block that is done is kept")
 	}
 	b.Close()
@@ -507,11 +514,11 @@ func TestL3_NarrowLetsGo(t *testing.T) {
 	b.narrow, b.least = true, 1
 	b.Narrow(1, fifth)
 	n.compare()
-	if got := b.QueueLen(); got != want {
+	if got := queueLen(b); got != want {
 		t.Fatalf("%d originals are wanted, want %d", got, want)
 	}
 	n.original(1001, 1, 3) // the reader's
-	if got := b.QueueLen(); got != want {
+	if got := queueLen(b); got != want {
 		t.Fatalf("%d originals are wanted, want %d", got, want)
 	}
 	n.compare()

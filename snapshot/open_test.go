@@ -11,7 +11,7 @@ import (
 // replaced block 7, which is from 90, and now becomes durable.
 type opening struct {
 	*naive
-	seen *Point // what a reader loaded before the horizon moved
+	seen *point // what a reader loaded before the horizon moved
 	v    *blockcache.Version
 }
 

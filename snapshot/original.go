@@ -216,7 +216,7 @@ func (s *Set) merge(l, m *sublist) {
 // interval stands for the births in (point before, point]. When a point ends
 // its interval becomes part of the next point's.
 type interval struct {
-	point *Point // owner, while it is a root
+	point *point // owner, while it is a root
 	into  *interval
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/spillwaydb/spillway/blockcache"
 )
 
-// Point is an LSN at which someone reads: the horizon, or reader snapshots.
+// point is an LSN at which someone reads: the horizon, or reader snapshots.
 // Readers of one LSN share a point. Guarded by Set.mu.
-type Point struct {
+type point struct {
 	lsn     block.LSN
 	opened  int64  // when it became the horizon
 	passed  int64  // when it ceased to be that
@@ -40,7 +40,7 @@ const cacheLine = 64
 const sealedCount = -1 << 40
 
 // seal ends a point for those who come; false if someone reads there.
-func (p *Point) seal() bool {
+func (p *point) seal() bool {
 	return p.readers.n == 0 && p.unnamed.CompareAndSwap(0, sealedCount)
 }
 
@@ -49,7 +49,7 @@ func (p *Point) seal() bool {
 type Reader struct {
 	Owner, Label string
 	id           uint64
-	point        *Point
+	point        *point
 	unnamed      bool
 	prev, next   *Reader
 	*listed      // nil: it is only counted
@@ -152,7 +152,7 @@ func (s *Set) join(r *Reader) bool {
 }
 
 // part ends what join began.
-func (s *Set) part(p *Point) {
+func (s *Set) part(p *point) {
 	if p.unnamed.Add(-1) != 0 || s.newest.Load() == p {
 		return // the horizon ends when it is moved on
 	}
@@ -162,7 +162,7 @@ func (s *Set) part(p *Point) {
 
 // endIfUnread ends p unless it is the horizon, or ended, or someone reads
 // there. It releases mu, which the caller holds.
-func (s *Set) endIfUnread(p *Point) {
+func (s *Set) endIfUnread(p *point) {
 	if p.horizon || p.ended || !p.seal() {
 		s.mu.Unlock()
 		return
@@ -200,7 +200,7 @@ func (s *Set) Advance(lsn block.LSN) {
 		s.mu.Unlock()
 		return
 	}
-	p := &Point{lsn: lsn, opened: s.clock.Load(), horizon: true}
+	p := &point{lsn: lsn, opened: s.clock.Load(), horizon: true}
 	p.born = &interval{point: p}
 	s.points = append(s.points, p)
 	s.horizon = p
@@ -211,7 +211,7 @@ func (s *Set) Advance(lsn block.LSN) {
 
 // endPoint takes p, which is not the horizon, out of the points. It returns the
 // sublists that no point wants any more; the rest goes to the point before.
-func (s *Set) endPoint(p *Point) (free []*sublist) {
+func (s *Set) endPoint(p *point) (free []*sublist) {
 	at := s.search(p.lsn)
 	p.ended = true
 	for _, sub := range p.dead {
@@ -231,7 +231,7 @@ func (s *Set) endPoint(p *Point) (free []*sublist) {
 }
 
 // adopt puts sub among the sublists of p.
-func (s *Set) adopt(p *Point, sub *sublist, born *interval) {
+func (s *Set) adopt(p *point, sub *sublist, born *interval) {
 	at, found := p.find(born)
 	if found {
 		s.merge(p.dead[at], sub)
@@ -243,7 +243,7 @@ func (s *Set) adopt(p *Point, sub *sublist, born *interval) {
 }
 
 // list is p's sublist for the births in an interval.
-func (s *Set) list(p *Point, born *interval) *sublist {
+func (s *Set) list(p *point, born *interval) *sublist {
 	at, found := p.find(born)
 	if !found {
 		p.dead = slices.Insert(p.dead, at, &sublist{born: born})
@@ -254,14 +254,14 @@ func (s *Set) list(p *Point, born *interval) *sublist {
 
 // find is the place of the sublist for the births in an interval, which owns
 // itself.
-func (p *Point) find(born *interval) (at int, found bool) {
+func (p *point) find(born *interval) (at int, found bool) {
 	return slices.BinarySearchFunc(p.dead, born.point.lsn, func(sub *sublist, lsn block.LSN) int {
 		return cmp.Compare(sub.born.find().point.lsn, lsn)
 	})
 }
 
 // exclusive is how many bytes would come free if p ended.
-func (p *Point) exclusive() (n int64) {
+func (p *point) exclusive() (n int64) {
 	for _, sub := range p.dead {
 		if sub.born.find() == p.born {
 			n += sub.held
@@ -272,7 +272,7 @@ func (p *Point) exclusive() (n int64) {
 
 // search is the index of the first point with an LSN of at least lsn.
 func (s *Set) search(lsn block.LSN) int {
-	at, _ := slices.BinarySearchFunc(s.points, lsn, func(p *Point, lsn block.LSN) int {
+	at, _ := slices.BinarySearchFunc(s.points, lsn, func(p *point, lsn block.LSN) int {
 		return cmp.Compare(p.lsn, lsn)
 	})
 	return at
@@ -351,7 +351,7 @@ func (s *Set) end(h blockcache.Handle) {
 }
 
 // readerCount is how many readers a point has.
-func (p *Point) readerCount() int { return p.readers.n + int(max(0, p.unnamed.Load())) }
+func (p *point) readerCount() int { return p.readers.n + int(max(0, p.unnamed.Load())) }
 
 // age is how long ago a reader was opened.
 func (s *Set) age(opened int64) time.Duration {

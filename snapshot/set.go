@@ -21,12 +21,12 @@ type Set struct {
 	cache   *blockcache.Cache
 	onBreak func(*BrokenError)
 	clock   atomic.Int64          // Unix nanoseconds, coarse: [Set.Tick]
-	newest  atomic.Pointer[Point] // the horizon, for who comes without mu
+	newest  atomic.Pointer[point] // the horizon, for who comes without mu
 	leases  atomic.Int64          // readers that have a lease of their own
 
 	mu      sync.Mutex
-	points  []*Point // by LSN; the last one is the horizon
-	horizon *Point
+	points  []*point // by LSN; the last one is the horizon
+	horizon *point
 	index   *tree
 	backups [BackupsMax]*Backup
 	lists   int      // sublists
@@ -53,9 +53,9 @@ func New(cache *blockcache.Cache, lsn block.LSN, onBreak func(*BrokenError)) *Se
 	s.index = s.newTree()
 	cache.SetOwner(s)
 	s.Tick(time.Now())
-	p := &Point{lsn: lsn, opened: s.clock.Load(), horizon: true}
+	p := &point{lsn: lsn, opened: s.clock.Load(), horizon: true}
 	p.born = &interval{point: p}
-	s.points, s.horizon = []*Point{p}, p
+	s.points, s.horizon = []*point{p}, p
 	s.newest.Store(p)
 	return s
 }

@@ -8,13 +8,13 @@ import (
 	"github.com/spillwaydb/spillway/blockcache"
 )
 
-// YoungAge is the age below which a snapshot is the last to be broken (R13).
-const YoungAge = time.Second
+// youngAge is the age below which a snapshot is the last to be broken (R13).
+const youngAge = time.Second
 
 // victim is what breaking would end: one backup, or a run of points.
 type victim struct {
 	backup *Backup
-	points []*Point
+	points []*point
 	frees  int64
 	young  bool
 	opened int64
@@ -78,16 +78,16 @@ func (s *Set) chooseVictim() (best victim, ok bool) {
 	}
 	for _, b := range s.backups {
 		if b != nil && !b.closed {
-			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < YoungAge, opened: b.opened, forward: b.canForward()})
+			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < youngAge, opened: b.opened, forward: b.canForward()})
 		}
 	}
 	for _, p := range s.points {
 		if !p.horizon {
-			consider(s.run([]*Point{p}, p.exclusive()))
+			consider(s.run([]*point{p}, p.exclusive()))
 		}
 	}
 	if !ok {
-		s.eachRun(func(run []*Point, frees int64) { consider(s.run(run, frees)) })
+		s.eachRun(func(run []*point, frees int64) { consider(s.run(run, frees)) })
 	}
 	if !ok {
 		return s.everyHolder()
@@ -95,14 +95,14 @@ func (s *Set) chooseVictim() (best victim, ok bool) {
 	return best, ok
 }
 
-func (s *Set) run(points []*Point, frees int64) victim {
+func (s *Set) run(points []*point, frees int64) victim {
 	v := victim{points: points, frees: frees, opened: s.clock.Load()}
 	for _, p := range points {
 		if p.unnamed.Load() > 0 {
-			v.young = v.young || s.age(p.opened) < YoungAge
+			v.young = v.young || s.age(p.opened) < youngAge
 			v.opened = min(v.opened, p.opened)
 		}
-		if r := p.readers.last; r != nil && s.age(r.opened) < YoungAge {
+		if r := p.readers.last; r != nil && s.age(r.opened) < youngAge {
 			v.young = true
 		}
 		if r := p.readers.first; r != nil {
@@ -117,7 +117,7 @@ const runsMax = 1 << 10
 
 // eachRun calls f for the runs of points that begin where some sublist's
 // births end and stop at the point that holds it, with what ending them frees.
-func (s *Set) eachRun(f func([]*Point, int64)) {
+func (s *Set) eachRun(f func([]*point, int64)) {
 	type span struct {
 		from, to int
 		held     int64
