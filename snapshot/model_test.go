@@ -514,11 +514,11 @@ func TestL3_NarrowLetsGo(t *testing.T) {
 	b.narrow, b.least = true, 1
 	b.Narrow(1, fifth)
 	n.compare()
-	if got := queueLen(b); got != want {
+	if got := queueLen(b.Backup); got != want {
 		t.Fatalf("%d originals are wanted, want %d", got, want)
 	}
 	n.original(1001, 1, 3) // the reader's
-	if got := queueLen(b); got != want {
+	if got := queueLen(b.Backup); got != want {
 		t.Fatalf("%d originals are wanted, want %d", got, want)
 	}
 	n.compare()
