@@ -325,6 +325,11 @@ func TestGolden_Changes(t *testing.T) {
 func FuzzChanges(f *testing.F) {
 	f.Add(goldenChanges().encode(numbered(0x10)))
 	f.Add([]byte{})
+	running := goldenChanges() // windows that are not over
+	for i := range running.windows {
+		running.windows[i].begun = time.Unix(1_700_000_000, 0)
+	}
+	f.Add(running.encode(numbered(0x10)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= changesSize {
 			copy(b, goldenChanges().encode(numbered(0x10))[:12])

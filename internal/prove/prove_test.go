@@ -115,7 +115,7 @@ func TestSnapshots_L1_EveryRead(t *testing.T) {
 // TestSchedules_L1_R4_R8 explores in which order actors on one store get on: some
 // schedules by default, more with -for.
 func TestSchedules_L1_R4_R8(t *testing.T) {
-	o := ScheduleOptions{Seed: seeded(t), Duration: *flagFor, Schedules: 80, Depth: 14}
+	o := ScheduleOptions{Seed: seeded(t), Duration: *flagFor, Schedules: 80, Depth: 6}
 	if testing.Short() {
 		o.Schedules = 24
 	}

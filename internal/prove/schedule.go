@@ -50,12 +50,13 @@ type ScheduleCounts struct {
 	Scripts   int
 	Cuts      int // of the power, at a place to yield
 	Broken    int // snapshots
+	Places    int // different ones to yield: an operation on a kind of file, or a step of an actor
 	Elapsed   time.Duration
 }
 
 func (c ScheduleCounts) String() string {
-	return fmt.Sprintf("%d schedules of %d scripts (%d of these gone through whole), %d choices, %d power cuts within them, %d snapshots broken; %v",
-		c.Schedules, c.Scripts, c.Whole, c.Steps, c.Cuts, c.Broken, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d schedules of %d scripts (%d of these gone through whole), %d choices at %d places, %d power cuts within them, %d snapshots broken; %v",
+		c.Schedules, c.Scripts, c.Whole, c.Steps, c.Places, c.Cuts, c.Broken, c.Elapsed.Round(time.Second))
 }
 
 // script is what meets in a schedule.
@@ -72,7 +73,7 @@ type stage struct {
 }
 
 // step parks the actor before it does something.
-func (s *stage) step(name string) { s.sched.park("step " + name) }
+func (s *stage) step(name string) { s.sched.park("step "+name, 0) }
 
 func scripts() []script {
 	return []script{
@@ -176,17 +177,18 @@ type scheduler struct {
 }
 
 type parked struct {
-	where string
+	where string // place and offset
+	place string
 	goOn  chan struct{}
 }
 
-func (s *scheduler) park(where string) {
+func (s *scheduler) park(place string, at int64) {
 	s.mu.Lock()
 	if !s.on {
 		s.mu.Unlock()
 		return
 	}
-	p := &parked{where, make(chan struct{})}
+	p := &parked{fmt.Sprintf("%s at %d", place, at), place, make(chan struct{})}
 	s.parked = append(s.parked, p)
 	s.came++
 	s.mu.Unlock()
@@ -196,7 +198,7 @@ func (s *scheduler) park(where string) {
 // before is the disk's place to yield.
 func (s *scheduler) before(ev simfs.Event) {
 	if ev.Op&(simfs.Events|simfs.OpRead) != 0 {
-		s.park(fmt.Sprintf("%v of %s at %d", ev.Op, roleOf(ev.File), ev.Off))
+		s.park(fmt.Sprintf("%v of %s", ev.Op, roleOf(ev.File)), ev.Off)
 	}
 }
 
@@ -249,7 +251,7 @@ func (s *scheduler) settle() {
 
 // Schedules explores all scripts, one by one those that end, the others by chance.
 func Schedules(ctx context.Context, o ScheduleOptions) (ScheduleCounts, error) {
-	x := &explorer{ctx: ctx, o: o, began: time.Now()}
+	x := &explorer{ctx: ctx, o: o, began: time.Now(), places: map[string]bool{}}
 	if err := x.build(); err != nil {
 		return x.counts, err
 	}
@@ -279,12 +281,13 @@ type explorer struct {
 	began  time.Time
 	counts ScheduleCounts
 
-	sound *simfs.FS // a database to begin with
-	m     *blockModel
+	sound  *simfs.FS // a database to begin with
+	m      *blockModel
+	places map[string]bool
 }
 
 func (x *explorer) done() ScheduleCounts {
-	x.counts.Elapsed = time.Since(x.began)
+	x.counts.Elapsed, x.counts.Places = time.Since(x.began), len(x.places)
 	return x.counts
 }
 
@@ -423,6 +426,7 @@ func (x *explorer) perform(s *stage, sc script, choose func(step, options int) i
 			due, cut = s.promised(), s.fs.Crash(nil, simfs.DropAll)
 		}
 		trace = append(trace, waiting[at].where)
+		x.places[waiting[at].place] = true
 		s.sched.release(waiting[at])
 		moved = time.Now()
 	}
