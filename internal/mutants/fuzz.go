@@ -41,7 +41,7 @@ func FuzzBugs() []FuzzBug {
 		bug("FuzzLogObject", "livebackup", "livebackup/logformat.go", "|| int(n) > len(b)-recordHeadSize || flags > 1 {", "|| flags > 1 {"),
 		bug("FuzzLogNames", "livebackup", "livebackup/logobject.go", "&& o.From < o.To && o.Name() == info.Name", "&& o.From < o.To"),
 		bug("FuzzLogFrame", "livebackup", "livebackup/logprotocol.go", "\tif len(rest) > 0 {", "\tif false {"),
-		bug("FuzzLogClient", "livebackup", "livebackup/remotelog.go", "if r.LSN != l.last+1 {", "if false {"),
+		bug("FuzzLogClient", "livebackup", "livebackup/logprotocol.go", "if r.LSN != o.last+1 {", "if false {"),
 		bug("FuzzChanges", "mvcc", "mvcc/changesformat.go", "if w.start <= newest && !w", "if !w"),
 		bug("FuzzDecodeSuperblock", "mvcc", "mvcc/format.go", "if !block.ValidSize(s.blockSize) {\n\t\treturn s, fmt.Errorf(\"superblock says", "if false {\n\t\treturn s, fmt.Errorf(\"superblock says"),
 		bug("FuzzDecodeDoublewrite", "mvcc", "mvcc/format.go", "if n > doublewriteMax {", "if false {"),
