@@ -124,6 +124,7 @@ type backupFlags struct {
 	hooks       hookFlags
 	dryRun      bool
 	guards      guardFlags
+	hurry       percent
 	rescue      bool
 	at          startTime
 	within      human.Duration
@@ -155,6 +156,7 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
 	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: fall-forward, to be exact at a later commit, or abort")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
+	c.Flags().Var(&f.hurry, "hurry-share", "do not rest either while what is kept for it takes more of temporary storage and overflow, like 50%; 0 is off")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
 	f.priority.add(c)
 	f.hooks.add(c)
@@ -185,6 +187,7 @@ func (f *backupFlags) options() (livebackup.BackupOptions, error) {
 		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
 		OnExhaustion: mvcc.Exhaustion(f.exhausted), Guards: f.guards.guards(), Rescue: f.rescue,
+		HurryShare: float64(f.hurry) / 100,
 	}
 	if err == nil {
 		err = o.Validate()

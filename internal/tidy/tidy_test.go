@@ -97,6 +97,8 @@ func TestEachRuleFindsItsBreach(t *testing.T) {
 		"short mission":    {missionFile, "| S1-01 K | x | y |\n", "S1-01 has an empty cell"},
 		"mission":          {missionFile, "| S1-01 K | x | y | z |\n", ""},
 		"mission twice":    {missionFile, "| S1-01 K | x | y | z |\n| S1-01 B | x | y | z |\n", "S1-01 is there twice"},
+		"no such flag":     {operatingFile, "use `--no-such 1`\n", "there is no flag --no-such"},
+		"no such option":   {operatingFile, "set `NoSuch`\n", "there is no option NoSuch"},
 		"example":          {readmeFile, "# none\n", "its example is not func app"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,6 +122,25 @@ func TestExampleOfTheREADMEIsCompared(t *testing.T) {
 	} {
 		found := findingsIn(t, map[string]string{readmeFile: text, exampleFile: example})
 		if (len(found) == 0) != right {
+			t.Errorf("%q: found %q", text, found)
+		}
+	}
+}
+
+// TestOperatingNamesEveryWarning: an event, a level, a flag and an option that there are.
+func TestOperatingNamesEveryWarning(t *testing.T) {
+	files := map[string]string{
+		"mvcc/doc.go":           "// Package mvcc is.\npackage mvcc\n\n// EventKind is.\ntype EventKind string\n\n// Those.\nconst (\n\tA EventKind = \"gone\"\n\tLevelA = \"pool\"\n)\n\n// Options are.\ntype Options struct{ Most int }\n",
+		"cmd/livebackup/doc.go": "// Command livebackup is.\npackage main\n\nvar f = \"max-held\"\n",
+	}
+	for text, want := range map[string]string{
+		"`gone` and `pool`, `Most`, `--max-held 2GB`\n": "",
+		"`gone` and `Most`\n":                           `it does not say what "pool" means`,
+		"`pool` and gone\n":                             `it does not say what "gone" means`,
+	} {
+		files[operatingFile] = text
+		found := findingsIn(t, files)
+		if want == "" && len(found) > 0 || want != "" && !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, want) }) {
 			t.Errorf("%q: found %q", text, found)
 		}
 	}
