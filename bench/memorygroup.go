@@ -54,12 +54,35 @@ func memoryGroupOfSelf() (string, error) {
 // Close removes the group.
 func (g *MemoryGroup) Close() error { return os.Remove(g.Dir) }
 
-// joinMemoryGroup puts this process into a group. What it has taken before is
-// not counted there.
-func joinMemoryGroup(dir string) error {
+// Join puts this process into the group. What it has taken before is not counted
+// there.
+func (g *MemoryGroup) Join() error {
 	pid := []byte(strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {
+	if err := os.WriteFile(filepath.Join(g.Dir, "cgroup.procs"), pid, 0); err != nil {
 		return fmt.Errorf("join memory group: %w", err)
 	}
 	return nil
+}
+
+// Number reads one of the group's files that hold a number.
+func (g *MemoryGroup) Number(name string) (int64, error) {
+	data, err := os.ReadFile(filepath.Join(g.Dir, name))
+	if err != nil {
+		return 0, fmt.Errorf("read memory group: %w", err)
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+}
+
+// Killed is how often the kernel ended a process because the group was full.
+func (g *MemoryGroup) Killed() (int64, error) {
+	data, err := os.ReadFile(filepath.Join(g.Dir, "memory.oom_control"))
+	if err != nil {
+		return 0, fmt.Errorf("read memory group: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+		}
+	}
+	return 0, errors.New("the kernel does not count what it kills")
 }

@@ -118,11 +118,7 @@ func (w Want) String() string {
 
 func newReport(p Plan) *Report {
 	command := append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...)
-	r := &Report{Began: time.Now(), Command: command, Commit: sourceCommit()}
-	r.Machine = Machine{
-		CPU: cpuModel(), CPUs: runtime.GOMAXPROCS(0), MemoryBytes: memoryBytes(),
-		Kernel: kernelRelease(), FileSystem: fileSystem(p.Dir), Go: runtime.Version(),
-	}
+	r := &Report{Began: time.Now(), Command: command, Commit: SourceCommit(), Machine: ThisMachine(p.Dir)}
 	r.Settings = Settings{
 		Records: p.Records, KeyBytes: KeyBytes, ValueBytes: ValueBytes, Repeats: p.Repeats,
 		Quick: p.Quick, RAMBytesMax: p.RAMBytesMax,
@@ -133,8 +129,16 @@ func newReport(p Plan) *Report {
 	return r
 }
 
-// sourceCommit asks git; what is measured is what is checked out, or was changed since.
-func sourceCommit() string {
+// ThisMachine is where this process runs, and what dir is on.
+func ThisMachine(dir string) Machine {
+	return Machine{
+		CPU: cpuModel(), CPUs: runtime.GOMAXPROCS(0), MemoryBytes: memoryBytes(),
+		Kernel: kernelRelease(), FileSystem: fileSystem(dir), Go: runtime.Version(),
+	}
+}
+
+// SourceCommit asks git; what is measured is what is checked out, or was changed since.
+func SourceCommit() string {
 	head, err := exec.Command("git", "rev-parse", "HEAD").Output()
 	if err != nil {
 		return "unknown"

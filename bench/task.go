@@ -117,7 +117,7 @@ func Serve(ctx context.Context, engines []Engine, in io.Reader, out io.Writer) e
 
 func perform(ctx context.Context, engines []Engine, t Task, o *Outcome) error {
 	if t.MemoryGroup != "" {
-		if err := joinMemoryGroup(t.MemoryGroup); err != nil {
+		if err := (&MemoryGroup{t.MemoryGroup}).Join(); err != nil {
 			return err
 		}
 	}

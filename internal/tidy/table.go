@@ -56,6 +56,7 @@ var table = []row{
 	{pkg: "bench/peers/...", ours: []string{"*"}, others: []string{"*"}}, // a module of its own
 	{pkg: "bench/blocksize", ours: []string{"*"}},
 	{pkg: "bench/originals", ours: []string{"mvcc", "block"}},
+	{pkg: "bench/limits", ours: []string{"*"}, others: []string{sys}},
 	{pkg: "cmd/...", ours: []string{"*"}, others: []string{cobra, bars, terminal}},
 	{pkg: "."}, // the example of the README
 }

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillwaydb/spillway/bench"
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/human"
+	"github.com/spillwaydb/spillway/mvcc"
+)
+
+// stall is a store whose snapshot holds many originals, and one writer.
+type stall struct {
+	s     *mvcc.Store
+	ids   []block.ID // of all blocks
+	next  atomic.Int64
+	held  int             // originals, just before the end
+	ended chan mvcc.Event // snapshots that were ended
+}
+
+// around is how long before and after the end of a snapshot commits are looked at.
+const around = 3 * time.Second
+
+// stallPart measures the longest commit when so many originals go at once.
+func stallPart(ctx context.Context, r *report, parent string, originals int, ram int64) (err error) {
+	dir, err := os.MkdirTemp(parent, "limits")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	w := &stall{ended: make(chan mvcc.Event, 100)}
+	w.s, err = mvcc.Open(dir+"/db", mvcc.Options{
+		MaxRAM: ram, OverflowMax: -1, Durability: mvcc.DurableNever, LogBytesMax: 512 << 20,
+		Temp: []mvcc.TempDir{{Path: dir, BytesMax: int64(originals) * block.SizeDefault}}, OnEvent: w.heard,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.s.Close()) }()
+	if err := w.fill(ctx, originals+originals/2); err != nil {
+		return err
+	}
+	for _, how := range []string{"release", "break", "fall forward"} {
+		if err := w.measure(ctx, r, how, originals); err != nil {
+			return fmt.Errorf("%s: %w", how, err)
+		}
+	}
+	return nil
+}
+
+func (w *stall) heard(ev mvcc.Event) {
+	switch ev.Kind {
+	case mvcc.EventReleased, mvcc.EventBroken, mvcc.EventFellForward:
+		select {
+		case w.ended <- ev:
+		default:
+		}
+	}
+}
+
+func (w *stall) transact(fn func(*mvcc.WriteTx) error) error {
+	tx, err := w.s.BeginWrite()
+	if err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	_, err = tx.Commit()
+	return err
+}
+
+func (w *stall) fill(ctx context.Context, n int) error {
+	for len(w.ids) < n && ctx.Err() == nil {
+		err := w.transact(func(tx *mvcc.WriteTx) error {
+			for range min(1000, n-len(w.ids)) {
+				b, err := tx.Alloc(block.TypeUser)
+				if err != nil {
+					return err
+				}
+				w.ids = append(w.ids, b.ID())
+				b.Release()
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// change changes the next n blocks, in the order of the file.
+func (w *stall) change(n int) error {
+	return w.transact(func(tx *mvcc.WriteTx) error {
+		for range n {
+			b, err := tx.Edit(w.ids[int(w.next.Add(1)-1)%len(w.ids)])
+			if err != nil {
+				return err
+			}
+			b.Payload()[0]++
+			b.Release()
+		}
+		return nil
+	})
+}
+
+// temporary is how much of temporary storage is in use, and of how much.
+func (w *stall) temporary() (used, limit int64) {
+	for _, l := range w.s.Status().Levels {
+		if l.Name == mvcc.LevelTemporary {
+			return l.Used, l.Limit
+		}
+	}
+	return 0, 0
+}
+
+// hold opens a snapshot; end ends it if it is to be released.
+func (w *stall) hold(ctx context.Context, how string) (end, closeIt func() error, err error) {
+	if how == "fall forward" {
+		b, err := w.s.OpenBackup(ctx, mvcc.BackupOptions{Owner: how})
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, b.Close, nil
+	}
+	t, err := w.s.BeginSnapshot(mvcc.SnapshotOptions{Owner: how})
+	if err != nil {
+		return nil, nil, err
+	}
+	closeIt = func() error { t.Close(); return nil }
+	if how == "release" {
+		end = func() error {
+			for _, l := range w.s.Status().Snapshots {
+				if l.Owner == how {
+					return w.s.Release(l.ID)
+				}
+			}
+			return errors.New("there is no snapshot to release")
+		}
+	}
+	return end, closeIt, nil
+}
+
+// measure has a snapshot hold its originals, then one writer change block by block until
+// and after it ends.
+func (w *stall) measure(ctx context.Context, r *report, how string, originals int) (err error) {
+	end, closeIt, err := w.hold(ctx, how)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeIt()) }()
+	for {
+		used, limit := w.temporary()
+		if used > limit*98/100 {
+			break
+		}
+		if err := errors.Join(w.change(64), ctx.Err()); err != nil {
+			return err
+		}
+	}
+	probe := startWriters(1, func(*rand.Rand) error { return w.change(1) })
+	began := probe.since()
+	time.Sleep(around)
+	w.held = w.s.Status().Originals.Originals
+	if end != nil {
+		err = end()
+	}
+	held := w.await()
+	at := probe.since()
+	time.Sleep(around)
+	trace, stopErr := probe.stop()
+	if err := errors.Join(err, stopErr); err != nil {
+		return err
+	}
+	w.print(r, how, originals, held, trace, bench.Span{From: max(began, at-around-edge), To: at - edge}, bench.Span{From: at - edge, To: at + around - edge})
+	return nil
+}
+
+// await waits for the end of a snapshot, and returns how many originals there were.
+func (w *stall) await() int {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.ended:
+			return w.held
+		case <-tick.C:
+			w.held = max(w.held, w.s.Status().Originals.Originals)
+		}
+	}
+}
+
+// edge is how long before an event is heard of it may have begun.
+const edge = 500 * time.Millisecond
+
+func (w *stall) print(r *report, how string, originals, held int, t *bench.Trace, without, with bench.Span) {
+	a, b := t.Latencies(without), t.Latencies(with)
+	r.printf("%s\n", how)
+	r.atLeast(float64(originals), float64(held), "", "originals that it held")
+	r.say("commits before, then", "%s, %s", human.Count(len(a)), human.Count(len(b)))
+	r.say("longest commit before, then", "%.2f ms, %.2f ms", ms(a.Max()), ms(b.Max()))
+	r.atMost(20, ms(b.Max()-a.Max()), " ms", "longer by")
+	r.say("99.9 % of commits before, then", "%.3f ms, %.3f ms", ms(a.Quantile(0.999)), ms(b.Quantile(0.999)))
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
