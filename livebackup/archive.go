@@ -88,9 +88,9 @@ func (o ArchiveOptions) Validate() error {
 // be killed at any moment: the next one goes on without gap or duplicate (R15).
 //
 // It begins behind the newest archived commit of the database's history, if the
-// database's log reaches back to it; else behind the first backup that it reaches
-// back to; else at the newest commit. What is left out is a hole: it is told by Warn
-// and by Status, and shows in the names in the repository (R14).
+// database's log reaches back to it; else behind the first backup, done or being made,
+// that it reaches back to; else at the newest commit. What is left out is a hole: it
+// is told by Warn and by Status, and shows in the names in the repository (R14).
 //
 // While the repository cannot be written it tries again and again, and the
 // database holds its log back, up to mvcc's Options.LogHoldMax. Other errors end

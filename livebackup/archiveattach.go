@@ -152,7 +152,11 @@ func (a *archiver) begin(ctx context.Context, now LogSession) error {
 	if n := len(parts); n > 0 {
 		end = parts[n-1].To
 	}
-	log, start, err := a.openAt(ctx, starts(end, backups), now.Info().Durable)
+	live, err := a.live(ctx)
+	if err != nil {
+		return err
+	}
+	log, start, err := a.openAt(ctx, starts(end, slices.Sorted(slices.Values(append(live, backups...)))), now.Info().Durable)
 	if err != nil {
 		return err
 	}
@@ -200,6 +204,19 @@ func (a *archiver) backups(ctx context.Context) (list []block.LSN, err error) {
 		}
 	}
 	slices.Sort(list)
+	return list, nil
+}
+
+// live are the LSNs of the backups that are being made: they will be in the repository
+// when it is too late for the log behind them.
+func (a *archiver) live(ctx context.Context) (list []block.LSN, err error) {
+	st, err := a.src.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range st.Backups {
+		list = append(list, b.LSN)
+	}
 	return list, nil
 }
 

@@ -60,6 +60,41 @@ func TestArchive_OfALiveStore(t *testing.T) {
 	wantRolledForward(t, repo, store, m, filepath.Join(dir, "standby"))
 }
 
+// TestArchive_BeginsBehindALiveBackup: an archive that is started while the first backup
+// is being made has the log from that backup's commit on.
+func TestArchive_BeginsBehindALiveBackup(t *testing.T) {
+	dir := t.TempDir()
+	store := newStore(t, vfs.OS, filepath.Join(dir, "db"), 200)
+	defer store.Close()
+	repo := realRepo(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	var once sync.Once
+	m := mustBackup(t, NewSource(store), repo, BackupOptions{Progress: func(Progress) {
+		once.Do(func() {
+			if _, err := store.Mark("while it runs"); err != nil {
+				t.Error(err)
+			}
+			begun := make(chan struct{}, 1)
+			go func() {
+				ended <- Archive(ctx, NewSource(store), repo, ArchiveOptions{Progress: func(ArchiveStatus) {
+					select {
+					case begun <- struct{}{}:
+					default:
+					}
+				}})
+			}()
+			<-begun
+		})
+	}})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	wantRolledForward(t, repo, store, m, filepath.Join(dir, "standby"))
+}
+
 // wantRolledForward restores m as a standby and applies the archive: that is the store.
 func wantRolledForward(t *testing.T, repo *Repository, store *mvcc.Store, m Manifest, target string) {
 	t.Helper()

@@ -103,7 +103,7 @@ var (
 	// has the database open, it must call [Serve]; if none has, open the
 	// database directly.
 	ErrNotServed = errors.New("database is not served: " +
-		"the process that has it open must call livebackup.Serve; if no process has it open, open it directly")
+		"no process has it open, or the one that has it open does not call livebackup.Serve")
 	// ErrAlreadyServed: somebody answers on the admin socket already.
 	ErrAlreadyServed = errors.New("database is served already")
 	// ErrPeerNotAllowed: the process at the other end of the socket runs as a

@@ -95,8 +95,8 @@ var ErrUnreachable = errors.New("the state that was asked for cannot be reached"
 // UnreachableError refuses a restore to a state that no sound backup with the
 // archived log behind it leads to, and says which states can be reached.
 type UnreachableError struct {
-	Asked  string     // in words
-	Window []LSNRange // what can be reached
+	Asked  string           // in words
+	Window []ReachableRange // what can be reached
 }
 
 func (e *UnreachableError) Error() string {
@@ -107,9 +107,12 @@ func (e *UnreachableError) Error() string {
 	s += "; what can be reached are LSN "
 	for i, w := range e.Window {
 		if i > 0 {
-			s += ", "
+			s += "; "
 		}
 		s += w.String()
+		if !w.FromTime.IsZero() && !w.ToTime.IsZero() {
+			s += fmt.Sprintf(", of %s to %s", w.FromTime.UTC().Format(time.RFC3339), w.ToTime.UTC().Format(time.RFC3339))
+		}
 	}
 	return s
 }

@@ -230,7 +230,7 @@ func (a *archived) wantEnds(first, end block.LSN) {
 		if lsn == 0 {
 			continue // no target at all
 		}
-		if !errors.As(err, &far) || len(far.Window) != 1 || far.Window[0] != (LSNRange{first, end}) {
+		if !errors.As(err, &far) || len(far.Window) != 1 || far.Window[0].LSNRange != (LSNRange{first, end}) || far.Window[0].ToTime.IsZero() {
 			a.t.Fatalf("LSN %v: %v", lsn, err)
 		}
 	}

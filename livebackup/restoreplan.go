@@ -217,13 +217,13 @@ func (s *search) plan(ctx context.Context) (*RestorePlan, error) {
 		w, ok = s.routes.cheapest(lsn)
 	}
 	if !ok {
-		return nil, s.nowhere(lsn)
+		return nil, s.nowhere(ctx, lsn)
 	}
 	return s.describe(ctx, w)
 }
 
 // nowhere says why nothing leads to where the target is.
-func (s *search) nowhere(lsn block.LSN) error {
+func (s *search) nowhere(ctx context.Context, lsn block.LSN) error {
 	if id := s.target.Backup; !id.IsZero() {
 		if _, err := chainOf(s.entries, id); err != nil {
 			return err
@@ -237,7 +237,7 @@ func (s *search) nowhere(lsn block.LSN) error {
 			return e.refusal()
 		}
 	}
-	return s.unreachable(s.asked(lsn))
+	return s.unreachable(ctx, s.asked(lsn))
 }
 
 // refusal is why a restore does not start from a backup that is no good.
@@ -255,8 +255,9 @@ func (s *search) asked(lsn block.LSN) string {
 	return "any state"
 }
 
-func (s *search) unreachable(asked string) error {
-	return &UnreachableError{Asked: asked, Window: s.routes.window()}
+func (s *search) unreachable(ctx context.Context, asked string) error {
+	window, _ := s.window(ctx) // that it cannot be reached matters more than a time
+	return &UnreachableError{Asked: asked, Window: window}
 }
 
 // until is the commit that the target's moment stands for.
@@ -300,7 +301,7 @@ func (s *search) untilTime(ctx context.Context) (block.LSN, error) {
 	}
 	exact := last.LSN == m.At.LSN && m.At.Time.Equal(at) // a backup's time is no commit's own
 	if m.Next.LSN != last.LSN+1 && !exact {
-		return 0, s.unreachable(fmt.Sprintf("which commit was the last at %s is not known", at.UTC().Format(time.RFC3339Nano)))
+		return 0, s.unreachable(ctx, fmt.Sprintf("which commit was the last at %s is not known", at.UTC().Format(time.RFC3339Nano)))
 	}
 	if s.target.Exclusive && exact {
 		return last.LSN - 1, nil
@@ -334,17 +335,18 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	if p.Time, err = s.timeOf(ctx, w.to); err != nil {
 		return nil, err
 	}
+	p.Window, err = s.window(ctx)
+	return p, err
+}
+
+// window is what can be reached. With an error the times of some are missing.
+func (s *search) window(ctx context.Context) (list []ReachableRange, err error) {
 	for _, r := range s.routes.window() {
-		reachable := ReachableRange{LSNRange: r}
-		if reachable.FromTime, err = s.timeOf(ctx, r.From); err != nil {
-			return nil, err
-		}
-		if reachable.ToTime, err = s.timeOf(ctx, r.To); err != nil {
-			return nil, err
-		}
-		p.Window = append(p.Window, reachable)
+		from, fromErr := s.timeOf(ctx, r.From)
+		to, toErr := s.timeOf(ctx, r.To)
+		list, err = append(list, ReachableRange{r, from, to}), errors.Join(err, fromErr, toErr)
 	}
-	return p, nil
+	return list, err
 }
 
 // passed is the newest backup that would have been started from if it were sound,

@@ -256,7 +256,7 @@ func (p *planner) keepGenerations() {
 		}
 		p.generation[i] = p.generation[root]
 		if g := p.generation[i]; g <= p.policy.Generations {
-			p.mark(i, "generation %d of the %d that are kept", g, p.policy.Generations)
+			p.mark(i, "generation %d of %d", g, p.policy.Generations)
 		}
 	}
 }
