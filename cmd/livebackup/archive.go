@@ -36,7 +36,7 @@ func (a *app) archive() *cobra.Command {
 	f := archiveFlags{every: human.Duration(10 * time.Second)}
 	c := &cobra.Command{
 		Use: "archive --db DIR --repo DIR", Short: "Archive the log of a database as it grows, until Ctrl-C",
-		Long: archiveLong, Example: archiveExample, Args: cobra.NoArgs,
+		Long: archiveLong, Example: archiveExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runArchive(ctx, f) }),
 	}
 	f.database.add(c)

@@ -137,7 +137,7 @@ func (a *app) backup() *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
-		Long: backupLong, Example: backupExample, Args: cobra.NoArgs,
+		Long: backupLong, Example: backupExample, Args: noArgs,
 	}
 	c.RunE = a.command(func(ctx context.Context, _ []string) error {
 		if err := f.checkStart(c.Flags().Changed("within")); err != nil {
@@ -220,7 +220,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 		a.note("repository: there was none at %s; made one", f.repo.dir)
 	}
 	if repo.SharesDevice(f.database.dir) {
-		a.note("warning: the repository is on the same device as the database: what destroys one takes both")
+		a.note("warning: the repository is on the same device as the database:\n  what destroys one takes both")
 	}
 	if f.at == "quiet" {
 		if err := a.awaitQuiet(ctx, db, repo, &f, o); err != nil {
@@ -332,9 +332,9 @@ type backupResult struct {
 
 func (r backupResult) text(w io.Writer) {
 	m := r.Manifest
-	fmt.Fprintf(w, "%s backup %v is complete, exact at LSN %v (%s)\n", m.Kind, m.ID, m.EndLSN, when(m.Committed))
+	fmt.Fprintf(w, "%s backup %v is complete, exact at LSN %v,\n  of %s\n", m.Kind, m.ID, m.EndLSN, exactly(m.Committed))
 	if m.Kind == livebackup.KindIncremental {
-		fmt.Fprintf(w, "  it adds to %v, exact at LSN %v; %s of what did not change compared with it\n",
+		fmt.Fprintf(w, "  it adds to %v, exact at LSN %v;\n  %s of what did not change compared with it\n",
 			m.Base, m.BaseLSN, human.Plural(m.Audit.Compared, "block"))
 	}
 	if fell := m.FallForward; fell != nil {
@@ -342,14 +342,14 @@ func (r backupResult) text(w io.Writer) {
 			m.LSN, fell.LSN, human.Bytes(fell.Bytes))
 	}
 	if r.WhyFull != "" {
-		fmt.Fprintf(w, "  it is a full one, because: %s\n", r.WhyFull)
+		fmt.Fprintf(w, "  it is a full one, because:\n  %s\n", r.WhyFull)
 	}
 	fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
 		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
-	fmt.Fprintf(w, "  a writer could wait %s when it started; %s kept,\n  %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
+	fmt.Fprintf(w, "  a writer could wait %s when it started;\n  %s kept, %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
 		human.Plural(m.Cost.OriginalsMade, "original"), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
 	if c := m.Cost; c.BlocksChanged > 0 {
-		fmt.Fprintf(w, "  at most %s at once; to keep everything to the end would have been %s\n",
+		fmt.Fprintf(w, "  at most %s at once; of everything, to the end: %s\n",
 			human.Plural(c.OriginalsPeak, "original"), human.Count(c.BlocksChanged))
 	}
 	if r.Resumed > 0 {

@@ -21,7 +21,7 @@ func (a *app) check() *cobra.Command {
 	var f databaseFlags
 	c := &cobra.Command{
 		Use: "check --db DIR", Short: "Read every block and prove every tree of a database",
-		Long: checkLong, Example: "  livebackup check --db /srv/app/db", Args: cobra.NoArgs,
+		Long: checkLong, Example: "  livebackup check --db /srv/app/db", Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runCheck(ctx, f) }),
 	}
 	f.add(c)

@@ -36,7 +36,7 @@ func (a *app) dashboard() *cobra.Command {
 	var f dashboardFlags
 	c := &cobra.Command{
 		Use: "dashboard --db DIR [--repo DIR]", Short: "Serve a page, and metrics for Prometheus, about a database",
-		Long: dashboardLong, Args: cobra.NoArgs,
+		Long: dashboardLong, Args: noArgs,
 		Example: "  livebackup dashboard --db /srv/app/db --repo /backups/app\n" +
 			"  livebackup dashboard --db /srv/app/db --listen 127.0.0.1:9180 \\\n    --token-file /etc/spillway/token",
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDashboard(ctx, f) }),

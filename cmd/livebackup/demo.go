@@ -42,7 +42,7 @@ func (a *app) demo() *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use: "demo", Short: "Show all of it on real files, in half a minute",
-		Long: demoLong, Example: demoExample, Args: cobra.NoArgs,
+		Long: demoLong, Example: demoExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDemo(ctx, f) }),
 	}
 	c.Flags().Var(&f.backupTakes, "backup-takes", "how slow the sink is: about how long the backup takes")

@@ -32,7 +32,7 @@ func (a *app) drill() *cobra.Command {
 	var f drillFlags
 	c := &cobra.Command{
 		Use: "drill --repo DIR [--scratch DIR]", Short: "Restore for practice, check, compare and remove",
-		Long: drillLong, Example: "  livebackup drill --repo /backups/app --scratch /var/tmp", Args: cobra.NoArgs,
+		Long: drillLong, Example: "  livebackup drill --repo /backups/app --scratch /var/tmp", Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runDrill(ctx, f) }),
 	}
 	f.repo.add(c)
@@ -80,7 +80,7 @@ func (a *app) runDrill(ctx context.Context, f drillFlags) error {
 	}
 	out := drillResult{res.Restore.LSN, res.Restore.Time, res.Restore.Manifest.ID, res.Restore.LogBytes, res.Compared, res.Restored, res.Duration}
 	return a.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "restored LSN %v, of %s, from backup %v, in %s\n", out.LSN, exactly(out.Time), out.Backup, human.Elapsed(out.Restored))
+		fmt.Fprintf(w, "restored LSN %v, of %s,\n  from backup %v, in %s\n", out.LSN, exactly(out.Time), out.Backup, human.Elapsed(out.Restored))
 		fmt.Fprintf(w, "  checked: sound; %s compared with the backup; removed again\n", human.Plural(out.Compared, "block"))
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -230,7 +231,7 @@ func (a *app) end(ctx context.Context, err error) int {
 	}
 	fmt.Fprintf(a.stderr, "livebackup: %v\n", err)
 	if o.code == exitUsage {
-		fmt.Fprintln(a.stderr, `Try "livebackup --help".`)
+		fmt.Fprintf(a.stderr, "Try \"%s --help\".\n", cmp.Or(a.path, "livebackup"))
 	}
 	return o.code
 }

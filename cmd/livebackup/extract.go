@@ -121,7 +121,7 @@ func (a *app) get() *cobra.Command {
 	var key string
 	c := &cobra.Command{
 		Use: "get --repo DIR --bucket BUCKET --key KEY", Short: "Print one record of a backup, without restoring it",
-		Long: getLong, Example: getExample, Args: cobra.NoArgs,
+		Long: getLong, Example: getExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runGet(ctx, f, key) }),
 	}
 	f.add(c)
@@ -157,7 +157,7 @@ func (a *app) extract() *cobra.Command {
 	var prefix string
 	c := &cobra.Command{
 		Use: "extract --repo DIR --bucket BUCKET", Short: "Print the records of a bucket of a backup, without restoring it",
-		Long: extractLong, Example: extractExample, Args: cobra.NoArgs,
+		Long: extractLong, Example: extractExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runExtract(ctx, f, prefix) }),
 	}
 	f.add(c)

@@ -26,7 +26,7 @@ States: "complete" is whole as far as names and sizes tell, "proven" was read
 back by verify or restored by a drill, "damaged" cannot be restored, "disabled"
 belongs to a future that was abandoned by a restore and is restored only by its
 name, "unreadable" means that its manifest could not be read just now.`,
-		Example: listExample, Args: cobra.NoArgs,
+		Example: listExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runList(ctx, f) }),
 	}
 	f.add(c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ func (a *app) logs() *cobra.Command {
 	var f repositoryFlags
 	c := &cobra.Command{
 		Use: "logs --repo DIR", Short: "List log spaces with their LSNs, times and gaps",
-		Long: logsLong, Example: "  livebackup logs --repo /backups/app", Args: cobra.NoArgs,
+		Long: logsLong, Example: "  livebackup logs --repo /backups/app", Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runLogs(ctx, f) }),
 	}
 	f.add(c)
@@ -50,13 +51,17 @@ func logsText(w io.Writer, spaces []livebackup.LogSpace) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FROM BACKUP\tLSN\tSINCE\tUNTIL\tOBJECTS\tBYTES")
+	fmt.Fprintln(t, "FROM BACKUP\tLSN\tSINCE\tUNTIL\tBYTES")
 	for _, s := range spaces {
 		from := s.Backup.String()
 		if s.Backup.IsZero() {
 			from = "-"
 		}
-		fmt.Fprintf(t, "%s\t%v-%v\t%s\t%s\t%d\t%s\n", from, s.From, s.To, when(s.Since), when(s.Until), s.Objects, human.Bytes(s.Bytes))
+		until := when(s.Until)
+		if len(until) > len(time.DateOnly) && until[:len(time.DateOnly)] == when(s.Since)[:min(len(when(s.Since)), len(time.DateOnly))] {
+			until = until[len(time.DateOnly)+1:] // of the same day
+		}
+		fmt.Fprintf(t, "%s\t%v-%v\t%s\t%s\t%s\n", from, s.From, s.To, when(s.Since), until, human.Bytes(s.Bytes))
 	}
 	t.Flush()
 	for _, s := range spaces {

@@ -45,7 +45,7 @@ func (a *app) plan() *cobra.Command {
 	f := backupFlags{kind: "auto", dryRun: true, exhausted: exhaustion(mvcc.ExhaustionForward)}
 	c := &cobra.Command{
 		Use: "plan --db DIR", Short: "Forecast what a backup would take and cost, and when to start it",
-		Long: planLong, Example: planExample, Args: cobra.NoArgs,
+		Long: planLong, Example: planExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runPlan(ctx, f) }),
 	}
 	f.database.add(c)
@@ -99,6 +99,9 @@ func (f *databaseFlags) reachToRead(ctx context.Context) (*database, error) {
 		return db, err
 	}
 	store, err := mvcc.Open(f.dir, mvcc.Options{MaxRAM: int64(f.maxRAM), ReadOnly: true, Temp: []mvcc.TempDir{{Path: f.dir, BytesMax: 1 << 30}}})
+	if errors.Is(err, mvcc.ErrNeedsRecovery) {
+		return nil, fmt.Errorf("%s was not closed in good order: \"livebackup check\" recovers it: %w", f.dir, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +120,7 @@ func backupPlanText(w io.Writer, dir string, live bool, p *livebackup.BackupPlan
 	}
 	fmt.Fprintf(w, "backup     %s, %s of blocks\n", kind, human.Bytes(p.Now.Bytes))
 	fmt.Fprintf(w, "history    %d of 168 hours of the week seen\n", p.HoursSeen)
-	fmt.Fprintf(w, "sink       %s of blocks, %s written; %s\n", perSecond(p.Sink.BlocksPerSecond), perSecond(p.Sink.StoredPerSecond), p.Sink.From)
+	fmt.Fprintf(w, "sink       %s of blocks, %s written;\n           %s\n", perSecond(p.Sink.BlocksPerSecond), perSecond(p.Sink.StoredPerSecond), p.Sink.From)
 	fmt.Fprintf(w, "room       %s in RAM, %s in temporary storage, %s overflow\n\n", human.Bytes(p.Room.Cache), human.Bytes(p.Room.Temporary), human.Bytes(p.Room.Overflow))
 	forecastText(w, "now", &p.Now)
 	switch {

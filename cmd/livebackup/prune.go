@@ -40,7 +40,7 @@ func (a *app) prune() *cobra.Command {
 	var f pruneFlags
 	c := &cobra.Command{
 		Use: "prune --repo DIR", Short: "Remove old backups and archived log",
-		Long: pruneLong, Example: pruneExample, Args: cobra.NoArgs,
+		Long: pruneLong, Example: pruneExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runPrune(ctx, f) }),
 	}
 	f.repo.add(c)
@@ -78,7 +78,7 @@ func planText(w io.Writer, p *livebackup.PrunePlan) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\tBACKUP\tKIND\tLSN\tSIZE\tWHY")
 	for _, b := range p.Backups {
-		fmt.Fprintf(t, "%s\t%v\t%s\t%v\t%s\t%s\n", fate(b.Remove), b.ID, b.Kind, b.LSN, human.Bytes(b.Bytes), b.Reason)
+		fmt.Fprintf(t, "%s\t%v\t%s\t%v\t%s\t%s\n", fate(b.Remove), b.ID, shortKind(b.Kind), b.LSN, human.Bytes(b.Bytes), b.Reason)
 	}
 	t.Flush()
 	kept, gone, freed := 0, 0, int64(0)

@@ -31,7 +31,7 @@ func (a *app) quiesce() *cobra.Command {
 	timeout := human.Duration(30 * time.Second)
 	c := &cobra.Command{
 		Use: "quiesce --db DIR -- COMMAND [ARGS]", Short: "Run a command while a database's files are at rest",
-		Long: quiesceLong, Example: quiesceExample, Args: cobra.MinimumNArgs(1),
+		Long: quiesceLong, Example: quiesceExample, Args: someCommand,
 		RunE: a.command(func(ctx context.Context, args []string) error {
 			return a.runQuiesce(ctx, f, time.Duration(timeout), args)
 		}),
@@ -39,6 +39,13 @@ func (a *app) quiesce() *cobra.Command {
 	f.add(c)
 	c.Flags().Var(&timeout, "timeout", "how long writers may wait, in all")
 	return c
+}
+
+func someCommand(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("no command is given: write it behind --, like -- cp -r DIR COPY")
+	}
+	return nil
 }
 
 // quiesceResult is what the quiesce command prints.

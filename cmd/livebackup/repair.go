@@ -45,7 +45,7 @@ func (a *app) repair() *cobra.Command {
 	var f repairFlags
 	c := &cobra.Command{
 		Use: "repair --db DIR --repo DIR", Short: "Put back damaged blocks from the newest sound backup and the log",
-		Long: repairLong, Example: repairExample, Args: cobra.NoArgs,
+		Long: repairLong, Example: repairExample, Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runRepair(ctx, f) }),
 	}
 	f.db.add(c)

@@ -258,7 +258,7 @@ func (p planJSON) text(w io.Writer) {
 		if i > 0 {
 			fmt.Fprintf(w, "  HOLE: LSN %v to %v\n", p.Window[i-1].To+1, r.From-1)
 		}
-		fmt.Fprintf(w, "  LSN %v to %v, of %s to %s\n", r.From, r.To, exactly(r.FromTime), exactly(r.ToTime))
+		fmt.Fprintf(w, "  LSN %v to %v,\n    of %s to %s\n", r.From, r.To, exactly(r.FromTime), exactly(r.ToTime))
 	}
 	if p.Lost != nil {
 		fmt.Fprintf(w, "LOST: commits %v were made and cannot be reached\n", *p.Lost)

@@ -20,7 +20,8 @@ type app struct {
 	stdout, stderr io.Writer
 	json           bool
 	quiet          bool
-	began          bool // a command runs: what goes wrong is no longer a matter of usage
+	began          bool   // a command runs: what goes wrong is no longer a matter of usage
+	path           string // of the command that was given
 }
 
 const rootLong = `livebackup takes backups of Spillway databases while they are being written to,
@@ -49,7 +50,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
+	a.path = c.CommandPath()
 	if err != nil && !a.began {
 		a.json = a.json || slices.Contains(args, "--json") // the flags may not have come so far
 		err = &usageError{err}
@@ -74,6 +76,14 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.watch(), a.dashboard(), a.pace())
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	return root
+}
+
+// noArgs refuses arguments. Most that are given were meant for a flag.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q: %s takes flags only, like %s", args[0], c.CommandPath(), strings.TrimPrefix(c.Use, c.Name()+" "))
+	}
+	return nil
 }
 
 // command makes fn what a cobra command runs.

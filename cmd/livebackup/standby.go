@@ -125,7 +125,7 @@ func (a *app) leaveTimeline(name, short, long string, leave func(context.Context
 	var maxRAM human.Size
 	c := &cobra.Command{
 		Use: name + " --db DIR", Short: short, Long: long,
-		Example: fmt.Sprintf("  livebackup %s --db /srv/app/db", name), Args: cobra.NoArgs,
+		Example: fmt.Sprintf("  livebackup %s --db /srv/app/db", name), Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error {
 			if err := mustBeThere(dir); err != nil {
 				return err

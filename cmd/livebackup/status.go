@@ -31,7 +31,7 @@ func (a *app) status() *cobra.Command {
 	var f databaseFlags
 	c := &cobra.Command{
 		Use: "status --db DIR", Short: "Show levels, watermarks, and live snapshots with what each holds",
-		Long: statusLong, Example: "  livebackup status --db /srv/app/db", Args: cobra.NoArgs,
+		Long: statusLong, Example: "  livebackup status --db /srv/app/db", Args: noArgs,
 		RunE: a.command(func(ctx context.Context, _ []string) error { return a.runStatus(ctx, f) }),
 	}
 	f.add(c)

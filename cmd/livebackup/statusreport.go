@@ -58,7 +58,7 @@ func (l *levelReport) size(n int64) string {
 
 // full is when the level will be full, for people.
 func (l *levelReport) full() string {
-	if l.TimeToFull == 0 {
+	if l.TimeToFull == 0 || l.UsedBytes == 0 && l.worst() == "normal" { // of what is empty, only the limit moves
 		return "-"
 	}
 	return human.Elapsed(l.TimeToFull)

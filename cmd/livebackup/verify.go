@@ -71,7 +71,7 @@ func (a *app) runVerify(ctx context.Context, f repositoryFlags, name string, o l
 	o.Progress = p.report
 	proof, err := livebackup.Verify(ctx, repo, id, o)
 	p.end()
-	found := errors.Is(err, block.ErrCorrupt) && !proof.Backup.IsZero()
+	found := !proof.Backup.IsZero() && (errors.Is(err, block.ErrCorrupt) || proof.OK) // and perhaps could not be recorded
 	if err != nil && !found {
 		return err
 	}
@@ -79,7 +79,7 @@ func (a *app) runVerify(ctx context.Context, f repositoryFlags, name string, o l
 	if printErr := a.print(proof, text); printErr != nil {
 		return errors.Join(err, printErr)
 	}
-	if found {
+	if err != nil {
 		return &damageError{err}
 	}
 	return nil
@@ -90,6 +90,6 @@ func proofText(w io.Writer, p livebackup.Proof) {
 		fmt.Fprintf(w, "backup %v is DAMAGED; %s blocks were good before that\n", p.Backup, human.Count(p.Blocks))
 		return
 	}
-	fmt.Fprintf(w, "backup %v is proven: %s blocks, %s, in %s (%s)\n", p.Backup, human.Count(p.Blocks),
+	fmt.Fprintf(w, "backup %v is proven:\n  %s blocks, %s, in %s (%s)\n", p.Backup, human.Count(p.Blocks),
 		human.Bytes(p.RawBytes), human.Elapsed(p.Duration), human.PerSecond(p.RawBytes, p.Duration))
 }

@@ -40,7 +40,7 @@ func (a *app) watch() *cobra.Command {
 	f := watchFlags{interval: human.Duration(time.Second)}
 	c := &cobra.Command{
 		Use: "watch --db DIR [--repo DIR]", Short: "Watch levels, writers and backups while they work",
-		Long: watchLong, Args: cobra.NoArgs,
+		Long: watchLong, Args: noArgs,
 		Example: "  livebackup watch --db /srv/app/db --repo /backups/app\n  livebackup watch --db /srv/app/db --interval 10s --json >> watch.jsonl",
 		RunE:    a.command(func(ctx context.Context, _ []string) error { return a.runWatch(ctx, f) }),
 	}

@@ -299,7 +299,7 @@ func levelRow(l Level, sc Screen) Row {
 		return Row{name, bar, {percent, style}, state}
 	}
 	in := "-"
-	if l.TimeToFull > 0 {
+	if l.TimeToFull > 0 && (l.Used > 0 || worst != "normal") { // of what is empty, only the limit moves
 		in = whole(max(l.TimeToFull, time.Second))
 	}
 	limit := l.amount(l.Limit)

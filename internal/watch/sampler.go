@@ -99,7 +99,7 @@ func (s *Sampler) Sample(ctx context.Context) View {
 	if s.repo != nil {
 		v.Repository = s.repo.Look(ctx, now)
 	}
-	v.Events, v.recent = slices.Clone(s.known), slices.Clone(s.rates)
+	v.Events, v.recent = append([]Event{}, s.known...), slices.Clone(s.rates)
 	if !first { // what was before is no news
 		v.fresh = min(s.fresh, len(v.Events))
 	}
