@@ -153,7 +153,7 @@ func (c *cutRun) await(lines int) *killRun {
 		c.said.Wait()
 	}
 	k := c.now
-	k.known, k.goes = slices.Clone(k.known), true
+	k.known, k.goes, k.listed = slices.Clone(k.known), true, true
 	return &k
 }
 

@@ -20,7 +20,7 @@ import (
 type CrashOptions struct {
 	Seed      uint64
 	Workloads []Workload    // nil: [Workloads]
-	Duration  time.Duration // how long to begin new runs; 0: one run of each workload
+	Duration  time.Duration // how long to open new states; 0: one run of each workload
 	States    int           // distinct states for each run of a workload, at most; 0: all
 	// Recovery is how many of the distinct states, in a thousand, have the power cut
 	// again while they are recovered, at each event of that.
@@ -93,7 +93,7 @@ func Crash(ctx context.Context, o CrashOptions) (CrashCounts, error) {
 			if o.Duration > 0 && time.Since(began) > o.Duration || ctx.Err() != nil {
 				return total, context.Cause(ctx)
 			}
-			counts, err := crashRun(ctx, wl, o.Seed+round, o)
+			counts, err := crashRun(ctx, wl, o.Seed+round, o, began)
 			total.add(counts)
 			total.Elapsed = time.Since(began)
 			if err != nil {
@@ -109,8 +109,9 @@ func Crash(ctx context.Context, o CrashOptions) (CrashCounts, error) {
 	}
 }
 
-// crashRun is one run of a workload and the sweep over its moments.
-func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions) (CrashCounts, error) {
+// crashRun is one run of a workload and the sweep over its moments, as far as the time
+// reaches.
+func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, began time.Time) (CrashCounts, error) {
 	r, err := record(ctx, wl, seed)
 	if err == nil {
 		err = r.order.Err()
@@ -140,7 +141,7 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions) (Cr
 		order = order[:o.States]
 	}
 	for _, i := range order {
-		if s.failed() != nil || ctx.Err() != nil {
+		if s.failed() != nil || ctx.Err() != nil || o.Duration > 0 && time.Since(began) > o.Duration {
 			break
 		}
 		moments <- &r.moments[i]
