@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -225,4 +226,47 @@ func TestR18_RestoresThatGoOn(t *testing.T) {
 	m = again.mustBackup(repo, BackupOptions{Type: TypeIncremental})
 	wantBackedUp(t, repo, m, "a", "b", "again")
 	states(StateComplete, StateComplete, StateDisabled, StateDisabled, StateDisabled, StateComplete)
+}
+
+// Two copies of a database go on. One of them cannot be opened, since its meta block is
+// damaged; the backup of the other one fits what its log says next, and is of another
+// history (R18).
+func TestR18_MendFromAnotherCopy(t *testing.T) {
+	one := live{t, filepath.Join(t.TempDir(), "one")}
+	repo := realRepo(t)
+	one.commit("common")
+	one.mustBackup(repo, BackupOptions{})
+	two := one.copy("two")
+	one.commit("of one")
+	one.mustBackup(repo, BackupOptions{Type: TypeFull})
+	two.with(func(store *mvcc.Store) {
+		h := history{t: t, store: store, rng: rand.New(rand.NewPCG(1, 1)), model: map[block.ID]string{}}
+		for range 3 {
+			h.commit(1, 0, 0)
+		}
+	})
+	two.spoilMeta()
+	_, err := mvcc.Open(two.dir, mvcc.Options{MaxRAM: 32 << 20, Mend: MendFrom(t.Context(), repo, nil)})
+	if !errors.Is(err, mvcc.ErrHistory) || !errors.Is(err, block.ErrCorrupt) {
+		t.Fatal(err)
+	}
+}
+
+// spoilMeta damages the meta block of a closed database, and its second copy.
+func (d live) spoilMeta() {
+	d.t.Helper()
+	f, err := os.OpenFile(filepath.Join(d.dir, "data"), os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, 64), 2*4096)
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		err = os.Truncate(filepath.Join(d.dir, "doublewrite"), 0)
+	}
+	if err == nil {
+		err = os.Truncate(filepath.Join(d.dir, "doublewrite"), 3<<20)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
 }

@@ -286,3 +286,32 @@ func writeGoldenForward(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 }
+
+// TestManifest_PartsDoNotWrap: numbers of a manifest that was made up are added up beyond
+// 32 bits. It is damage, and nothing of it is used.
+func TestManifest_PartsDoNotWrap(t *testing.T) {
+	part := func(n uint32) Part {
+		return Part{LSN: 5, HighWater: 100, Blocks: 1, Groups: 1, BlocksObjects: n, IndexObjects: n}
+	}
+	m := Manifest{
+		ID: BackupID{1, 1}, Kind: KindFull, LSN: 5, EndLSN: 5, BlockSize: 4096, HighWater: 100, Blocks: 2, BlocksInUse: 2,
+		RawBytes: 2 * 4096, Groups: 2, Compression: CompressionNone, StoredBytes: 4000,
+		Parts:   []Part{part(1), part(1)},
+		Objects: []Object{{Kind: "blocks", Number: 1, Size: 1000}, {Kind: "blocks", Number: 2, Size: 1000}, {Kind: "index", Number: 1, Size: 1000}, {Kind: "index", Number: 2, Size: 1000}},
+	}
+	if reason := m.invalid(); reason != "" {
+		t.Fatal(reason)
+	}
+	m.Parts = []Part{part(1<<32 - 1), part(3)}
+	if m.invalid() == "" {
+		t.Fatal("parts of more objects than there are")
+	}
+	m.Parts = []Part{part(1), part(1)}
+	m.Parts[0].Groups, m.Parts[0].Blocks, m.Parts[0].HighWater = 1<<32-1, 1<<33, 1<<34
+	m.Parts[1].Groups, m.Parts[1].Blocks = 3, 3
+	m.Blocks = 1<<33 + 3
+	m.RawBytes = int64(m.Blocks) * 4096
+	if m.invalid() == "" {
+		t.Fatal("parts of more groups than there are")
+	}
+}

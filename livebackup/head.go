@@ -109,9 +109,14 @@ func (r *Repository) enter(ctx context.Context, src Source, h heads, i mvcc.Back
 	return r.attach(ctx, i)
 }
 
+// headChecker is who knows the history of a database: a Source, for one.
+type headChecker interface {
+	CheckHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error
+}
+
 // checkHead asks the source whether a state of its timeline that the repository has is
 // one of its own.
-func (r *Repository) checkHead(ctx context.Context, src Source, t block.TimelineID, head mvcc.Head) error {
+func (r *Repository) checkHead(ctx context.Context, src headChecker, t block.TimelineID, head mvcc.Head) error {
 	if head.LSN == 0 || head.Sum == 0 {
 		return nil
 	}

@@ -51,16 +51,17 @@ func (m *Manifest) invalidParts() string {
 	case f.Records < uint64(m.EndLSN-f.LSN) || uint64(f.Chunks) > f.Records || f.Bytes < 0 || (f.Records == 0) != (f.Chunks == 0):
 		return "redo contradicts itself"
 	}
-	var sum Part
+	var sum struct{ blocks, groups, blocksObjects, indexObjects uint64 } // of numbers of 32 bits: they do not wrap
 	for _, p := range m.Parts {
 		if p.LSN > m.EndLSN || p.Blocks == 0 || p.Groups == 0 || uint64(p.Groups) > p.Blocks || p.BlocksObjects == 0 || p.IndexObjects == 0 ||
 			p.Blocks > uint64(p.HighWater) || p.HighWater > block.ID(math.MaxInt64/int64(m.BlockSize)) {
 			return "impossible part"
 		}
-		sum.Blocks, sum.Groups = sum.Blocks+p.Blocks, sum.Groups+p.Groups
-		sum.BlocksObjects, sum.IndexObjects = sum.BlocksObjects+p.BlocksObjects, sum.IndexObjects+p.IndexObjects
+		sum.blocks, sum.groups = sum.blocks+p.Blocks, sum.groups+uint64(p.Groups)
+		sum.blocksObjects, sum.indexObjects = sum.blocksObjects+uint64(p.BlocksObjects), sum.indexObjects+uint64(p.IndexObjects)
 	}
-	if sum.Blocks != m.Blocks || sum.Groups != m.Groups || sum.BlocksObjects != m.objectsOf(kindBlocks) || sum.IndexObjects != m.objectsOf(kindIndex) {
+	if sum.blocks != m.Blocks || sum.groups != uint64(m.Groups) ||
+		sum.blocksObjects != uint64(m.objectsOf(kindBlocks)) || sum.indexObjects != uint64(m.objectsOf(kindIndex)) {
 		return "parts and backup disagree"
 	}
 	return ""

@@ -149,11 +149,19 @@ type removal struct {
 }
 
 func (d *removal) run(ctx context.Context, res *PruneResult) error {
+	c, err := d.repo.catalog(ctx)
+	if err != nil {
+		return err
+	}
 	for _, id := range slices.Backward(d.backups) {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if err := d.repo.objects.Delete(ctx, objectName(id, kindManifest, 0)); err != nil {
+		names := []string{objectName(id, kindManifest, 0)}
+		if n := c.partials[id]; n > 0 { // first, or another run would go on with what is about to go
+			names = []string{objectName(id, kindPartial, n), names[0]}
+		}
+		if err := d.repo.objects.Delete(ctx, names...); err != nil {
 			return writeError(fmt.Sprintf("remove %v", id), err)
 		}
 		res.Backups = append(res.Backups, id)
@@ -166,8 +174,7 @@ func (d *removal) run(ctx context.Context, res *PruneResult) error {
 		res.Logs = append(res.Logs, l.Name)
 		res.Bytes += l.Bytes
 	}
-	c, err := d.repo.catalog(ctx)
-	if err != nil {
+	if c, err = d.repo.catalog(ctx); err != nil {
 		return err
 	}
 	for _, id := range d.backups {

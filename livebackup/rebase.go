@@ -183,7 +183,18 @@ func (r *run) takeOver(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, writeError("claim what was cut off", err)
 	}
-	went, err := r.resume(ctx, number)
+	// It may have been alive when it was listed. A run publishes, and removes what it
+	// gives up, before it lets go of its claim: what is listed now counts.
+	if c, err = r.repo.catalog(ctx); err != nil {
+		r.claim.Close()
+		return false, err
+	}
+	still, newest := c.cutOff()
+	if still != id {
+		r.claim.Close()
+		return false, nil
+	}
+	went, err := r.resume(ctx, newest)
 	if went {
 		return true, nil
 	}

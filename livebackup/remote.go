@@ -55,10 +55,11 @@ func (c *Client) Open(ctx context.Context, o SessionOptions) (Session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.nc.Close() })
 	s, err := openRemote(conn, o)
-	if !stop() && err == nil {
-		s.Close()
-	}
-	if ctx.Err() != nil {
+	stop()
+	if ctx.Err() != nil { // also if it ended only now: nobody else will close the session
+		if err == nil {
+			s.Close()
+		}
 		err = context.Cause(ctx)
 	}
 	if err != nil {

@@ -86,7 +86,7 @@ func Repair(ctx context.Context, src Source, repo *Repository, o RepairOptions) 
 	if o.Progress == nil {
 		o.Progress = func(uint64, uint64) {}
 	}
-	r := repairer{src: src, repo: repo, o: o, done: map[block.ID]bool{}}
+	r := repairer{src: src, heads: src, repo: repo, o: o, done: map[block.ID]bool{}}
 	err := r.own(ctx)
 	if err == nil {
 		err = r.run(ctx)
@@ -101,7 +101,8 @@ func Repair(ctx context.Context, src Source, repo *Repository, o RepairOptions) 
 }
 
 type repairer struct {
-	src     Source
+	src     Source      // nil: of a database that is not open yet
+	heads   headChecker // knows its history
 	repo    *Repository
 	o       RepairOptions
 	info    LogInfo
@@ -121,7 +122,7 @@ func (r *repairer) own(ctx context.Context) error {
 		return err
 	}
 	r.size = st.BlockSize
-	if r.hold, err = r.src.OpenLog(ctx, LogOptions{Name: "repair", After: st.DurableLSN}); err != nil {
+	if r.hold, err = r.src.OpenLog(ctx, LogOptions{Name: mvcc.RepairTail, After: st.DurableLSN}); err != nil {
 		return err
 	}
 	r.info = r.hold.Info()
@@ -132,7 +133,7 @@ func (r *repairer) own(ctx context.Context) error {
 	return r.list(ctx)
 }
 
-// owned proves it as far as it can be told with what is known of the database.
+// owned proves it with what is known of the database.
 func (r *repairer) owned(ctx context.Context) error {
 	owner, bound, err := r.repo.Database(ctx)
 	switch {
@@ -149,10 +150,8 @@ func (r *repairer) owned(ctx context.Context) error {
 	switch {
 	case head.LSN > r.info.Durable:
 		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v", ErrRepositoryAhead, head.LSN, r.info.Timeline, r.info.Durable)
-	case r.src == nil:
-		return nil
 	}
-	return r.repo.checkHead(ctx, r.src, r.info.Timeline, head)
+	return r.repo.checkHead(ctx, r.heads, r.info.Timeline, head)
 }
 
 // list finds what the repository has of the history.
@@ -305,7 +304,7 @@ func (r *repairer) fetch(ctx context.Context, lacking []*RepairedBlock) error {
 
 // holdFrom keeps the store's log behind commit from.
 func (r *repairer) holdFrom(ctx context.Context, from block.LSN) error {
-	hold, err := r.src.OpenLog(ctx, LogOptions{Name: "repair", After: from})
+	hold, err := r.src.OpenLog(ctx, LogOptions{Name: mvcc.RepairTail, After: from})
 	if errors.Is(err, mvcc.ErrLogGone) {
 		return nil // then it is asked for more: see fetchFrom
 	}
@@ -435,9 +434,17 @@ func MendFrom(ctx context.Context, repo *Repository, mended func(RepairedBlock))
 	}
 }
 
+// openingHeads asks a database that is being opened for its history.
+type openingHeads func(repo [16]byte, h mvcc.Head) error
+
+// CheckHead asks it.
+func (f openingHeads) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
+	return f(repo, h)
+}
+
 // mend gets an image of one block of a database that is not open yet.
 func mend(ctx context.Context, repo *Repository, n mvcc.BlockNeed) (got mvcc.MendImage, b RepairedBlock, err error) {
-	r := repairer{repo: repo, info: LogInfo{n.Database, n.Timeline, n.History, n.To}, history: lineageOf(n.Timeline, n.History)}
+	r := repairer{heads: openingHeads(n.CheckHead), repo: repo, info: LogInfo{n.Database, n.Timeline, n.History, n.To}, history: lineageOf(n.Timeline, n.History)}
 	if err := r.owned(ctx); err != nil {
 		return got, b, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -268,4 +269,39 @@ func TestStoreAsSource(t *testing.T) {
 		t.Fatalf("%+v\n%+v", a, b)
 	}
 	sameImages(t, contents(t, repo, b.ID), contents(t, repo, a.ID))
+}
+
+// lateContext ends at the moment in which nobody waits for its end any more.
+type lateContext struct {
+	context.Context
+	end context.CancelFunc
+}
+
+// Value hides what it is made of.
+func (c lateContext) Value(any) any { return nil }
+
+// AfterFunc is how package context waits for a context that is not its own.
+func (c lateContext) AfterFunc(func()) (stop func() bool) {
+	return func() bool {
+		c.end()
+		return true
+	}
+}
+
+// Open is cancelled when the session is there already: it is closed, and nothing goes on
+// that it had begun.
+func TestR21_OpenCancelledAtTheLastMoment(t *testing.T) {
+	src := newFake(1, 10, 4096)
+	client := served(t, src, ServeOptions{})
+	ctx, cancel := context.WithCancel(t.Context())
+	if s, err := client.Open(lateContext{ctx, cancel}, SessionOptions{}); s != nil || !errors.Is(err, context.Canceled) {
+		t.Fatal(s, err)
+	}
+	if n := src.openSessions(); n != 0 {
+		t.Fatalf("%d sessions are open", n)
+	}
+	stacks := make([]byte, 1<<20)
+	if stacks = stacks[:runtime.Stack(stacks, true)]; strings.Contains(string(stacks), "clientConn).keep") {
+		t.Fatal("somebody renews the lease of a session that is closed")
+	}
 }

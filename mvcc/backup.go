@@ -397,6 +397,9 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 		return false, err
 	}
 	defer r.Release()
+	if b.live.FellForward() {
+		return false, errGivenUp
+	}
 	if carried, err := b.carries(id, r.v.LSN); err != nil || !carried {
 		return false, err
 	}
@@ -572,6 +575,9 @@ func (b *Backup) take(id block.ID, image []byte, exact block.LSN, dst []byte) (b
 	lsn, sound := b.sound(id, image, exact)
 	if !sound {
 		return b.takeOne(id, dst)
+	}
+	if b.live.FellForward() {
+		return false, errGivenUp
 	}
 	carried, err := b.carries(id, lsn)
 	if carried {

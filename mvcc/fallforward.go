@@ -37,8 +37,8 @@ import (
 //
 // Why that is enough. Commits up to F have raised their marks before F was fixed; so
 // a block in hand in an extent with no mark above S has no version in (S, F]. A read
-// that was under way at F either has the version of S, and the mark tells whether
-// that will do; or fails, because the original is gone, and is in nobody's hand. A
+// that was under way at F is in nobody's hand: the original may be gone, and where the
+// block was freed since, its place may show a version older than that of S. A
 // bitmap is read at some V >= F: a block that it does not name and that is in use at
 // E was allocated in (V, E], and its whole image is in the redo. A block that it names
 // and that is free when its turn comes was freed in (V, E], and redo makes void what
@@ -47,7 +47,8 @@ import (
 //
 // What a version is that was taken when it was not durable yet, a free that was seen
 // before it was durable: both lie at or below the newest commit when the last block was
-// taken. That is made durable then, and E is not below it. So E covers all that was
+// taken, or at the one that is just being published, which is waited for. That is made
+// durable then, and E is not below it. So E covers all that was
 // seen, and the blocks with the redo (F, E] are what recovery finds in a data file
 // whose redo begins at F+1.
 //
@@ -117,7 +118,7 @@ func (f *forward) begin(s *Store, name string) {
 	f.begun = true
 	for {
 		f.lsn = s.log.Durable()
-		h := s.log.Hold(name, f.lsn+1)
+		h := s.log.HoldBriefly(name, f.lsn+1)
 		if s.log.Oldest() <= f.lsn+1 {
 			f.tail = &LogTail{s: s, cursor: s.log.Cursor(f.lsn + 1), holder: h, quit: make(chan struct{})}
 			return
@@ -150,6 +151,10 @@ func (b *Backup) holderName() string {
 	return fmt.Sprintf("backup of LSN %v that fell forward, %q %q", b.live.LSN(), b.live.Owner, b.live.Label)
 }
 
+// errGivenUp ends a reading as of S that may have come too late. Next does not return
+// it: it tells that the backup fell forward.
+var errGivenUp = errors.New("the backup gave up its originals")
+
 // turning reports whether the backup fell forward and Next has not told.
 func (b *Backup) turning() bool { return !b.fwd.told && b.live.FellForward() }
 
@@ -159,6 +164,9 @@ func (b *Backup) turn() error {
 	f.begin(b.s, b.holderName())
 	if f.tail == nil {
 		return ErrTxDone // closed
+	}
+	if err := b.s.log.Sync(f.lsn); err != nil { // until readers see F: what is durable is told before it is seen
+		return b.explain(err)
 	}
 	hw, err := b.highWaterNow()
 	if err != nil {
@@ -299,7 +307,7 @@ func (b *Backup) newestInPlace(id block.ID) (ok bool, least block.LSN) {
 // takeNewest copies a block as it is now, if that is to be handed out.
 func (b *Backup) takeNewest(id block.ID, image []byte, least block.LSN, dst []byte) (bool, error) {
 	if image != nil {
-		if t, reason := block.Verify(image, id, b.s.data.seed); reason == "" && t.LSN >= least && t.LSN <= b.s.log.Durable() {
+		if t, reason := block.Verify(image, id, b.s.data.seed); reason == "" && t.LSN >= least && t.LSN <= b.s.log.Durable() && !b.s.isLost(id, t.LSN) {
 			ok, err := b.isNewer(id, t.LSN)
 			if ok {
 				copy(dst, image)
@@ -360,9 +368,7 @@ func (b *Backup) endForward() error {
 	if ended {
 		return io.EOF
 	}
-	seen := s.newestLSN()
-	s.awaitAppended(seen)
-	if err := s.log.Sync(seen); err != nil {
+	if err := s.log.Sync(s.seen()); err != nil {
 		return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
 	}
 	t, err := s.BeginRead()
@@ -373,6 +379,9 @@ func (b *Backup) endForward() error {
 	if err := s.log.Sync(t.lsn); err != nil { // in the weaker modes readers are ahead
 		return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
 	}
+	if err := s.state.failure(); err != nil { // what was read of file and map since may be old (L8)
+		return fmt.Errorf("backup at LSN %v: %w", b.info.LSN, err)
+	}
 	end := b.info
 	end.LSN, end.Time, end.RecordSum = t.lsn, s.lastCommitTime(), s.recordSum(t.lsn)
 	end.HighWater, end.Blocks = t.meta.highWater, s.inUseAt(t.meta)
@@ -380,6 +389,15 @@ func (b *Backup) endForward() error {
 	defer f.mu.Unlock()
 	f.end, f.ended = end, true
 	return io.EOF
+}
+
+// seen is the newest commit that may have been seen, in part or whole. One that is being
+// published has no number for others yet, but its blocks, and what it frees, can be
+// found: it is waited for.
+func (s *Store) seen() block.LSN {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	return s.newestLSN()
 }
 
 // inUseAt is how many blocks a state consists of, with bitmaps and meta block.
@@ -421,6 +439,7 @@ func (b *Backup) Redo(bytesMax int64, fn func(LogRecord) error) (block.LSN, erro
 	if ended && last >= end {
 		return last, io.EOF
 	}
+	// An end that fn fixes is not below what is durable now, and no more is read.
 	last, err := tail.Read(bytesMax, func(r LogRecord) error {
 		if ended && r.LSN > end {
 			return errBehindEnd

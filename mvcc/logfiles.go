@@ -37,11 +37,13 @@ func (s *Store) openLog() (*wal.Log, error) {
 	return log, nil
 }
 
-// followedFrom is the first commit below redo that someone who follows the log
-// still wants, or 0.
+// followedFrom is the first commit below redo that someone who follows the log, and
+// will come back for it, still wants, or 0.
 func (s *Store) followedFrom(redo block.LSN) block.LSN {
-	if list := s.log.Holders(); len(list) > 0 && list[0].LSN < redo {
-		return max(list[0].LSN, 1)
+	for _, h := range s.log.Holders() { // the oldest first
+		if !h.Brief && h.LSN < redo {
+			return max(h.LSN, 1)
+		}
 	}
 	return 0
 }

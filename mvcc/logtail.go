@@ -63,8 +63,12 @@ type LogTail struct {
 	quit   chan struct{} // closed by Close
 }
 
+// RepairTail is the name of a LogTail that is there for a repair: nobody comes back for
+// it, and it is no sign that who followed before the store was opened is back.
+const RepairTail = "repair"
+
 // OpenLogTail begins behind commit after; ErrLogGone if the log does not reach
-// back that far. The name is for operators, in Status.
+// back that far. The name is for operators, in Status; see RepairTail.
 func (s *Store) OpenLogTail(name string, after block.LSN) (*LogTail, error) {
 	if err := s.state.enterUnlessClosed(); err != nil {
 		return nil, err
@@ -73,12 +77,18 @@ func (s *Store) OpenLogTail(name string, after block.LSN) (*LogTail, error) {
 	if v := s.log.Durable(); after > v {
 		return nil, fmt.Errorf("follow log behind LSN %v: only %v is durable: %w", after, v, ErrBehind)
 	}
-	h := s.log.Hold(name, after+1)
+	hold := s.log.Hold
+	if name == RepairTail {
+		hold = s.log.HoldBriefly
+	}
+	h := hold(name, after+1)
 	if oldest := s.log.Oldest(); oldest > after+1 {
 		h.Drop()
 		return nil, fmt.Errorf("follow log behind LSN %v: it begins at %v: %w", after, oldest, ErrLogGone)
 	}
-	s.kept.followed()
+	if name != RepairTail {
+		s.kept.followed()
+	}
 	return &LogTail{s: s, cursor: s.log.Cursor(after + 1), holder: h, quit: make(chan struct{})}, nil
 }
 

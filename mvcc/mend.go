@@ -15,6 +15,10 @@ type BlockNeed struct {
 	History  []block.Fork // the timelines that led to Timeline, the newest first
 	From, To block.LSN    // the image is to be as of a commit from From to To
 	Cause    error        // what is wrong with the block
+
+	// CheckHead is [Store.CheckHead]: whoever has the image has it from a repository, whose
+	// head must lie in this history (R18).
+	CheckHead func(repo [16]byte, h Head) error
 }
 
 // MendImage is an image of a block as of commit AsOf.
@@ -34,6 +38,7 @@ func (r *recovery) mend(id block.ID, cause error) error {
 	v, oldest := s.log.Durable(), s.log.Oldest()
 	got, err := s.opts.Mend(BlockNeed{
 		Block: id, Database: s.database, Timeline: s.timeline, History: s.history(), From: oldest - 1, To: v, Cause: cause,
+		CheckHead: s.CheckHead,
 	})
 	switch {
 	case err != nil:

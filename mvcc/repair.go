@@ -182,7 +182,7 @@ func (m *mender) mend(ctx context.Context) (again bool, err error) {
 	if err := m.begin(m.probe()); err != nil {
 		return false, err
 	}
-	hold := s.log.Hold("repair", m.cursor.Next())
+	hold := s.log.HoldBriefly(RepairTail, m.cursor.Next())
 	defer hold.Drop()
 	if err := m.read(ctx); err != nil {
 		return false, err

@@ -17,6 +17,8 @@ type Holder struct {
 	// Guarded by l.mu.
 	lsn    block.LSN
 	broken bool // it passed Options.HoldBytesMax: it keeps nothing any more
+
+	brief bool // constant
 }
 
 // HolderStatus is one line of the list of holders.
@@ -24,12 +26,22 @@ type HolderStatus struct {
 	Name  string
 	LSN   block.LSN // first commit that it still wants
 	Bytes int64     // of segments that recovery no longer needs and it keeps
+	Brief bool      // it ends with this process, whatever comes: nobody comes back for it
 }
 
 // Hold keeps all commits from LSN lsn on until the holder is moved or dropped.
 // What was released before cannot come back: compare with [Log.Oldest].
 func (l *Log) Hold(name string, lsn block.LSN) *Holder {
-	h := &Holder{l: l, name: name, lsn: lsn}
+	return l.hold(&Holder{l: l, name: name, lsn: lsn})
+}
+
+// HoldBriefly is Hold for who ends with this process, so that nothing has to be kept for
+// him when the log is opened again.
+func (l *Log) HoldBriefly(name string, lsn block.LSN) *Holder {
+	return l.hold(&Holder{l: l, name: name, lsn: lsn, brief: true})
+}
+
+func (l *Log) hold(h *Holder) *Holder {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holders = append(l.holders, h)
@@ -79,7 +91,7 @@ func (l *Log) Holders() []HolderStatus {
 
 // status is the holder's line in the list. mu is held.
 func (h *Holder) status() HolderStatus {
-	return HolderStatus{Name: h.name, LSN: h.lsn, Bytes: h.l.heldFrom(h.lsn)}
+	return HolderStatus{Name: h.name, LSN: h.lsn, Bytes: h.l.heldFrom(h.lsn), Brief: h.brief}
 }
 
 // heldFrom is the size of the segments that recovery does not need and someone
