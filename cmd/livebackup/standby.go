@@ -48,7 +48,7 @@ func (a *app) follow(ctx context.Context, repo *livebackup.Repository, f restore
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	a.note("following: Ctrl-C ends it, \"livebackup promote\" makes it writable; status, check and backup work meanwhile")
+	a.note("following: Ctrl-C ends it, \"livebackup promote\" makes it writable;\n  status, check and backup work meanwhile")
 	err = a.rollForward(following, repo, db)
 	close(ended)
 	if context.Cause(following) == errPromote && ctx.Err() == nil {
