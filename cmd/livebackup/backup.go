@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/user"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,70 +52,32 @@ const backupExample = `  livebackup backup --db /srv/app/db --repo /backups/app
   livebackup backup --db /srv/app/db --repo /backups/app --rate 20MB/s --verify
   livebackup backup --db /srv/app/db --repo /backups/app --json | jq -r .id`
 
-// compressions that --compression takes, and what they are to package livebackup:
-// its own choice is the empty one.
-var compressions = map[string]livebackup.Compression{
-	"default": "", "fastest": livebackup.CompressionFastest, "smaller": livebackup.CompressionSmaller, "none": livebackup.CompressionNone,
-}
+// compressionDefault is how --compression once called the choice of package livebackup.
+const compressionDefault = "default"
 
-// compressionNames in the order of help texts.
-const compressionNames = "fastest|smaller|none"
-
-// compression is a flag value.
-type compression string
-
-func (c *compression) String() string { return string(*c) }
-func (c *compression) Type() string   { return "level" }
-func (c *compression) Set(text string) error {
-	if _, known := compressions[text]; !known {
-		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(compressionNames, "|", ", "))
+// newBackupFlags are the flags with their defaults.
+func newBackupFlags() backupFlags {
+	return backupFlags{
+		kind: choice[livebackup.BackupType]{word: livebackup.TypeAuto, kind: "kind", words: []string{"auto", "full", "incremental"}},
+		compression: choice[livebackup.Compression]{
+			word: livebackup.CompressionFastest, kind: "level", words: []string{"fastest", "smaller", "none"}, also: compressionDefault,
+		},
+		exhausted: choice[mvcc.Exhaustion]{word: mvcc.ExhaustionForward, kind: "action", words: []string{"fall-forward", "abort"}},
+		at:        choice[string]{word: startNow, kind: "when", words: []string{startNow, startQuiet}},
+		within:    human.Duration(quietWithin),
 	}
-	*c = compression(text)
-	return nil
-}
-
-// backupTypes that --type takes, in the order of help texts.
-const backupTypes = "auto|full|incremental"
-
-// backupType is a flag value.
-type backupType string
-
-func (b *backupType) String() string { return string(*b) }
-func (b *backupType) Type() string   { return "kind" }
-func (b *backupType) Set(text string) error {
-	if !slices.Contains(strings.Split(backupTypes, "|"), text) {
-		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(backupTypes, "|", ", "))
-	}
-	*b = backupType(text)
-	return nil
-}
-
-// exhaustions that --on-exhaustion takes, in the order of help texts.
-const exhaustions = string(mvcc.ExhaustionForward + "|" + mvcc.ExhaustionAbort)
-
-// exhaustion is a flag value.
-type exhaustion mvcc.Exhaustion
-
-func (e *exhaustion) String() string { return string(*e) }
-func (e *exhaustion) Type() string   { return "action" }
-func (e *exhaustion) Set(text string) error {
-	if !slices.Contains(strings.Split(exhaustions, "|"), text) {
-		return fmt.Errorf("%q is none of %s", text, strings.ReplaceAll(exhaustions, "|", ", "))
-	}
-	*e = exhaustion(text)
-	return nil
 }
 
 type backupFlags struct {
 	database    databaseFlags
 	repo        repositoryFlags
-	kind        backupType
+	kind        choice[livebackup.BackupType]
 	base        string
 	label       string
-	compression compression
+	compression choice[livebackup.Compression]
 	rate        human.Rate
 	workers     int
-	exhausted   exhaustion
+	exhausted   choice[mvcc.Exhaustion]
 	fullSpeed   bool
 	verify      bool
 	priority    priorityFlags
@@ -126,15 +86,12 @@ type backupFlags struct {
 	guards      guardFlags
 	hurry       percent
 	rescue      bool
-	at          startTime
+	at          choice[string]
 	within      human.Duration
 }
 
 func (a *app) backup() *cobra.Command {
-	f := backupFlags{
-		kind: "auto", compression: compression(livebackup.CompressionFastest), exhausted: exhaustion(mvcc.ExhaustionForward),
-		at: "now", within: human.Duration(quietWithin),
-	}
+	f := newBackupFlags()
 	c := &cobra.Command{
 		Use: "backup --db DIR --repo DIR", Short: "Take a backup, live if a process has the database open",
 		Long: backupLong, Example: backupExample, Args: noArgs,
@@ -148,13 +105,13 @@ func (a *app) backup() *cobra.Command {
 	f.database.add(c)
 	f.repo.add(c)
 	f.repo.addRecipients(c)
-	c.Flags().Var(&f.kind, "type", "auto, full, or incremental: what changed since another backup")
+	f.kind.add(c, "type", "auto, full, or incremental: what changed since another backup")
 	c.Flags().StringVar(&f.base, "base", "", "`backup` that an incremental adds to, instead of the newest")
 	c.Flags().StringVar(&f.label, "label", "", "a `name` to find it by")
-	c.Flags().Var(&f.compression, "compression", "how hard to compress: fastest, smaller or none")
+	f.compression.add(c, "compression", "how hard to compress: fastest, smaller or none")
 	c.Flags().Var(&f.rate, "rate", "write no faster than this, like 20MB/s; 0 is as fast as it goes")
 	c.Flags().IntVar(&f.workers, "workers", 0, "goroutines that compress; 0 is two, or one on up to three CPUs")
-	c.Flags().Var(&f.exhausted, "on-exhaustion", "when what is kept for it outgrows what may be: fall-forward, to be exact at a later commit, or abort")
+	f.exhausted.add(c, "on-exhaustion", "when what is kept for it outgrows what may be: fall-forward, to be exact at a later commit, or abort")
 	c.Flags().BoolVar(&f.fullSpeed, "full-speed", false, "do not rest while others write to the database")
 	c.Flags().Var(&f.hurry, "hurry-share", "do not rest either while what is kept for it takes more of temporary storage and overflow, like 50%; 0 is off")
 	c.Flags().BoolVar(&f.verify, "verify", false, "read it back when it is done")
@@ -163,12 +120,8 @@ func (a *app) backup() *cobra.Command {
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "take none: say what it would take and cost, like plan")
 	c.Flags().BoolVar(&f.rescue, "rescue", false, "of a database that has failed: its last durable commit")
 	f.guards.add(c)
-	c.Flags().Var(&f.at, "at", "now, or quiet: wait for the hour in which it costs least, by the database's history; without one it starts at once")
+	f.at.add(c, "at", "now, or quiet: wait for the hour in which it costs least, by the database's history; without one it starts at once")
 	c.Flags().Var(&f.within, "within", "with --at quiet: wait no longer than this")
-	mustComplete(c, "compression", strings.Split(compressionNames, "|"))
-	mustComplete(c, "type", strings.Split(backupTypes, "|"))
-	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
-	mustComplete(c, "at", strings.Split(startTimes, "|"))
 	return c
 }
 
@@ -183,11 +136,14 @@ func mustComplete(c *cobra.Command, flag string, values []string) {
 func (f *backupFlags) options() (livebackup.BackupOptions, error) {
 	base, err := parseBackup(f.base)
 	o := livebackup.BackupOptions{
-		Type: livebackup.BackupType(f.kind), Base: base,
-		Owner: owner(), Label: f.label, Compression: compressions[string(f.compression)],
+		Type: f.kind.word, Base: base,
+		Owner: owner(), Label: f.label, Compression: f.compression.word,
 		Workers: f.workers, BytesPerSecond: int64(f.rate), FullSpeed: f.fullSpeed,
-		OnExhaustion: mvcc.Exhaustion(f.exhausted), Guards: f.guards.guards(), Rescue: f.rescue,
+		OnExhaustion: f.exhausted.word, Guards: f.guards.guards(), Rescue: f.rescue,
 		HurryShare: float64(f.hurry) / 100,
+	}
+	if o.Compression == compressionDefault {
+		o.Compression = ""
 	}
 	if err == nil {
 		err = o.Validate()
@@ -222,7 +178,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 	if repo.SharesDevice(f.database.dir) {
 		a.note("warning: the repository is on the same device as the database:\n  what destroys one takes both")
 	}
-	if f.at == "quiet" {
+	if f.at.word == startQuiet {
 		if err := a.awaitQuiet(ctx, db, repo, &f, o); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +41,8 @@ const planExample = `  livebackup plan --db /srv/app/db --repo /backups/app
   livebackup plan --db /srv/app/db --repo /backups/app --json | jq .now.verdict`
 
 func (a *app) plan() *cobra.Command {
-	f := backupFlags{kind: "auto", dryRun: true, exhausted: exhaustion(mvcc.ExhaustionForward)}
+	f := newBackupFlags()
+	f.dryRun = true
 	c := &cobra.Command{
 		Use: "plan --db DIR", Short: "Forecast what a backup would take and cost, and when to start it",
 		Long: planLong, Example: planExample, Args: noArgs,
@@ -50,12 +50,10 @@ func (a *app) plan() *cobra.Command {
 	}
 	f.database.add(c)
 	f.repo.addOptional(c)
-	c.Flags().Var(&f.kind, "type", "auto, full, or incremental: what changed since another backup")
+	f.kind.add(c, "type", "auto, full, or incremental: what changed since another backup")
 	c.Flags().StringVar(&f.base, "base", "", "`backup` that an incremental adds to, instead of the newest")
 	c.Flags().Var(&f.rate, "rate", "how fast the repository takes what is written, like 20MB/s")
-	c.Flags().Var(&f.exhausted, "on-exhaustion", "what the backup would do if originals find no room: fall-forward or abort")
-	mustComplete(c, "type", strings.Split(backupTypes, "|"))
-	mustComplete(c, "on-exhaustion", strings.Split(exhaustions, "|"))
+	f.exhausted.add(c, "on-exhaustion", "what the backup would do if originals find no room: fall-forward or abort")
 	return c
 }
 

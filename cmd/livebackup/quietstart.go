@@ -3,28 +3,17 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/human"
 	"github.com/spillwaydb/spillway/livebackup"
 )
 
-// startTimes that --at takes, in the order of help texts.
-const startTimes = "now|quiet"
-
-// startTime is a flag value.
-type startTime string
-
-func (s *startTime) String() string { return string(*s) }
-func (s *startTime) Type() string   { return "when" }
-func (s *startTime) Set(text string) error {
-	if text != "now" && text != "quiet" {
-		return fmt.Errorf("%q is none of now, quiet", text)
-	}
-	*s = startTime(text)
-	return nil
-}
+// What --at takes.
+const (
+	startNow   = "now"
+	startQuiet = "quiet"
+)
 
 // quietWithin is how far away a quiet window may be if nothing else is said.
 const quietWithin = 24 * time.Hour
@@ -32,7 +21,7 @@ const quietWithin = 24 * time.Hour
 // checkStart refuses what would be ignored.
 func (f *backupFlags) checkStart(withinGiven bool) error {
 	switch {
-	case withinGiven && f.at != "quiet":
+	case withinGiven && f.at.word != startQuiet:
 		return &usageError{errors.New("--within needs --at quiet")}
 	case f.within <= 0:
 		return &usageError{errors.New("--within must be more than nothing")}

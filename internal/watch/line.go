@@ -13,7 +13,7 @@ import (
 func EventLines(v *View) (lines []string) {
 	for _, e := range v.Events[len(v.Events)-v.fresh:] {
 		mark := "event"
-		if e.Severity != "normal" {
+		if e.Severity != mvcc.StateNormal {
 			mark += " " + strings.ToUpper(e.Severity)
 		}
 		lines = append(lines, oneLine(fmt.Sprintf("%s  %s: %s", e.Time.Format(time.RFC3339), mark, e.Text)))
