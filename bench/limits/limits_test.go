@@ -28,7 +28,7 @@ func TestL9_BackupWithinMemoryGroup(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes half a minute")
 	}
-	s := memorySizes{ram: 8 << 20, overflow: 8 << 20, times: 17, before: 2 * time.Second, valueBytes: 1000, writers: 4}
+	s := memorySizes{ram: 8 << 20, overflow: 8 << 20, times: 17, before: 2 * time.Second, valueBytes: 850, writers: 4}
 	o, err := limited(t.Context(), t.TempDir(), s, false)
 	if errors.Is(err, bench.ErrNoMemoryGroup) {
 		t.Skipf("cannot limit a process: %v", err)

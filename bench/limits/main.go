@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -31,7 +32,7 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if beChild(ctx) {
 		return
@@ -41,7 +42,7 @@ func main() {
 	flag.Int64Var(&o.memory.ram, "max-ram", 32<<20, "memory: MaxRAM, in bytes")
 	flag.Int64Var(&o.memory.overflow, "overflow", 16<<20, "memory: the cap of overflow, in bytes")
 	flag.Int64Var(&o.memory.times, "times", 18, "memory: bytes of records, times MaxRAM")
-	flag.IntVar(&o.memory.valueBytes, "value", 1000, "memory: bytes of a value")
+	flag.IntVar(&o.memory.valueBytes, "value", 850, "memory: bytes of a value; from about 1000 on each takes a block of its own")
 	flag.IntVar(&o.memory.writers, "writers", 4, "memory: goroutines that write")
 	flag.DurationVar(&o.memory.before, "before", 15*time.Second, "memory: for how long writers are measured without a backup")
 	flag.StringVar(&o.cost.baseline, "baseline", "2688c8c", "cost: the commit to compare with")
