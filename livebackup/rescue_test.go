@@ -149,10 +149,10 @@ func TestL8_RescueOfEveryFile(t *testing.T) {
 			t.Logf("seed %d", seed)
 			fsys := simfs.New()
 			h := newHistory(t, rand.New(rand.NewPCG(seed, 3)), fsys, "/db")
-			h.commit(100, 0, 0)
+			first := h.commit(100, 0, 0)
 			fault.Sticky, fault.Skip = true, h.rng.IntN(3)
 			fsys.Fail(fault)
-			last := h.untilItFails()
+			last := h.untilItFails(first)
 			repo := openRepo(t, fsys, "/repo")
 			m := mustBackup(t, NewSource(h.store), repo, BackupOptions{Rescue: true})
 			if v := h.store.Status().DurableLSN; m.EndLSN != v || v < last {
@@ -163,11 +163,11 @@ func TestL8_RescueOfEveryFile(t *testing.T) {
 	}
 }
 
-// untilItFails commits until the store fails. It keeps the model of the last commit that
-// was acknowledged, and of the one behind it, which may be durable or not.
-func (h *history) untilItFails() block.LSN {
+// untilItFails commits behind commit last until the store fails. It keeps the model of the
+// last commit that was acknowledged, and of the one behind it, which may be durable or not.
+func (h *history) untilItFails(last block.LSN) block.LSN {
 	h.t.Helper()
-	last := block.LSN(0)
+	h.kept[last] = maps.Clone(h.model)
 	for range 2000 {
 		tx, err := h.store.BeginWrite()
 		if errors.Is(err, mvcc.ErrPoisoned) {
