@@ -10,11 +10,11 @@ import (
 	"github.com/spillwaydb/spillway/wal"
 )
 
-// logOptions are those of the store's log. limit is LogBytesMax, or more.
-func (s *Store) logOptions(limit int64) wal.Options {
+// logOptions are those of the store's log.
+func (s *Store) logOptions() wal.Options {
 	return wal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
-		SegmentBytes: s.opts.segmentBytes(), LimitBytes: limit, HoldBytesMax: max(s.opts.LogHoldMax, 0),
+		SegmentBytes: s.opts.segmentBytes(), LimitBytes: s.opts.LogBytesMax, HoldBytesMax: max(s.opts.LogHoldMax, 0),
 		OnDurable: s.onDurable, OnHolderBroken: s.onHolderBroken, Logger: s.opts.Logger,
 	}
 }
@@ -23,11 +23,7 @@ func (s *Store) logOptions(limit int64) wal.Options {
 // what someone who followed it still wanted.
 func (s *Store) openLog() (*wal.Log, error) {
 	a := &s.anchor.now
-	limit, err := s.logLimit()
-	if err != nil {
-		return nil, fmt.Errorf("size log: %w", err)
-	}
-	log, err := wal.Open(s.logOptions(limit), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
+	log, err := wal.Open(s.logOptions(), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

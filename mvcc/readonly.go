@@ -49,7 +49,7 @@ func (s *Store) openLogToRead() (*wal.Log, error) {
 	if s.sealed {
 		return wal.Sealed(a.durable), nil
 	}
-	log, err := wal.OpenReadOnly(s.logOptions(0), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
+	log, err := wal.OpenReadOnly(s.logOptions(), wal.Start{Redo: a.redo, Durable: a.durable, Keep: a.keep})
 	if errors.Is(err, wal.ErrInDoubt) {
 		err = fmt.Errorf("%w: %w", ErrNeedsRecovery, err)
 	}

@@ -3,7 +3,6 @@ package mvcc
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -80,29 +79,6 @@ func (s *Store) secureFiles() error {
 		return err
 	}
 	return s.opts.FS.SyncDir(s.dir)
-}
-
-// logLimit is the limit asked for, or what three of the largest segments that are
-// there take: the current segment cannot be released, so a log that was made
-// under a larger limit would never have room.
-func (s *Store) logLimit() (int64, error) {
-	limit := s.opts.LogBytesMax
-	if limit == 0 {
-		return 0, nil // the log's own default
-	}
-	dir := filepath.Join(s.dir, nameLog)
-	entries, err := s.opts.FS.ReadDir(dir)
-	if err != nil {
-		return 0, err
-	}
-	for _, e := range entries {
-		info, err := s.opts.FS.Lstat(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return 0, err
-		}
-		limit = max(limit, 3*info.Size())
-	}
-	return limit, nil
 }
 
 // onDurable is called by the log before anyone is told that v is durable. In the
