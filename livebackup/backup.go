@@ -57,9 +57,11 @@ type BackupOptions struct {
 	resumeEvery time.Duration // 0: the constant; for tests
 }
 
-// Progress of a backup, a verify or a restore. How many blocks an incremental
-// backup will have is not known beforehand: the total is what it has.
+// Progress of a backup, a verify or a restore.
 type Progress struct {
+	// BlocksTotal is how many there will be. While an incremental is made it is worked out
+	// from what the map of changed blocks says, and how much of that has turned out to be
+	// right; it is exact when all blocks have come.
 	Blocks, BlocksTotal   uint64
 	RawBytes, StoredBytes int64
 	Elapsed               time.Duration
@@ -226,7 +228,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 	if err := repo.enter(ctx, src, heads, info); err != nil {
 		return err
 	}
-	lease, err := repo.leaseMembers(ctx, "incremental backup", base)
+	lease, err := repo.leaseMembers(ctx, "incremental backup", base, nil)
 	if errors.Is(err, ErrBackupNotFound) {
 		err = fmt.Errorf("%w: the base was removed: %w", ErrNoBase, err)
 	}

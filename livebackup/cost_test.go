@@ -20,8 +20,8 @@ func TestCostGoesThroughTheSocket(t *testing.T) {
 		}
 	}
 	b := appendCost(make([]byte, 8), c)
-	if len(b) != dataHeaderSize {
-		t.Fatalf("%d bytes, want %d", len(b), dataHeaderSize)
+	if len(b) != dataHeaderSize-8 {
+		t.Fatalf("%d bytes, want %d", len(b), dataHeaderSize-8)
 	}
 	if got := decodeCost(b[8:]); !reflect.DeepEqual(got, c) {
 		t.Fatalf("%+v\nwant %+v", got, c)

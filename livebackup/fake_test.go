@@ -149,6 +149,7 @@ func (f *fakeSession) Final() mvcc.BackupInfo { return f.s.info }
 func (f *fakeSession) Redo(context.Context, int64, func(mvcc.LogRecord) error) (block.LSN, error) {
 	return 0, errors.New("Redo of a session that did not fall forward")
 }
+func (f *fakeSession) Total() uint64 { return f.s.info.Blocks }
 func (f *fakeSession) Cost() mvcc.Cost {
 	return mvcc.Cost{OriginalsMade: uint64(f.calls), RAMPeakBytes: 42}
 }

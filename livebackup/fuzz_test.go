@@ -226,7 +226,7 @@ func FuzzClient(f *testing.F) {
 	welcome := appendFrame(encodePreamble(1, 1), frameWelcome, []byte(`{"lease_ms":60000}`))
 	opened := appendFrame(welcome, frameReply, []byte(`{"info":{"BlockSize":4096,"Blocks":1},"batch_blocks":1}`))
 	b := newBatch(1, 4096)
-	f.Add(appendFrame(bytes.Clone(opened), frameData, b.seal([]block.ID{7}, costOfNothing)))
+	f.Add(appendFrame(bytes.Clone(opened), frameData, b.seal([]block.ID{7}, costOfNothing, 1)))
 	f.Add(appendFrame(bytes.Clone(opened), frameError, encodeError(ErrBusy, nil)))
 	f.Add(append(bytes.Clone(opened), 0xff, 0xff, 0xff, 0xff, byte(frameData), 0, 0, 0))
 	f.Fuzz(func(t *testing.T, input []byte) {

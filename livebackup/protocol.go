@@ -72,7 +72,8 @@ import (
 //	0       4     blocks     n, at most openReply.BatchBlocks
 //	4       4     zero
 //	8       120   cost       so far: 15 numbers, in the order of costFields
-//	128     n b   images     whole blocks of b bytes
+//	128     8     total      blocks that the session will have handed out, as far as known; else 0
+//	136     n b   images     whole blocks of b bytes
 //	        n 8   numbers    of the blocks
 //
 // Payloads of log have at most 1 MiB and 32 bytes. One log next gets as many of the
@@ -125,7 +126,7 @@ const protocolVersion = 1
 const (
 	preambleSize     = 16
 	frameHeaderSize  = 8
-	dataHeaderSize   = 128
+	dataHeaderSize   = 136
 	controlBytesMax  = 64 << 10
 	messageBytesMax  = 4 << 10 // of an error: JSON may write six bytes for one
 	batchBytesMax    = groupBytesMax
@@ -330,6 +331,8 @@ type batch struct {
 	n    int
 	cost mvcc.Cost
 
+	total uint64 // see Session.Total
+
 	forward *forwardReply // what came in the place of blocks; nil: blocks
 }
 
@@ -346,10 +349,10 @@ func (b *batch) id(i int) block.ID {
 }
 
 // seal enters what stands before and behind the images, and returns the payload.
-func (b *batch) seal(ids []block.ID, cost mvcc.Cost) []byte {
+func (b *batch) seal(ids []block.ID, cost mvcc.Cost, total uint64) []byte {
 	b.n = len(ids)
 	head := le.AppendUint32(b.buf[:0], uint32(b.n))
-	appendCost(le.AppendUint32(head, 0), cost)
+	le.AppendUint64(appendCost(le.AppendUint32(head, 0), cost), total)
 	tail := b.buf[:dataHeaderSize+b.n*b.size]
 	for _, id := range ids {
 		tail = le.AppendUint64(tail, uint64(id))
@@ -369,7 +372,7 @@ func (b *batch) read(r io.Reader, length uint32) error {
 	if le.Uint32(b.buf[4:]) != 0 || dataHeaderSize+n*uint64(b.size+8) != uint64(length) {
 		return fmt.Errorf("%w: data frame of %d bytes says %d blocks", ErrProtocol, length, n)
 	}
-	b.n, b.cost = int(n), decodeCost(b.buf[8:])
+	b.n, b.cost, b.total = int(n), decodeCost(b.buf[8:]), le.Uint64(b.buf[dataHeaderSize-8:])
 	return nil
 }
 

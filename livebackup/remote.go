@@ -40,6 +40,8 @@ type remoteSession struct {
 
 	pace atomic.Int64 // see Pace
 
+	total atomic.Uint64 // see Total
+
 	mu   sync.Mutex
 	cost mvcc.Cost // guarded by mu
 }
@@ -164,6 +166,7 @@ func (s *remoteSession) receiveBatch(length uint32) error {
 			return err
 		}
 		s.setCost(b.cost)
+		s.total.Store(b.total)
 		s.ready <- b
 		return nil
 	default:
@@ -319,6 +322,9 @@ func (s *remoteSession) setCost(c mvcc.Cost) {
 	defer s.mu.Unlock()
 	s.cost = c
 }
+
+// Total is as of the last batch received.
+func (s *remoteSession) Total() uint64 { return s.total.Load() }
 
 // Cost is as of the last batch received.
 func (s *remoteSession) Cost() mvcc.Cost {

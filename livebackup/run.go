@@ -58,6 +58,7 @@ type run struct {
 
 	costMu sync.Mutex
 	cost   mvcc.Cost // as of the last pull; guarded by costMu
+	total  uint64    // blocks that there will be, as far as known; guarded by costMu
 }
 
 // group is a buffer on its round: free, filled, packed, written, free.
@@ -324,7 +325,11 @@ func (r *run) pull(ctx context.Context, s Session, free <-chan *group, filled, p
 		if err != nil && err != io.EOF && !errors.As(err, &fell) {
 			return err
 		}
-		r.setCost(s.Cost())
+		total := s.Total()
+		if err == io.EOF {
+			total = r.kept
+		}
+		r.setCost(s.Cost(), total)
 		filled <- g
 		switch {
 		case fell != nil:
@@ -501,10 +506,10 @@ func (r *run) writeGroup(ctx context.Context, g *group) error {
 	return r.checkpoint(ctx)
 }
 
-func (r *run) setCost(c mvcc.Cost) {
+func (r *run) setCost(c mvcc.Cost, total uint64) {
 	r.costMu.Lock()
 	defer r.costMu.Unlock()
-	r.cost = c
+	r.cost, r.total = c, total
 }
 
 func (r *run) report(blocks int) {
@@ -512,12 +517,11 @@ func (r *run) report(blocks int) {
 		return
 	}
 	r.costMu.Lock()
-	cost := r.cost
+	cost, total := r.cost, r.total
 	r.costMu.Unlock()
 	r.progress.Blocks += uint64(blocks)
-	r.progress.BlocksTotal = r.info.Blocks
-	if r.base != nil {
-		r.progress.BlocksTotal = r.progress.Blocks
+	if r.progress.BlocksTotal = r.info.Blocks; r.base != nil {
+		r.progress.BlocksTotal = max(total, r.progress.Blocks)
 	}
 	r.progress.RawBytes += int64(blocks * r.info.BlockSize)
 	r.progress.StoredBytes = r.blocks.bytes + r.index.out.bytes

@@ -392,7 +392,7 @@ func (c *serverConn) next(ctx context.Context) error {
 	if err := c.notice(); err != nil {
 		return err
 	}
-	return c.write(frameData, c.batch.seal(c.ids[:n], c.session.Cost()))
+	return c.write(frameData, c.batch.seal(c.ids[:n], c.session.Cost(), c.session.Total()))
 }
 
 // notice tells the client of a rate that was asked of its snapshot, if it does not

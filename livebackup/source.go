@@ -72,6 +72,10 @@ type Session interface {
 	Redo(ctx context.Context, bytesMax int64, fn func(mvcc.LogRecord) error) (block.LSN, error)
 	// Final says what the blocks, with the redo, are of, when Next has returned io.EOF.
 	Final() mvcc.BackupInfo
+	// Total is how many blocks Next will have handed out in the end, but for falling
+	// forward; of an incremental an estimate, and 0 before there is one. It may be called
+	// from any goroutine.
+	Total() uint64
 	// Cost is what the session has cost the database so far; it stays
 	// readable after Close.
 	Cost() mvcc.Cost

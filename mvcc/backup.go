@@ -271,6 +271,7 @@ func (b *Backup) Next(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		return 0, fmt.Errorf("backup: buffer of %d bytes and %d numbers holds no block", len(buf), len(ids))
 	}
 	n := 0
+	defer b.expect()
 	for n < room && !b.turning() {
 		got, err := 0, b.stop(ctx)
 		if err == nil {
@@ -343,7 +344,10 @@ func (b *Backup) step(ctx context.Context, buf []byte, ids []block.ID) (int, err
 		if n, err := b.fromScan(ctx, buf, ids); n > 0 || err != nil {
 			return n, err
 		}
-		more, err := b.nextGroup()
+		more, err := b.countNext()
+		if err == nil && !more {
+			more, err = b.nextGroup()
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -423,7 +427,6 @@ func (b *Backup) nextGroup() (bool, error) {
 	s := b.s
 	if b.loaded {
 		b.group++
-		b.track.looked.Store(b.group)
 		b.loaded, b.hot.looked = false, false
 		b.live.Passed(block.ID(b.group * s.geo.group))
 	}
@@ -466,11 +469,10 @@ func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int,
 	if b.pace != nil && !b.hurry.Load() { // here: originals in hand do not wait for it (L3)
 		b.pace.rest(ctx)
 	}
-	gap := block.ID(readAhead) // a full backup wants what lies between, too
 	if b.inc != nil {
-		gap = gapMax
+		return b.fromPending(buf, ids, gapMax, b.takeChanged)
 	}
-	return b.fromPending(buf, ids, gap, b.takeRun)
+	return b.fromPending(buf, ids, readAhead, b.takeRun) // a full backup wants what lies between, too
 }
 
 // fromPending hands out the next of the blocks that are listed, a stretch at a time, by

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -43,6 +44,75 @@ type increment struct {
 	regions []byte     // the map block of the second level of the group
 	extents []byte     // one of the first level
 	listed  []block.ID // blocks of changed extents
+	ahead   lookAhead
+}
+
+// lookAhead is how much an incremental has to look at, by the map: the changed extents of
+// each group, counted before the scan begins, between two of its turns. So a total is known
+// soon, for a few reads. An extent is looked at for all of its blocks and carries one at
+// least: how many of those that are looked at are carried shows on the way.
+//
+// Marks that are raised later make the scan look at more. That is not counted: a group
+// weighs what it weighed when it was counted.
+type lookAhead struct {
+	extents []uint32 // changed ones of each group that was counted
+	left    uint64   // of the groups that the scan has not come to
+	looked  uint64   // blocks of changed extents that the scan is through with
+	carried uint64   // of these
+}
+
+// takeChanged is takeRun, and counts what was looked at and what was carried: also what was
+// handed out before.
+func (b *Backup) takeChanged(run []block.ID, buf []byte, ids []block.ID) (out int, rest []block.ID, err error) {
+	a, n := &b.inc.ahead, len(run)
+	for _, id := range run {
+		if b.live.IsDone(id) {
+			a.carried++
+		}
+	}
+	out, rest, err = b.takeRun(run, buf, ids)
+	a.looked, a.carried = a.looked+uint64(n-len(rest)), a.carried+uint64(out)
+	return out, rest, err
+}
+
+// countNext counts the changed extents of the next group; false if all were counted, or
+// it is no incremental.
+func (b *Backup) countNext() (bool, error) {
+	if b.inc == nil {
+		return false, nil
+	}
+	a, n := &b.inc.ahead, uint32(0)
+	group := uint64(len(a.extents))
+	if group == b.track.groups {
+		return false, nil
+	}
+	if err := b.eachChanged(group, func(block.ID) { n++ }); err != nil {
+		return false, err
+	}
+	a.extents, a.left = append(a.extents, n), a.left+uint64(n)
+	return true, nil
+}
+
+// expect works out how many blocks an incremental will have handed out in the end, as far
+// as that is known.
+func (b *Backup) expect() {
+	if b.inc == nil || b.fwd.told || uint64(len(b.inc.ahead.extents)) < b.track.groups {
+		return
+	}
+	a := &b.inc.ahead
+	toLook := uint64(len(b.pending)) + extentBlocks*a.left
+	// One of an extent's blocks at least, to begin with.
+	share := float64(a.carried+extentBlocks) / float64(a.looked+extentBlocks*extentBlocks)
+	more := uint64(math.Round(float64(toLook) * min(share, 1)))
+	b.track.toLook.Store(max(a.looked+toLook, 1))
+	if b.track.looked.Store(a.looked); toLook == 0 {
+		b.track.looked.Store(b.track.toLook.Load())
+	}
+	total := max(b.handed, a.carried+more) // what was handed out before its turn is ahead still
+	if toLook == 0 {
+		total = b.handed
+	}
+	b.track.total.Store(total)
 }
 
 // ScanCost is what a backup's scan has read so far, in blocks.
@@ -201,43 +271,49 @@ func (b *Backup) announce() {
 	}
 }
 
-// changedExtents lists the blocks of the extents whose mark is above the base.
+// changedExtents lists the blocks of the group's extents whose mark is above the base.
 func (b *Backup) changedExtents() error {
+	inc := b.inc
+	if a := &inc.ahead; b.group < uint64(len(a.extents)) {
+		a.left -= uint64(a.extents[b.group])
+		a.extents[b.group] = 0 // should it be listed again
+	}
+	return b.eachChanged(b.group, func(first block.ID) {
+		for i := range block.ID(extentBlocks) {
+			inc.listed = append(inc.listed, first+i)
+		}
+	})
+}
+
+// eachChanged calls fn with the first block of each extent of a group whose mark is above
+// the base, or is not known.
+func (b *Backup) eachChanged(group uint64, fn func(first block.ID)) error {
 	g, inc := b.s.geo, b.inc
-	second := g.regionsOf(b.group)
+	second := g.regionsOf(group)
 	known, err := b.readMarks(second, inc.regions)
 	if err != nil {
 		return err
 	}
 	for n := range uint64(offsetMapSecond - offsetMap) {
-		m, loaded := g.extentBlock(b.group, n), false
+		m, loaded, read := g.extentBlock(group, n), false, false
 		for first := m.first; first < m.end; first += regionBlocks {
 			if known && getMark(inc.regions, second.at(first)) <= inc.base {
 				continue
 			}
-			if !loaded {
+			if !read {
 				if loaded, err = b.readMarks(m, inc.extents); err != nil {
 					return err
 				}
+				read = true
 			}
-			b.listRegion(m, first, loaded)
+			for at := first; at < first+regionBlocks; at += extentBlocks {
+				if at < b.info.HighWater && (!loaded || getMark(inc.extents, m.at(at)) > inc.base) {
+					fn(at)
+				}
+			}
 		}
 	}
 	return nil
-}
-
-// listRegion lists the blocks of a region's changed extents; of all of them if the
-// marks are not known.
-func (b *Backup) listRegion(m mapBlock, first block.ID, known bool) {
-	inc := b.inc
-	for at := first; at < first+regionBlocks; at += extentBlocks {
-		if known && getMark(inc.extents, m.at(at)) <= inc.base {
-			continue
-		}
-		for i := range block.ID(extentBlocks) {
-			inc.listed = append(inc.listed, at+i)
-		}
-	}
 }
 
 // keepInUse moves from listed to pending what was in use at S. Then the bitmap is

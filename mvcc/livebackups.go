@@ -18,8 +18,8 @@ type BackupStatus struct {
 	LSN, Base      block.LSN // Base 0: a full backup
 	Opened         time.Time
 	Blocks         uint64  // handed out
-	BlocksTotal    uint64  // that it hands out in all; 0: not known, of an incremental
-	Share          float64 // of its way, 0 to 1; of an incremental how much of the file was looked at
+	BlocksTotal    uint64  // that it hands out in all: of an incremental as far as known, 0 while it counts what changed
+	Share          float64 // of its way, 0 to 1; of an incremental how much was looked at of what changed
 	Bytes          int64   // handed out
 	BytesPerSecond int64   // over the last ten seconds
 	HeldBytes      int64   // of originals that it still wants
@@ -75,8 +75,10 @@ type liveBackups struct {
 type backupTrack struct {
 	backup *Backup
 	handed atomic.Uint64 // blocks
-	looked atomic.Uint64 // groups of the file that the scan is through with
-	groups uint64        // in all; constant
+	groups uint64        // of the file; constant
+	total  atomic.Uint64 // blocks of an incremental, expected; 0: not known
+	looked atomic.Uint64 // blocks of changed extents that its scan is through with
+	toLook atomic.Uint64 // of so many in all, about
 	pace   atomic.Int64  // see SetPace
 
 	levels    []LevelPeak
@@ -207,12 +209,11 @@ func (b *Backup) status(blocksPerSecond float64) BackupStatus {
 		Rung: (&Cost{OriginalsSpilled: b.spilled(), OverflowPeakBytes: peaks.Overflow}).Rung(),
 	}
 	st.Bytes, st.BytesPerSecond = int64(float64(st.Blocks)*size), int64(blocksPerSecond*size)
-	switch {
-	case b.inc == nil:
-		st.BlocksTotal = b.info.Blocks
-		st.Share = float64(st.Blocks) / float64(max(b.info.Blocks, 1))
-	case t.groups > 0:
-		st.Share = float64(t.looked.Load()) / float64(t.groups)
+	st.BlocksTotal = b.Total()
+	if b.inc == nil {
+		st.Share = float64(st.Blocks) / float64(max(st.BlocksTotal, 1))
+	} else {
+		st.Share = float64(t.looked.Load()) / float64(max(t.toLook.Load(), 1))
 	}
 	st.Share = min(st.Share, 1)
 	return st
@@ -221,6 +222,20 @@ func (b *Backup) status(blocksPerSecond float64) BackupStatus {
 // name is what events call the backup.
 func (b *Backup) name() SnapshotName {
 	return SnapshotName{b.live.ID(), "backup", b.live.Owner, b.live.Label, b.live.LSN()}
+}
+
+// Total is how many blocks Next will have handed out in the end. Of an incremental that is
+// an estimate, which becomes exact, and 0 before there is one. It may be called from any
+// goroutine.
+func (b *Backup) Total() uint64 {
+	if b.inc == nil {
+		return b.info.Blocks
+	}
+	total := b.track.total.Load()
+	if total > 0 {
+		total = max(total, b.track.handed.Load())
+	}
+	return total
 }
 
 // spilled is how many blocks went to temporary storage since it was opened.

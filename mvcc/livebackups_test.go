@@ -60,22 +60,50 @@ func TestBackupStatus_Progress(t *testing.T) {
 	mustClose(t, c.s)
 }
 
-// An incremental does not know how many blocks it has, but how far it looked.
+// An incremental counts in the map how much changed before it looks at it, and knows soon
+// about how many blocks it will hand out, whether few of each extent changed or all: in the
+// end exactly as many. So it shows how far it is.
 func TestBackupStatus_Incremental(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
-	ok(t, c.allocMany(20))
-	base := c.s.newestLSN()
-	ok(t, c.allocMany(20))
-	p := openIncremental(t, c.s, base, 0)
-	if st := backupStatus(t, c.s); st.Share != 0 || st.BlocksTotal != 0 || st.Base != base {
-		t.Fatalf("at the start: %+v", st)
+	for what, every := range map[string]int{"everything": 1, "one of each extent": 8, "nothing": 0} {
+		t.Run(what, func(t *testing.T) {
+			c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.LogBytesMax = 0 })
+			ids := someBlocks(t, c.s, 1200)
+			base := c.s.newestLSN()
+			for i, id := range ids {
+				if every > 0 && int(id)%every == 0 {
+					set(t, c.s, ids[i], byte(i))
+				}
+			}
+			settle(t, c.s)
+			p := openIncremental(t, c.s, base, 8)
+			if st := backupStatus(t, c.s); st.Share != 0 || st.BlocksTotal != 0 || st.Base != base {
+				t.Fatalf("at the start: %+v", st)
+			}
+			var totals []uint64
+			was := BackupStatus{}
+			for !p.done {
+				ok(t, p.pull(t, 10))
+				st := backupStatus(t, c.s)
+				if st.Share < was.Share || st.BlocksTotal < st.Blocks {
+					t.Fatalf("it was %+v, it is %+v", was, st)
+				}
+				totals, was = append(totals, st.BlocksTotal), st
+			}
+			if was.Share != 1 || was.BlocksTotal != was.Blocks {
+				t.Fatalf("at the end: %+v", was)
+			}
+			for i, total := range totals {
+				if i > len(totals)/4 && (total < was.Blocks*2/3 || total > was.Blocks*3/2) {
+					t.Fatalf("after %d of %d pulls it expects %d blocks, there are %d", i, len(totals), total, was.Blocks)
+				}
+			}
+			if p.b.Total() != was.Blocks {
+				t.Fatalf("%d blocks in all, not %d", p.b.Total(), was.Blocks)
+			}
+			ok(t, p.b.Close())
+			mustClose(t, c.s)
+		})
 	}
-	ok(t, p.rest(t))
-	if st := backupStatus(t, c.s); st.Share != 1 {
-		t.Fatalf("at the end: %+v", st)
-	}
-	ok(t, p.b.Close())
-	mustClose(t, c.s)
 }
 
 // What a backup met, watermarks and how full each level was, is in its cost, also

@@ -91,7 +91,7 @@ type snapshotReport struct {
 type progressReport struct {
 	ID             uint64    `json:"id"`
 	Blocks         uint64    `json:"blocks"`       // handed out
-	BlocksTotal    uint64    `json:"blocks_total"` // 0: not known, of an incremental
+	BlocksTotal    uint64    `json:"blocks_total"` // of an incremental as far as known; 0: not known yet
 	Share          float64   `json:"share"`        // of its way, 0 to 1
 	Bytes          int64     `json:"bytes"`
 	BytesPerSecond int64     `json:"bytes_per_second"` // lately
