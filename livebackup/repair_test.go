@@ -242,16 +242,41 @@ func TestModel_Repair(t *testing.T) {
 	}
 }
 
+// rolledBlock damages a block that is repaired from a backup and archived log behind it, and
+// from nothing else.
+func (d *spoiltRun) rolledBlock(src Source) (id block.ID) {
+	d.t.Helper()
+	size, all := int64(d.store.BlockSize()), d.file()
+	ids := slices.DeleteFunc(slices.Sorted(maps.Keys(d.model)), func(id block.ID) bool {
+		_, was := d.kept[d.made[0].LSN][id]
+		return !was
+	})
+	for _, id := range ids {
+		d.patch(int64(id)*size, make([]byte, 64))
+	}
+	dry, err := Repair(d.t.Context(), src, d.repo, RepairOptions{DryRun: true, Blocks: ids})
+	if err != nil || dry.Failed() > 0 {
+		d.t.Fatalf("%+v, %v", dry, err)
+	}
+	for _, b := range dry.Blocks {
+		if id == 0 && b.State == mvcc.RepairImage && b.AsOf > b.BackupLSN {
+			id = b.Block
+			continue
+		}
+		d.patch(int64(b.Block)*size, all[int64(b.Block)*size:][:size])
+	}
+	if id == 0 {
+		d.t.Fatal("no block needs archived log")
+	}
+	return id
+}
+
 // What a repository cannot prove it does not repair: another database's, another
 // history's, one that is ahead; log that is missing. The file stays as it is.
 func TestRepair_Refuses(t *testing.T) {
 	d := newDamaged(t, 5)
 	src := NewSource(d.store)
-	id := slices.Sorted(maps.Keys(d.kept[d.made[0].LSN]))[0]
-	if _, used := d.model[id]; !used {
-		id = 2
-	}
-	d.patch(int64(id)*int64(d.store.BlockSize()), make([]byte, 64))
+	id := d.rolledBlock(src)
 	before := d.file()
 	unchanged := func(what string) {
 		t.Helper()
@@ -286,24 +311,37 @@ func TestRepair_Refuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range d.made[1:] { // so that the log behind the first is needed
-		if _, err := Delete(t.Context(), d.repo, e.ID, DeleteOptions{}); err != nil {
-			t.Logf("%v stays: %v", e.ID, err)
+	for _, m := range slices.Backward(d.made[1:]) { // so that the log behind the first is needed
+		if _, err := Delete(t.Context(), d.repo, m.ID, DeleteOptions{Force: true}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err := d.repo.objects.Delete(t.Context(), logs[0].Name()); err != nil {
-		t.Fatal(err)
-	}
+	hidden := d.hide(logs[0].Name())
 	res, err := Repair(t.Context(), src, d.repo, RepairOptions{})
+	if err != nil || res.Failed() != 1 || res.Blocks[0].Block != id || !errors.Is(res.Blocks[0].Err, ErrLogGap) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	unchanged("a hole")
+
+	rewrite(t, d.repo, logs[0].Name(), hidden)
+	if res, err = Repair(t.Context(), src, d.repo, RepairOptions{}); err != nil || res.Failed() != 0 || len(res.Blocks) != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantStore(t, d.store, d.model)
+}
+
+// hide takes an object away, and returns what it was.
+func (d *spoiltRun) hide(name string) []byte {
+	d.t.Helper()
+	b, err := d.fs.(*simfs.FS).Bytes(d.repo.dir + "/" + name)
+	if err == nil {
+		b = bytes.Clone(b)
+		err = d.repo.objects.Delete(d.t.Context(), name)
+	}
 	if err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
-	if res.Failed() == 1 && !errors.Is(res.Blocks[0].Err, ErrLogGap) {
-		t.Fatalf("%+v", res.Blocks)
-	}
-	if res.Failed() == 1 {
-		unchanged("a hole")
-	}
+	return b
 }
 
 // Whatever a client sends, an image is proven by the server before it is used, and a
