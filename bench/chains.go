@@ -187,7 +187,7 @@ func (m *measurement) restoreTo(ctx context.Context, repo *livebackup.Repository
 	took, err := m.measureTime(func() error {
 		res, err := livebackup.Restore(ctx, repo, t, to, livebackup.RestoreOptions{MaxRAM: m.Config.RAMBytesMax})
 		if err == nil && res.Lost != nil {
-			err = fmt.Errorf("commits %v are lost", *res.Lost)
+			err = fmt.Errorf("commits %v are lost", res.Lost.Commits())
 		}
 		return err
 	})

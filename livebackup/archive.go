@@ -28,6 +28,8 @@ type ArchiveOptions struct {
 	// Both by one goroutine; they must be quick, and may be nil.
 	Progress func(ArchiveStatus)
 	Warn     func(error)
+
+	merge mergeRule // zero: objects of up to ObjectBytes; for tests
 }
 
 // ArchiveStatus is how an archive is.
@@ -136,11 +138,13 @@ type archiver struct {
 	fromSum   uint32     // of commit b.id.from; 0: not known
 	prev      LogObject  // that ends where b begins; zero: none
 
-	caughtUp time.Time // what had not been read then became durable after it
-	behind   bool      // there was more than the last pull took
-	oldest   time.Time // when the first commit in b became durable, or earlier
-	onTheWay bool      // commits were taken out of b and are not published
-	looked   time.Time // at all names
+	caughtUp time.Time       // what had not been read then became durable after it
+	behind   bool            // there was more than the last pull took
+	oldest   time.Time       // when the first commit in b became durable, or earlier
+	onTheWay bool            // commits were taken out of b and are not published
+	looked   time.Time       // at all names
+	small    int             // objects since it was looked for some to merge
+	unmerged map[string]bool // objects that are left as they are: see merger.bad
 	status   ArchiveStatus
 }
 
@@ -513,7 +517,7 @@ func (a *archiver) lookBefore(work context.Context, id logIdentity) error {
 	a.looked = time.Now()
 	own := id.object(0)
 	for _, o := range logs {
-		if o.timeline == own.timeline && o.From < own.To && own.From < o.To && o.LogRange != own.LogRange {
+		if o.timeline == own.timeline && o.overlaps(own.LogRange) && o.LogRange != own.LogRange {
 			return fmt.Errorf("%w: %s, and %v was to come", ErrLogOverlap, o.Name(), own.LogRange)
 		}
 	}
@@ -533,7 +537,33 @@ func (a *archiver) published(work context.Context, o LogObject, batch logBatch) 
 		a.oldest = a.since(a.b.part.first)
 	}
 	a.report()
-	return a.log.Done(work, o.To)
+	if err := a.log.Done(work, o.To); err != nil {
+		return err
+	}
+	a.mergeSome(work)
+	return nil
+}
+
+// mergeSome merges small objects of the timeline into one, now and then, while there is
+// nothing else to do. What goes wrong is told: the archive is whole without it.
+func (a *archiver) mergeSome(work context.Context) {
+	rule := a.o.merge
+	if rule == (mergeRule{}) {
+		rule = mergeRule{a.o.ObjectBytes, mergeDefault.objects}
+	}
+	if a.small++; a.small < rule.objects || a.behind || a.b.commits() > 0 || a.b.open {
+		return
+	}
+	a.small = 0
+	m := a.repo.newMerger(rule, a.o.Warn)
+	m.only, m.most = &a.b.id.timeline, 1
+	if a.unmerged == nil {
+		a.unmerged = m.bad
+	}
+	m.bad = a.unmerged // told once
+	if err := m.merge(work); err != nil && work.Err() == nil {
+		a.o.Warn(fmt.Errorf("merge archived log: %w", err))
+	}
 }
 
 func (a *archiver) report() {

@@ -108,31 +108,27 @@ func (a *archiver) claimTimeline(ctx context.Context, t block.TimelineID) error 
 	return nil
 }
 
-// addHead adds the newest archived log of the timeline to the heads, and proves
-// that it is of this timeline: names have only a part of its id.
+// addHead adds the newest archived log of the timeline to the heads, as it is now that
+// nobody else adds any.
 func (a *archiver) addHead(ctx context.Context, t block.TimelineID, h *heads) error {
 	logs, err := a.repo.logs(ctx)
 	if err != nil {
 		return trouble(err)
 	}
-	own := slices.DeleteFunc(logs, func(o LogObject) bool { return o.timeline != timelineStart(t) })
-	for len(own) > 0 {
-		newest := slices.MaxFunc(own, func(x, y LogObject) int { return int(min(1, max(-1, int64(x.To-y.To)))) })
-		in, err := a.repo.openPart(ctx, logPart{newest.LogRange, newest, t})
-		if logDamage(err) && !errors.Is(err, ErrLogForeign) {
-			a.o.Warn(&LogLostError{Lost: newest.LogRange, Object: newest.Name(), Cause: err})
-			own = slices.DeleteFunc(own, func(o LogObject) bool { return o == newest })
-			continue
-		}
+	s, err := a.repo.newestLog(ctx, logs, timelineStart(t), &t, func(o LogObject, err error) error {
 		if errors.Is(err, ErrLogForeign) {
 			return err
 		}
-		if err != nil {
-			return trouble(err)
-		}
-		h.add(t, in.id.to, in.footer.toSum)
-		in.close()
+		a.o.Warn(&LogLostError{Lost: o.LogRange, Object: o.Name(), Cause: err})
 		return nil
+	})
+	switch {
+	case errors.Is(err, ErrLogForeign):
+		return err
+	case err != nil:
+		return trouble(err)
+	case s != nil:
+		h.add(t, s.To, s.ToSum)
 	}
 	return nil
 }
@@ -269,10 +265,21 @@ func (a *archiver) tellHoles(logs []LogObject, backups []block.LSN, end, start b
 }
 
 // explainGap tells what it means that the object before the next one is not
-// there. One that a backup stands behind may have been pruned.
+// there. It may have been merged with those before it, see merge.go; one that a backup
+// stands behind may have been pruned.
 func (a *archiver) explainGap(ctx context.Context, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	logs, err := a.repo.logs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range logs {
+		if o.timeline == a.prev.timeline && o.From <= a.prev.From && o.To == a.prev.To {
+			a.prev = o
+			return nil
+		}
 	}
 	backups, err := a.backups(ctx)
 	if err != nil {

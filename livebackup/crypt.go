@@ -56,7 +56,7 @@ type sealedObjects struct {
 func isPlain(name string) bool {
 	_, lease := parseLeaseName(name)
 	return name == headerName || name == pruneName || lease || strings.HasSuffix(name, "."+string(kindRun)) ||
-		strings.HasPrefix(name, "archive-") // the claim of who archives log
+		strings.HasPrefix(name, "archive-") || name == mergeName // the claims of who archives log, and who merges it
 }
 
 func (s *sealedObjects) Create(ctx context.Context, name string) (ObjectWriter, error) {

@@ -83,7 +83,8 @@
 //	read back  uncached, whole; only then the log may go
 //
 // [Archive] does this until it is told to end; killed, it goes on behind the
-// newest object. Coverage, log spaces and holes are derived from names: absence is the
+// newest object. It merges small objects into bigger ones as it goes, and so does a
+// prune: merge.go says how no moment is without a commit. Coverage, log spaces and holes are derived from names: absence is the
 // record of a hole, so no record can contradict what is there. A log object
 // proves itself (logformat.go); log is read along a history, a parent's up to
 // the fork, and what is damaged or missing is said with the first commit that is

@@ -71,7 +71,7 @@ func drill(ctx context.Context, repo *Repository, t RestoreTarget, dir string, o
 		return res, err
 	}
 	if lost := res.Restore.Lost; lost != nil {
-		return res, &LogLostError{Lost: LogRange{lost.From - 1, lost.To}}
+		return res, &LogLostError{Lost: *lost}
 	}
 	if err := o.Check(ctx, dir); err != nil {
 		return res, fmt.Errorf("check what was restored: %w", err)

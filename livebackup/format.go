@@ -27,14 +27,15 @@ import (
 //	prune-0000000000000001            claim of one who prunes: what is to go
 //	log-<from>-<to>-<timeline>        archived log, see logformat.go
 //	archive-<timeline>                claim of who archives that timeline; no format, text for people
+//	merge-0000000000000001            claim of who merges archived log; no format, text for people
 //
 // In an encrypted repository what is stored under a name is an age file
 // (age-encryption.org/v1) of the object, to each of the recipients that the header
 // names, or that were named when it was written. The header and the claims (run,
-// lease, prune, archive) are stored as they are. Sizes and offsets here and in manifests
+// lease, prune, archive, merge) are stored as they are. Sizes and offsets here and in manifests
 // are those of the object.
 //
-// All but the claims of runs and archives, the objects of blocks, index and redo, and
+// All but the claims of runs, archives and merges, the objects of blocks, index and redo, and
 // archived log are an envelope around JSON:
 //
 //	offset  size  field

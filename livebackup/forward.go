@@ -81,7 +81,7 @@ func (r *restore) endBefore(ctx context.Context, lost *LogLostError) error {
 
 // endAt says that the restore ends at lsn, short of what was asked for.
 func (r *restore) endAt(lsn block.LSN) {
-	r.plan.Lost = &LSNRange{lsn + 1, r.plan.LSN}
+	r.plan.Lost = &LogRange{lsn, r.plan.LSN}
 	if r.plan.Target.Recover == RecoverAll {
 		r.plan.Lost.To = r.plan.newest
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/spillwaydb/spillway/block"
@@ -67,30 +68,58 @@ func (r *Repository) heads(ctx context.Context) (heads, error) {
 	return h, r.logHeads(ctx, c, &h)
 }
 
-// logHeads adds the newest archived log of each timeline.
+// logHeads adds the newest archived log of each timeline. What is damaged is passed over:
+// that log, or what comes before it, is in the history as well.
 func (r *Repository) logHeads(ctx context.Context, c *catalog, h *heads) error {
-	newest := slices.Clone(c.logs)
-	slices.SortFunc(newest, func(a, b LogObject) int {
-		return cmp.Or(cmp.Compare(a.timeline, b.timeline), cmp.Compare(b.To, a.To))
-	})
-	have, done := uint32(0), false
-	for _, o := range newest {
-		if done && o.timeline == have {
+	for i, o := range c.logs { // by timeline
+		if i > 0 && c.logs[i-1].timeline == o.timeline {
 			continue
 		}
-		in, err := openLog(ctx, r.objects, o)
-		if errors.Is(err, block.ErrCorrupt) {
-			continue // it, or the next older one, is in the history as well
-		}
+		s, err := r.newestLog(ctx, c.logs, o.timeline, nil, func(LogObject, error) error { return nil })
 		if err != nil {
 			return fmt.Errorf("whether the repository is ahead cannot be told: %w", err)
 		}
-		s := in.summary()
-		in.close()
-		h.add(s.Timeline, s.To, s.ToSum)
-		have, done = o.timeline, true
+		if s != nil {
+			h.add(s.Timeline, s.To, s.ToSum)
+		}
 	}
 	return nil
+}
+
+// newestLog is what the newest archived log of a timeline, of which names have only a part
+// of the id, says of itself; nil if there is none that can be read. Log that is not of
+// the database, or not of timeline t if that is given, is as bad as damaged log: passed is
+// told, and says whether the next older object will do.
+func (r *Repository) newestLog(ctx context.Context, logs []LogObject, timeline uint32, t *block.TimelineID, passed func(LogObject, error) error) (*LogSummary, error) {
+	newest := func(logs []LogObject) []LogObject {
+		own := slices.DeleteFunc(slices.Clone(logs), func(o LogObject) bool { return o.timeline != timeline })
+		slices.SortFunc(own, func(a, b LogObject) int { return cmp.Compare(b.To, a.To) })
+		return own
+	}
+	tries := 0
+	for own := newest(logs); len(own) > 0; {
+		in, err := r.openOwn(ctx, own[0], t)
+		switch {
+		case err == nil:
+			s := in.summary()
+			in.close()
+			return &s, nil
+		case errors.Is(err, fs.ErrNotExist) && tries < findTries: // merged or pruned since
+			tries++
+			if logs, err = r.logs(ctx); err != nil {
+				return nil, err
+			}
+			own = newest(logs)
+		case logDamage(err):
+			if err := passed(own[0], err); err != nil {
+				return nil, err
+			}
+			own = own[1:]
+		default:
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // enter lets a database push, or refuses: it must have what the repository has of

@@ -69,6 +69,7 @@ var (
 type hold struct {
 	Backups []BackupID `json:"backups"`
 	Logs    []string   `json:"logs,omitempty"` // of an intent: names of log objects
+	Log     *LogRange  `json:"log,omitempty"`  // of a lease: commits whose archived log is read, of any timeline
 	All     bool       `json:"all,omitempty"`  // of an intent that has no room for names
 	By      string     `json:"by"`             // for people
 }
@@ -81,6 +82,7 @@ func holdOf(by string, ids ...BackupID) hold {
 // holds is what is said by those who live.
 type holds struct {
 	by  map[BackupID]string
+	log []hold // that say which log they read
 	all string // who holds everything, or ""
 }
 
@@ -90,6 +92,16 @@ func (h holds) of(id BackupID) (by string, held bool) {
 		return by, true
 	}
 	return h.all, h.all != ""
+}
+
+// reads says who reads log of commits in r, or "".
+func (h holds) reads(r LogRange) string {
+	for _, l := range h.log {
+		if l.Log.overlaps(r) {
+			return l.By
+		}
+	}
+	return ""
 }
 
 // readHold reads a lease or an intent. What does not decode is block.ErrCorrupt.
@@ -147,21 +159,22 @@ func (h *held) Close() error {
 // file may be given the number of one that is not yet known to be gone.
 const nameTries = 20
 
-// lease holds backups, which are whole chains, until Close: a prune leaves them
-// alone. by is for people. It fails with ErrBackupNotFound if one is gone.
+// lease holds what h names until Close: backups, which are whole chains, and log. A prune
+// leaves them alone, and so does a merge. It fails with ErrBackupNotFound if a backup is
+// gone; of log the list that was made before may be old by now.
 //
 // A repository that cannot be written, or has no space left, can be read all the
 // same, without a lease: to restore is what it is there for.
-func (r *Repository) lease(ctx context.Context, by string, ids ...BackupID) (io.Closer, error) {
-	claim, err := r.claimLease(ctx, holdOf(by, ids...))
+func (r *Repository) lease(ctx context.Context, h hold) (io.Closer, error) {
+	claim, err := r.claimLease(ctx, h)
 	if readOnly(err) {
 		return noLease{}, nil
 	}
 	if err != nil {
 		return nil, writeError("lease backups", err)
 	}
-	if err = r.awaitPrune(ctx, ids); err == nil {
-		err = r.lookFor(ctx, ids)
+	if err = r.awaitPrune(ctx, &h); err == nil {
+		err = r.lookFor(ctx, h.Backups)
 	}
 	if err != nil {
 		claim.Close()
@@ -177,7 +190,7 @@ const findTries = 10
 func (r *Repository) leaseChain(ctx context.Context, by string, id BackupID) (members []Entry, lease io.Closer, err error) {
 	for range findTries {
 		if members, err = r.chain(ctx, id); err == nil {
-			lease, err = r.leaseMembers(ctx, by, members)
+			lease, err = r.leaseMembers(ctx, by, members, nil)
 		}
 		if err == nil || !id.IsZero() || !errors.Is(err, ErrBackupNotFound) {
 			break
@@ -186,8 +199,9 @@ func (r *Repository) leaseChain(ctx context.Context, by string, id BackupID) (me
 	return members, lease, err
 }
 
-// leaseMembers leases a whole chain, which may be none.
-func (r *Repository) leaseMembers(ctx context.Context, by string, members []Entry) (io.Closer, error) {
+// leaseMembers leases a whole chain, which may be none, and the log that is read behind
+// it: nil if none is.
+func (r *Repository) leaseMembers(ctx context.Context, by string, members []Entry, log *LogRange) (io.Closer, error) {
 	if len(members) == 0 {
 		return noLease{}, nil
 	}
@@ -195,7 +209,9 @@ func (r *Repository) leaseMembers(ctx context.Context, by string, members []Entr
 	for i := range members {
 		ids = append(ids, members[i].ID)
 	}
-	return r.lease(ctx, by, ids...)
+	h := holdOf(by, ids...)
+	h.Log = log
+	return r.lease(ctx, h)
 }
 
 type noLease struct{}
@@ -240,8 +256,9 @@ const (
 	claimTries = 20
 )
 
-// awaitPrune returns when no prune is running that says it may remove one of ids.
-func (r *Repository) awaitPrune(ctx context.Context, ids []BackupID) error {
+// awaitPrune returns when no prune, or merge, is running that says it may remove what the
+// lease is of.
+func (r *Repository) awaitPrune(ctx context.Context, lease *hold) error {
 	for {
 		h, err := r.readHold(ctx, pruneName, magicPrune)
 		switch {
@@ -249,7 +266,7 @@ func (r *Repository) awaitPrune(ctx context.Context, ids []BackupID) error {
 			return nil
 		case err != nil && !errors.Is(err, block.ErrCorrupt):
 			return fmt.Errorf("look for a prune: %w", err)
-		case err == nil && !h.names(ids):
+		case err == nil && !h.touches(lease):
 			return nil
 		}
 		alive, err := r.alive(ctx, pruneName)
@@ -262,9 +279,13 @@ func (r *Repository) awaitPrune(ctx context.Context, ids []BackupID) error {
 	}
 }
 
-// names reports whether h is about one of ids.
-func (h *hold) names(ids []BackupID) bool {
-	return h.All || slices.ContainsFunc(ids, func(id BackupID) bool { return slices.Contains(h.Backups, id) })
+// touches reports whether the intent h names something that the lease is of.
+func (h *hold) touches(lease *hold) bool {
+	return h.All || slices.ContainsFunc(lease.Backups, func(id BackupID) bool { return slices.Contains(h.Backups, id) }) ||
+		lease.Log != nil && slices.ContainsFunc(h.Logs, func(name string) bool {
+			o, ok := parseLogName(ObjectInfo{Name: name})
+			return ok && o.overlaps(*lease.Log)
+		})
 }
 
 // pause waits a moment for somebody else's claim.
@@ -311,6 +332,9 @@ func (r *Repository) leases(ctx context.Context) (holds, error) {
 		}
 		for _, id := range l.Backups {
 			h.by[id] = l.By
+		}
+		if l.Log != nil {
+			h.log = append(h.log, l)
 		}
 	}
 	return h, nil

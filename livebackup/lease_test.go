@@ -388,7 +388,7 @@ func TestL13_LeasesOfTheDeadAndTheUnread(t *testing.T) {
 	fs := simfs.New()
 	repo := openRepo(t, fs, "/repo")
 	id := mustBackup(t, newFake(1, 3, 4<<10), repo, BackupOptions{}).ID
-	lease, err := repo.lease(t.Context(), "a test", id)
+	lease, err := repo.lease(t.Context(), holdOf("a test", id))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -412,7 +412,7 @@ func TestL13_LeasesOfTheDeadAndTheUnread(t *testing.T) {
 	}
 	wantOnly(t, repo, namesOf(t, repo)...)
 	// Killed while it reads and while it prunes.
-	if _, err := repo.lease(t.Context(), "a test", id); err != nil {
+	if _, err := repo.lease(t.Context(), holdOf("a test", id)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := repo.declare(t.Context(), "a test", []BackupID{id}, nil); err != nil {

@@ -64,20 +64,41 @@ func (e *Entry) State() State {
 // or damaged) is listed as damaged; what is sound and of no use to the present
 // timeline as disabled. Backups that were never published are not listed.
 func List(ctx context.Context, repo *Repository) ([]Entry, error) {
-	c, err := repo.catalog(ctx)
+	v, err := repo.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list, err := repo.entries(ctx, c)
+	return v.entries, nil
+}
+
+// inventory is what one look at a repository shows.
+type inventory struct {
+	entries []Entry
+	logs    []LogObject // by timeline, then by LSN
+	records registry
+	bytes   map[BackupID]int64 // of all objects of a backup
+}
+
+// inventory lists the names once, and reads manifests and what is known of timelines.
+func (r *Repository) inventory(ctx context.Context) (*inventory, error) {
+	c, err := r.catalog(ctx)
 	if err != nil {
 		return nil, err
 	}
-	g, err := repo.registry(ctx, c, list)
-	if err != nil {
+	v := &inventory{logs: c.logs, bytes: make(map[BackupID]int64, len(c.objects))}
+	if v.entries, err = r.entries(ctx, c); err != nil {
 		return nil, err
 	}
-	g.disable(list)
-	return list, nil
+	if v.records, err = r.registry(ctx, c, v.entries); err != nil {
+		return nil, err
+	}
+	v.records.disable(v.entries)
+	for id, names := range c.objects {
+		for _, name := range names {
+			v.bytes[id] += c.sizes[name]
+		}
+	}
+	return v, nil
 }
 
 // entries looks at every backup. None of them is disabled yet.
@@ -117,6 +138,7 @@ type catalog struct {
 	temps     []string              // temporary names of no backup
 	timelines []uint32              // records of the registry, by number
 	leases    []string              // names, of the living and of the dead
+	merges    []string              // the claim of who merges, if it is there
 	logs      []LogObject           // by timeline, then by LSN
 	sequence  uint64                // highest seen
 }
@@ -170,6 +192,8 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 		c.leases = append(c.leases, o.Name)
 	} else if l, ok := parseLogName(o); ok {
 		c.logs = append(c.logs, l)
+	} else if o.Name == mergeName {
+		c.merges = append(c.merges, o.Name)
 	}
 }
 

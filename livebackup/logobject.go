@@ -24,13 +24,21 @@ type LogObject struct {
 	timeline uint32 // start of its id
 }
 
-// LogRange is the commits (From, To]: From itself is not among them.
+// LogRange is the commits (From, To], From itself is not among them: what leads from the
+// state as of From to the one as of To.
 type LogRange struct {
 	From block.LSN `json:"from"`
 	To   block.LSN `json:"to"`
 }
 
 func (r LogRange) String() string { return fmt.Sprintf("(%v, %v]", r.From, r.To) }
+
+// Commits names the first and the last commit of the range, for people; there is at least
+// one.
+func (r LogRange) Commits() string { return StateRange{r.From + 1, r.To}.String() }
+
+// overlaps reports whether a commit is in both.
+func (r LogRange) overlaps(o LogRange) bool { return r.From < o.To && o.From < r.To }
 
 // timelineStart is what the name of a log object says of its timeline.
 func timelineStart(t block.TimelineID) uint32 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sort"
 	"time"
@@ -35,6 +36,7 @@ type logIndex struct {
 	repo      *Repository
 	parts     []logPart
 	summaries map[int]*LogSummary // of the objects of parts; nil: damaged
+	gone      bool                // an object was not there any more: what was found counts for nothing
 	d         *decoder
 	scan      func(body []byte) (mvcc.RecordInfo, error)
 }
@@ -133,6 +135,7 @@ func (x *logIndex) summary(ctx context.Context, i int) (*LogSummary, error) {
 		return s, nil
 	}
 	in, err := x.repo.openPart(ctx, x.parts[i])
+	x.gone = x.gone || errors.Is(err, fs.ErrNotExist)
 	if tellsNothing(err) {
 		x.summaries[i] = nil
 		return nil, nil
@@ -178,6 +181,7 @@ func (m *momentFinder) see(p LogPoint) error {
 func (x *logIndex) points(ctx context.Context, i int, fn func(LogPoint) error) error {
 	p := x.parts[i]
 	in, err := x.repo.openPart(ctx, p)
+	x.gone = x.gone || errors.Is(err, fs.ErrNotExist)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -42,7 +44,8 @@ func (e *LogLostError) Unwrap() error { return e.Cause }
 // An object's SHA-256 is proven before the first of its records is handed out;
 // chunks, order and completeness of its records on the way, and the sums where two
 // objects meet. What fails that, or is not there, is a [LogLostError]; of a damaged
-// object the commits before the first chunk that is damaged are handed out.
+// object the commits before the first chunk that is damaged are handed out. The list may
+// be old: what was merged since is found where it is now.
 func (r *Repository) readLog(ctx context.Context, logs []LogObject, history lineage, want LogRange, fromSum uint32, fn func(mvcc.LogRecord) error) error {
 	d, err := newDecoder()
 	if err != nil {
@@ -50,26 +53,50 @@ func (r *Repository) readLog(ctx context.Context, logs []LogObject, history line
 	}
 	defer d.close()
 	at, sum := want.From, fromSum
-	for _, p := range history.parts(logs) {
-		if p.To <= at {
-			continue
+	for parts := history.parts(logs); at < want.To; {
+		for len(parts) > 0 && parts[0].To <= at {
+			parts = parts[1:]
 		}
-		if at >= want.To {
-			break
+		switch {
+		case len(parts) == 0:
+			return &LogLostError{Lost: LogRange{From: at}}
+		case parts[0].From > at:
+			return &LogLostError{Lost: LogRange{at, min(parts[0].From, want.To)}}
 		}
-		if p.From > at {
-			return &LogLostError{Lost: LogRange{at, min(p.From, want.To)}}
-		}
+		p := parts[0]
 		part := logPart{LogRange{at, min(p.To, want.To)}, p.object, p.timeline}
-		if sum, err = r.readPart(ctx, d, part, sum, fn); err != nil {
+		next, err := r.readPart(ctx, d, part, sum, fn)
+		switch {
+		case err == nil:
+			at, sum = part.To, next
+		case isGone(err):
+			if parts, err = r.partsAgain(ctx, history, p.object, err); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
-		at = part.To
-	}
-	if at < want.To {
-		return &LogLostError{Lost: LogRange{From: at}}
 	}
 	return nil
+}
+
+// isGone reports whether an object was not there when it was to be opened.
+func isGone(err error) bool {
+	var lost *LogLostError
+	return errors.As(err, &lost) && errors.Is(lost.Cause, fs.ErrNotExist)
+}
+
+// partsAgain lists the log anew when an object of the list is gone: it was merged into a
+// bigger one, see merge.go. One that is listed and not there is lost.
+func (r *Repository) partsAgain(ctx context.Context, history lineage, gone LogObject, lost error) ([]logPart, error) {
+	logs, err := r.logs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(logs, func(o LogObject) bool { return o.Name() == gone.Name() }) {
+		return nil, lost
+	}
+	return history.parts(logs), nil
 }
 
 // readPart reads what part is of its object. It takes and returns the checksum
@@ -136,12 +163,18 @@ func logDamage(err error) bool {
 
 // openPart opens the object of part and proves whose log it is.
 func (r *Repository) openPart(ctx context.Context, part logPart) (*logReader, error) {
-	in, err := openLog(ctx, r.objects, part.object)
+	return r.openOwn(ctx, part.object, &part.timeline)
+}
+
+// openOwn opens a log object and proves that it is the database's, and of timeline t if
+// that is given.
+func (r *Repository) openOwn(ctx context.Context, o LogObject, t *block.TimelineID) (*logReader, error) {
+	in, err := openLog(ctx, r.objects, o)
 	if err != nil {
 		return nil, err
 	}
 	owner, bound, err := r.Database(ctx)
-	if err == nil && bound && (owner != in.id.database || in.id.timeline != part.timeline) {
+	if err == nil && bound && (owner != in.id.database || t != nil && in.id.timeline != *t) {
 		err = fmt.Errorf("%s: %w: it is of database %v, timeline %v", in.name, ErrLogForeign, in.id.database, in.id.timeline)
 	}
 	if err != nil {

@@ -154,27 +154,23 @@ func LogSpaces(ctx context.Context, repo *Repository) ([]LogSpace, error) {
 }
 
 func (r *Repository) logSpaces(ctx context.Context) ([]LogSpace, error) {
-	logs, err := r.logs(ctx)
+	v, err := r.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := List(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	history, err := r.presentHistory(ctx, entries, logs)
+	history, err := r.presentHistory(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	var starts []spaceStart
-	for i := range entries {
-		if m := &entries[i].Manifest; !m.ID.IsZero() && history.usable(m) {
+	for i := range v.entries {
+		if m := &v.entries[i].Manifest; !m.ID.IsZero() && history.usable(m) {
 			starts = append(starts, spaceStart{m.ID, m.EndLSN, m.Committed})
 		}
 	}
-	list := logSpaces(starts, logs, history)
+	list := logSpaces(starts, v.logs, history)
 	if n := len(list); n > 0 && list[n-1].Objects > 0 {
-		list[n-1].Until = r.lastTime(ctx, logs, history)
+		list[n-1].Until = r.lastTime(ctx, v.logs, history)
 	}
 	return list, nil
 }
@@ -195,19 +191,11 @@ func (r *Repository) lastTime(ctx context.Context, logs []LogObject, history lin
 
 // presentHistory is that of the present timeline; where there is none, because
 // nothing was registered and no backup is listed, that of the newest log.
-func (r *Repository) presentHistory(ctx context.Context, entries []Entry, logs []LogObject) (lineage, error) {
-	c, err := r.catalog(ctx)
-	if err != nil {
-		return nil, err
+func (r *Repository) presentHistory(ctx context.Context, v *inventory) (lineage, error) {
+	if now, _ := v.records.present(); len(now) > 0 || len(v.logs) == 0 {
+		return now, v.records.unread
 	}
-	g, err := r.registry(ctx, c, entries)
-	if err != nil {
-		return nil, err
-	}
-	if now, _ := g.present(); len(now) > 0 || len(logs) == 0 {
-		return now, g.unread
-	}
-	newest := slices.MaxFunc(logs, func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
+	newest := slices.MaxFunc(v.logs, func(a, b LogObject) int { return cmp.Compare(a.To, b.To) })
 	in, err := openLog(ctx, r.objects, newest)
 	if err != nil {
 		return nil, err

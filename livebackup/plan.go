@@ -76,13 +76,14 @@ func (t RestoreTarget) resolve() (RestoreTarget, error) {
 	return t, nil
 }
 
-// LSNRange is the commits from From to To, both included.
-type LSNRange struct {
+// StateRange is the states of a database as of each commit from From to To, both
+// included. What leads from one state to another is a [LogRange].
+type StateRange struct {
 	From block.LSN `json:"from"`
 	To   block.LSN `json:"to"`
 }
 
-func (r LSNRange) String() string {
+func (r StateRange) String() string {
 	if r.From == r.To {
 		return r.From.String()
 	}
@@ -168,14 +169,14 @@ func (p *router) reach(lsn block.LSN) block.LSN {
 }
 
 // window is the states that can be reached, as ranges that do not touch.
-func (p *router) window() (list []LSNRange) {
+func (p *router) window() (list []StateRange) {
 	for _, s := range p.starts {
 		to := p.reach(s.lsn)
 		if n := len(list); n > 0 && s.lsn <= list[n-1].To+1 {
 			list[n-1].To = max(list[n-1].To, to)
 			continue
 		}
-		list = append(list, LSNRange{s.lsn, to})
+		list = append(list, StateRange{s.lsn, to})
 	}
 	return list
 }
@@ -236,9 +237,9 @@ func (p *router) furthest() (way, bool) {
 }
 
 // lost is what is known to have been committed behind lsn.
-func (p *router) lost(lsn block.LSN) *LSNRange {
+func (p *router) lost(lsn block.LSN) *LogRange {
 	if lsn >= p.newest {
 		return nil
 	}
-	return &LSNRange{lsn + 1, p.newest}
+	return &LogRange{lsn, p.newest}
 }

@@ -20,6 +20,11 @@ type PruneResult struct {
 	// Spared are what the plan would have removed and a look at the time of the
 	// prune would not: it is in use now, or needed since.
 	Spared []PlannedBackup `json:"spared"`
+
+	// Merged is small objects of archived log that became one each; some stay beside it for
+	// as long as somebody reads them. Unmerged says of objects why they were left as they are.
+	Merged   []LogMerge `json:"merged"`
+	Unmerged []string   `json:"unmerged,omitempty"`
 }
 
 // Prune removes what plan says, as far as that is still right: it looks again, and
@@ -30,12 +35,29 @@ type PruneResult struct {
 // It goes in two phases, the manifests first, what adds to others before these,
 // each durably, and then the objects: a listed backup is whole whenever the power
 // goes. What is left behind then, the next prune or backup removes.
+//
+// Then it merges small objects of the archived log that stays, see merge.go. That needs
+// room; a repository that has none is pruned all the same.
 func Prune(ctx context.Context, repo *Repository, plan PrunePlan) (PruneResult, error) {
 	res, err := repo.prune(ctx, plan)
+	if err == nil {
+		err = repo.mergeAfter(ctx, &res)
+	}
 	if err != nil {
 		return res, fmt.Errorf("prune: %w", err)
 	}
 	return res, nil
+}
+
+// mergeAfter merges what a prune has left.
+func (r *Repository) mergeAfter(ctx context.Context, res *PruneResult) error {
+	m := r.newMerger(mergeDefault, func(err error) { res.Unmerged = append(res.Unmerged, err.Error()) })
+	err := m.merge(ctx)
+	res.Merged = m.told
+	if noSpace(err) {
+		res.Unmerged, err = append(res.Unmerged, err.Error()), nil
+	}
+	return err
 }
 
 func (r *Repository) prune(ctx context.Context, plan PrunePlan) (res PruneResult, err error) {

@@ -302,7 +302,7 @@ func TestL13_DeleteIsGuarded(t *testing.T) {
 		t.Fatal(err)
 	}
 	del(id(1), DeleteOptions{Dependants: true}, ErrBackupKept, 0)
-	lease, err := repo.lease(t.Context(), "a test", id(3), id(2), id(1))
+	lease, err := repo.lease(t.Context(), holdOf("a test", id(3), id(2), id(1)))
 	if err != nil {
 		t.Fatal(err)
 	}

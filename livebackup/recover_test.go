@@ -139,13 +139,15 @@ func (a *archived) grow(commits int) {
 	a.change(3)
 	a.full()
 	for len(a.kept) < commits {
-		switch a.change(1 + a.rng.IntN(4)); a.rng.IntN(6) {
+		switch a.change(1 + a.rng.IntN(4)); a.rng.IntN(7) {
 		case 0:
 			a.incremental()
 		case 1:
 			a.full()
 		case 2, 3:
 			a.archive()
+		case 4:
+			merged(a.t, a.repo, mergeRule{bytes: 32 << 10, objects: 2 + a.rng.IntN(3)})
 		}
 	}
 	a.change(1)
@@ -230,7 +232,7 @@ func (a *archived) wantEnds(first, end block.LSN) {
 		if lsn == 0 {
 			continue // no target at all
 		}
-		if !errors.As(err, &far) || len(far.Window) != 1 || far.Window[0].LSNRange != (LSNRange{first, end}) || far.Window[0].ToTime.IsZero() {
+		if !errors.As(err, &far) || len(far.Window) != 1 || far.Window[0].StateRange != (StateRange{first, end}) || far.Window[0].ToTime.IsZero() {
 			a.t.Fatalf("LSN %v: %v", lsn, err)
 		}
 	}
@@ -287,7 +289,7 @@ func TestRecover_StopsBeforeAHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	res := a.wantAt(RestoreTarget{}, before, RestoreOptions{})
-	if res.Lost == nil || *res.Lost != (LSNRange{before + 1, a.from}) {
+	if res.Lost == nil || *res.Lost != (LogRange{before, a.from}) {
 		t.Fatalf("lost %v", res.Lost)
 	}
 	for _, lsn := range []block.LSN{before + 1, a.from} {
@@ -323,7 +325,7 @@ func TestRecover_DamagedLog(t *testing.T) {
 	bad := a.archive()
 	rot(t, a.repo, bad.Name())
 	res, err := Restore(t.Context(), a.repo, RestoreTarget{}, "/d/short", RestoreOptions{FS: a.fs, MaxRAM: 16 << 20})
-	if err != nil || res.Lost == nil || res.LSN < before || res.LSN >= a.from || res.Lost.From != res.LSN+1 || res.Lost.To != a.from {
+	if err != nil || res.Lost == nil || res.LSN < before || res.LSN >= a.from || res.Lost.From != res.LSN || res.Lost.To != a.from {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	wantDatabase(t, a.fs, "/d/short", a.kept[res.LSN])

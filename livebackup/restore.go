@@ -40,7 +40,7 @@ type RestoreResult struct {
 	Time     time.Time  // of that commit; zero if the repository does not tell
 	LogBytes int64      // of redo that was rolled forward
 	Passed   []BackupID // that could not be read; see RestoreOptions.AllowOlder
-	Lost     *LSNRange  // commits that were made, were asked for, and could not be reached
+	Lost     *LogRange  // commits that were made, were asked for, and could not be reached
 	Target   string     // with symbolic links resolved
 	Duration time.Duration
 }
@@ -106,7 +106,11 @@ func (r *restore) attempt(ctx context.Context, target string) (err error) {
 	if p.Passed != nil && !r.o.AllowOlder {
 		return p.Passed.refusal()
 	}
-	lease, err := r.repo.leaseMembers(ctx, "restore", p.members)
+	var log *LogRange
+	if p.LSN > p.Backup.EndLSN {
+		log = &LogRange{p.Backup.EndLSN, p.LSN}
+	}
+	lease, err := r.repo.leaseMembers(ctx, "restore", p.members, log)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ type RestorePlan struct {
 	Window []ReachableRange
 	// Lost is what was committed behind LSN, as far as the repository knows, and
 	// cannot be reached: nil unless everything was asked for.
-	Lost *LSNRange
+	Lost *LogRange
 	// Passed is a newer backup that is damaged or cannot be read: a restore of the
 	// newest state passes it over only with consent. Nil if there is none.
 	Passed *Entry
@@ -41,7 +42,7 @@ type RestorePlan struct {
 
 // ReachableRange is states that can be restored.
 type ReachableRange struct {
-	LSNRange
+	StateRange
 	FromTime time.Time `json:"from_time"` // of commit From; zero if the repository does not tell
 	ToTime   time.Time `json:"to_time"`
 }
@@ -75,30 +76,56 @@ func (s *spoilt) cut(name string, r logRun) logRun {
 	return r
 }
 
-func planRestore(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoilt) (*RestorePlan, error) {
-	t, err := t.resolve()
-	if err != nil {
+// replaced leaves out damaged objects whose commits others have, too: a merge that was
+// killed leaves such (merge.go).
+func (s *spoilt) replaced(logs []LogObject, history lineage) []LogObject {
+	if s == nil {
+		return logs
+	}
+	for name := range s.logs {
+		others := slices.DeleteFunc(slices.Clone(logs), func(o LogObject) bool { return o.Name() == name })
+		i := slices.IndexFunc(logs, func(o LogObject) bool { return o.Name() == name })
+		if i >= 0 && len(holesIn(logs[i].LogRange, coverage(others, history, logs[i].From))) == 0 {
+			logs = others
+		}
+	}
+	return logs
+}
+
+// planRestore plans afresh if log that it has listed was merged meanwhile.
+func planRestore(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoilt) (p *RestorePlan, err error) {
+	if t, err = t.resolve(); err != nil {
 		return nil, err
 	}
-	entries, err := List(ctx, repo)
-	if err != nil {
-		return nil, err
+	for range findTries {
+		gone := false
+		if p, gone, err = planOnce(ctx, repo, t, bad); !gone {
+			break
+		}
 	}
-	logs, err := repo.logs(ctx)
+	return p, err
+}
+
+// planOnce plans from one look at the repository. gone says that an object of the log that
+// it saw was not there any more.
+func planOnce(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoilt) (p *RestorePlan, gone bool, err error) {
+	v, err := repo.inventory(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	s := &search{repo: repo, target: t, entries: entries, logs: logs, bad: bad}
-	if s.history, err = s.chooseHistory(ctx); err != nil {
-		return nil, err
+	s := &search{repo: repo, target: t, entries: v.entries, bad: bad}
+	if s.history, err = s.chooseHistory(ctx, v); err != nil {
+		return nil, errors.Is(err, fs.ErrNotExist), err
 	}
-	s.index, err = repo.newLogIndex(logs, s.history)
+	s.logs = bad.replaced(v.logs, s.history)
+	s.index, err = repo.newLogIndex(s.logs, s.history)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer s.index.close()
 	s.prepare()
-	return s.plan(ctx)
+	p, err = s.plan(ctx)
+	return p, s.index.gone, err
 }
 
 // search is one call of PlanRestore.
@@ -118,8 +145,8 @@ type search struct {
 // chooseHistory is the present timeline's, or, where a backup is named that is not
 // in it, that backup's own: so an abandoned future can be restored as a database of
 // its own (L14).
-func (s *search) chooseHistory(ctx context.Context) (lineage, error) {
-	present, err := s.repo.presentHistory(ctx, s.entries, s.logs)
+func (s *search) chooseHistory(ctx context.Context, v *inventory) (lineage, error) {
+	present, err := s.repo.presentHistory(ctx, v)
 	if err != nil || s.target.Backup.IsZero() {
 		return present, err
 	}

@@ -46,6 +46,7 @@ type PrunePlan struct {
 	Made    time.Time       `json:"made"` // by the clock: the window ends then
 	Backups []PlannedBackup `json:"backups"`
 	Logs    []PlannedLog    `json:"logs"`
+	Merges  []LogMerge      `json:"merges,omitempty"` // of log that stays
 }
 
 // PlannedBackup is what a prune does with a backup.
@@ -94,16 +95,30 @@ func PlanPrune(ctx context.Context, repo *Repository, policy RetentionPolicy) (P
 	if err != nil {
 		return PrunePlan{}, fmt.Errorf("plan a prune: %w", err)
 	}
-	return v.plan(policy, time.Now().UTC(), nil), nil
+	p := v.plan(policy, time.Now().UTC(), nil)
+	p.Merges = v.planMerges(&p)
+	return p, nil
+}
+
+// planMerges is what a prune by plan p would merge.
+func (v *view) planMerges(p *PrunePlan) (list []LogMerge) {
+	goes := map[string]bool{}
+	for _, l := range p.Logs {
+		goes[l.Name] = l.Remove
+	}
+	stay := v.inventory
+	stay.logs = slices.DeleteFunc(slices.Clone(v.logs), func(o LogObject) bool { return goes[o.Name()] })
+	_, runs := stay.merges(mergeDefault, nil, nil)
+	for _, run := range runs {
+		list = append(list, logMerge(run.objects))
+	}
+	return list
 }
 
 // view is what a plan is made of: what the repository holds and who reads it.
 type view struct {
-	entries []Entry
-	bytes   map[BackupID]int64
-	logs    []LogObject
-	records registry
-	held    holds
+	inventory
+	held holds
 }
 
 // view looks at leases first: a lease that is taken later finds the intent of a
@@ -112,26 +127,12 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 	if v.held, err = r.leases(ctx); err != nil {
 		return v, err
 	}
-	c, err := r.catalog(ctx)
+	now, err := r.inventory(ctx)
 	if err != nil {
 		return v, err
 	}
-	if v.entries, err = r.entries(ctx, c); err != nil {
-		return v, err
-	}
-	if v.records, err = r.registry(ctx, c, v.entries); err != nil {
-		return v, err
-	}
-	if err := v.records.unread; err != nil {
-		return v, fmt.Errorf("which timeline is the present one cannot be told: %w", err)
-	}
-	v.records.disable(v.entries)
-	v.logs = c.logs
-	v.bytes = make(map[BackupID]int64, len(c.objects))
-	for id, names := range c.objects {
-		for _, name := range names {
-			v.bytes[id] += c.sizes[name]
-		}
+	if v.inventory = *now; v.records.unread != nil {
+		return v, fmt.Errorf("which timeline is the present one cannot be told: %w", v.records.unread)
 	}
 	return v, nil
 }
@@ -152,7 +153,7 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 //
 // Sound is what is neither damaged nor unreadable, nor is anything that it needs.
 // What is damaged goes with what it needs. Log goes when no sound backup is left
-// below it that it could be rolled forward from.
+// below it that it could be rolled forward from, and nobody reads it.
 type planner struct {
 	view
 	policy RetentionPolicy
@@ -401,6 +402,10 @@ func (p *planner) result() PrunePlan {
 // can be rolled forward.
 func (p *planner) log(l LogObject) PlannedLog {
 	out := PlannedLog{Name: l.Name(), LogRange: l.LogRange, Bytes: l.Size}
+	if by := p.held.reads(l.LogRange); by != "" {
+		out.Reason = "in use: " + by
+		return out
+	}
 	left := false
 	for i := range p.entries {
 		e := &p.entries[i]

@@ -24,7 +24,7 @@ func Sweep(ctx context.Context, repo *Repository) (removed int, err error) {
 		}
 	}
 	removed = len(c.temps)
-	for _, name := range c.leases {
+	for _, name := range slices.Concat(c.leases, c.merges) {
 		alive, err := repo.alive(ctx, name)
 		if err != nil {
 			return removed, err

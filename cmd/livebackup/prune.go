@@ -17,7 +17,7 @@ const pruneLong = `Removes old backups and archived log. A generation is a full 
 incrementals that add to it; the newest --generations are kept, and with
 --window what it takes to restore any moment of that length. Damaged and
 disabled backups are no generations and push none out. What a kept backup needs,
-or someone reads now, stays.
+or someone reads now, stays. Small objects of archived log that stay are merged.
 
 --dry-run shows what would go and what stays, each with the reason.`
 
@@ -92,6 +92,7 @@ func planText(w io.Writer, p *livebackup.PrunePlan) {
 	if len(p.Logs) > 0 {
 		fmt.Fprintf(w, "archived log: %s kept, %s (%s) would go\n", human.Plural(kept, "object"), human.Plural(gone, "object"), human.Bytes(freed))
 	}
+	mergesText(w, "would merge", p.Merges)
 	backups, _, bytes := p.Removes()
 	fmt.Fprintf(w, "would remove %s and free %s\n", human.Plural(backups, "backup"), human.Bytes(bytes))
 }
@@ -104,7 +105,7 @@ func fate(remove bool) string {
 }
 
 func (a *app) printPruned(r livebackup.PruneResult) error {
-	r.Backups, r.Logs, r.Spared = listed(r.Backups), listed(r.Logs), listed(r.Spared)
+	r.Backups, r.Logs, r.Spared, r.Merged = listed(r.Backups), listed(r.Logs), listed(r.Spared), listed(r.Merged)
 	return a.print(r, func(w io.Writer) { pruneText(w, r) })
 }
 
@@ -116,12 +117,26 @@ func listed[T any](list []T) []T {
 	return list
 }
 
+func mergesText(w io.Writer, verb string, merges []livebackup.LogMerge) {
+	n := 0
+	for _, m := range merges {
+		n += m.Objects
+	}
+	if n > 0 {
+		fmt.Fprintf(w, "%s %s of log into %d\n", verb, human.Plural(n, "object"), len(merges))
+	}
+}
+
 func pruneText(w io.Writer, r livebackup.PruneResult) {
 	for _, id := range r.Backups {
 		fmt.Fprintf(w, "removed backup %v\n", id)
 	}
 	for _, b := range r.Spared {
 		fmt.Fprintf(w, "kept backup %v: %s\n", b.ID, b.Reason)
+	}
+	mergesText(w, "merged", r.Merged)
+	for _, why := range r.Unmerged {
+		fmt.Fprintf(w, "warning: %s\n", why)
 	}
 	fmt.Fprintf(w, "removed %s and %s of log: %s are free\n", human.Plural(len(r.Backups), "backup"),
 		human.Plural(len(r.Logs), "object"), human.Bytes(r.Bytes))

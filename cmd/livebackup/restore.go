@@ -121,7 +121,7 @@ type restoreResult struct {
 	Chain    []livebackup.BackupID `json:"chain"`
 	LogBytes int64                 `json:"log_bytes"` // rolled forward
 	Passed   []livebackup.BackupID `json:"passed,omitempty"`
-	Lost     *livebackup.LSNRange  `json:"lost,omitempty"`
+	Lost     *livebackup.LogRange  `json:"lost,omitempty"`
 	Standby  bool                  `json:"standby"`
 }
 
@@ -169,7 +169,7 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 		}
 	}
 	if res.Lost != nil {
-		return &damageError{&incompleteError{fmt.Errorf("commits %v were made and could not be reached", *res.Lost)}}
+		return &damageError{&incompleteError{fmt.Errorf("commits %v were made and could not be reached", res.Lost.Commits())}}
 	}
 	return nil
 }
@@ -198,7 +198,7 @@ func (r restoreResult) text(w io.Writer) {
 		fmt.Fprintf(w, "  backup %v could not be read and was passed over\n", id)
 	}
 	if r.Lost != nil {
-		fmt.Fprintf(w, "NOT RESTORED: commits %v: the log of them is lost\n", *r.Lost)
+		fmt.Fprintf(w, "NOT RESTORED: commits %v: the log of them is lost\n", r.Lost.Commits())
 	}
 }
 
@@ -222,7 +222,7 @@ type planJSON struct {
 	ReadBytes int64                       `json:"read_bytes"`
 	Estimate  time.Duration               `json:"estimate_ns"`
 	Window    []livebackup.ReachableRange `json:"window"`
-	Lost      *livebackup.LSNRange        `json:"lost,omitempty"`
+	Lost      *livebackup.LogRange        `json:"lost,omitempty"`
 }
 
 func (a *app) planRestore(ctx context.Context, repo *livebackup.Repository, t livebackup.RestoreTarget) error {
@@ -261,6 +261,6 @@ func (p planJSON) text(w io.Writer) {
 		fmt.Fprintf(w, "  LSN %v to %v,\n    of %s to %s\n", r.From, r.To, exactly(r.FromTime), exactly(r.ToTime))
 	}
 	if p.Lost != nil {
-		fmt.Fprintf(w, "LOST: commits %v were made and cannot be reached\n", *p.Lost)
+		fmt.Fprintf(w, "LOST: commits %v were made and cannot be reached\n", p.Lost.Commits())
 	}
 }
