@@ -544,6 +544,10 @@ func FuzzLogClient(f *testing.F) {
 	frame.reset()
 	frame.add(mvcc.LogRecord{LSN: 1, Last: true, Body: []byte("a")})
 	f.Add(appendFrame(bytes.Clone(opened), frameLog, frame.seal(true, 1)))
+	var late logFrame
+	late.reset()
+	late.add(mvcc.LogRecord{LSN: 2, Last: true, Body: []byte("b")})
+	f.Add(appendFrame(bytes.Clone(opened), frameLog, late.seal(true, 2)))
 	f.Add(appendFrame(bytes.Clone(opened), frameError, encodeError(mvcc.ErrLogGone, nil)))
 	f.Add(append(bytes.Clone(opened), 0xff, 0xff, 0xff, 0xff, byte(frameLog), 0, 0, 0))
 	f.Fuzz(func(t *testing.T, input []byte) {
