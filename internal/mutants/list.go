@@ -118,7 +118,7 @@ func ofBackups() []Mutant {
 	both := []string{"mvcc", "livebackup"}
 	return []Mutant{
 		{"an incremental is off by one", "R11 D9", "mvcc/increment.go", "return lsn > b.inc.base, nil", "return lsn > b.inc.base+1, nil", both},
-		{"changed extents are off by one", "R11 D9", "mvcc/increment.go", "if known && getMark(inc.extents, m.at(at)) <= inc.base {", "if known && getMark(inc.extents, m.at(at)) <= inc.base+1 {", both},
+		{"changed extents are off by one", "R11 D9", "mvcc/increment.go", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base) {", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base+1) {", both},
 		{"a backup is not durable", "R6", "mvcc/backup.go", "err = s.log.Sync(live.LSN())", "err = " + no, both},
 		{"an incremental goes on after a failed sync", "R16 L8", "mvcc/increment.go", "if err := s.state.failure(); err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", "if err := " + no + "; err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", both},
 		{"a restore goes on with the old timeline", "L14", "mvcc/builder.go", "if !b.standby {", "if false {", both},
