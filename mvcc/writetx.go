@@ -361,6 +361,7 @@ const privateMin = 32
 // transaction has used up its share of MaxRAM (L5). What snapshots hold in temporary
 // storage makes no transaction fail.
 func (t *WriteTx) makeRoom() error {
+	tries := 0
 	for len(t.blocks) >= t.s.privateMax() {
 		batch := t.spillable(false)
 		if len(batch) == 0 {
@@ -376,7 +377,8 @@ func (t *WriteTx) makeRoom() error {
 			}
 		}
 		if errors.Is(err, spill.ErrFull) {
-			err = t.makeTempRoom()
+			tries++
+			err = t.makeTempRoom(tries)
 		}
 		if err != nil {
 			return fmt.Errorf("spill private blocks: %w", err)
@@ -386,16 +388,19 @@ func (t *WriteTx) makeRoom() error {
 }
 
 // makeTempRoom makes room in temporary storage, which others fill: by what the cleaner
-// can bring into place, then by the end of a snapshot (R13).
-func (t *WriteTx) makeTempRoom() error {
+// can bring into place, then by the end of a snapshot (R13). What the cleaner has in hand
+// still has its slots: only when a round has begun and ended since is there no more to come.
+func (t *WriteTx) makeTempRoom(tries int) error {
 	s := t.s
 	switch {
 	case s.cache.FrozenHeads() > 0:
 		return s.cleaner.awaitRound(s.cleaner.rounds())
-	case !s.exhausted():
-		return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
+	case s.exhausted():
+		return nil
+	case tries <= 2:
+		return s.cleaner.awaitRound(s.cleaner.rounds())
 	}
-	return nil
+	return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
 }
 
 // privateOf is what an entry in away says, without the version.

@@ -45,9 +45,9 @@ func (r *ring) add(p point) {
 	r.next++
 }
 
-// all are the points, the oldest first.
+// all are the points, the oldest first; none before somebody has begun to collect them.
 func (r *ring) all() []point {
-	if len(r.points) < r.max {
+	if len(r.points) == 0 || len(r.points) < r.max {
 		return r.points
 	}
 	at := r.next % r.max
