@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,17 +15,21 @@ import (
 )
 
 // handClock is a clock that a test moves.
-type handClock struct{ at time.Time }
+type handClock struct{ unixNano atomic.Int64 }
 
-func newHandClock() *handClock { return &handClock{time.Unix(946_684_800, 0)} } // Saturday, midnight
+func newHandClock() *handClock {
+	c := &handClock{}
+	c.unixNano.Store(time.Unix(946_684_800, 0).UnixNano()) // Saturday, midnight
+	return c
+}
 
-func (c *handClock) now() time.Time { return c.at }
+func (c *handClock) now() time.Time { return time.Unix(0, c.unixNano.Load()) }
 
 // pass lets time pass, as a store sees it.
 func (c *handClock) pass(s *Store, d time.Duration) {
-	for end := c.at.Add(d); c.at.Before(end); {
-		c.at = c.at.Add(min(end.Sub(c.at), tickEvery))
-		s.tickChanges(c.at)
+	for end := c.now().Add(d); c.now().Before(end); {
+		c.unixNano.Add(int64(min(end.Sub(c.now()), tickEvery)))
+		s.tickChanges(c.now())
 	}
 }
 
@@ -145,7 +150,7 @@ func TestChanges_ByTheHour(t *testing.T) {
 	ids := blocksToChange(t, s, 40)
 	clock.pass(s, time.Hour)
 	load(t, s, clock, ids, 12, 3600)
-	hour := HourOfWeek(clock.at) - 1
+	hour := HourOfWeek(clock.now()) - 1
 	check := func(c Changes, what string) {
 		t.Helper()
 		h := c.Week[hour]
@@ -183,7 +188,7 @@ func TestChanges_ByTheHour(t *testing.T) {
 		t.Fatalf("the window of four hours began anew: %+v", got)
 	}
 	clock.pass(s, 2*time.Hour) // the hour that nobody changed anything in is remembered without a commit
-	if c := s.Changes(); c.Week[HourOfWeek(clock.at)-1].Weeks != 1 {
+	if c := s.Changes(); c.Week[HourOfWeek(clock.now())-1].Weeks != 1 {
 		t.Fatalf("an idle hour was not seen: %+v", c.Recent)
 	}
 	ok(t, s.cleaner.awaitRound(s.cleaner.rounds()))
@@ -193,7 +198,7 @@ func TestChanges_ByTheHour(t *testing.T) {
 	o.FS = disk
 	s = mustOpen(t, o)
 	check(s.Changes(), "after a crash")
-	if c := s.Changes(); c.Week[HourOfWeek(clock.at)-1].Weeks != 1 {
+	if c := s.Changes(); c.Week[HourOfWeek(clock.now())-1].Weeks != 1 {
 		t.Fatal("an idle hour was not saved")
 	}
 	ok(t, s.Close())
