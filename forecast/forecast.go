@@ -163,8 +163,9 @@ func (in *Input) at(h *history, start time.Time) Forecast {
 	if took := c.part * courseParts; took > 0 {
 		f.RedoPerSecond = c.redo[courseParts-1] / took
 	}
-	f.TempNeeded = max(f.PeakOriginals-in.Room.Cache, 0)
-	f.TempMax = max(f.PeakMax-in.Room.Cache, 0)
+	inCache := max(in.Room.Cache, 0)
+	f.TempNeeded = max(f.PeakOriginals-inCache, 0)
+	f.TempMax = max(f.PeakMax-inCache, 0)
 	in.judge(h, &f, &b, &r)
 	return f
 }
