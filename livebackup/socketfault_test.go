@@ -70,13 +70,13 @@ func (c *cutSocket) pass(from, to *net.UnixConn, toHere bool) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		left, cut := c.count(int64(n), toHere)
+		left, cut, half := c.count(int64(n), toHere)
 		if _, e := to.Write(buf[:left]); e != nil || err != nil {
 			from.CloseRead() // who goes on writing is to notice
 			return
 		}
 		if cut {
-			if !c.half {
+			if !half {
 				from.Close()
 				to.Close()
 			}
@@ -86,8 +86,9 @@ func (c *cutSocket) pass(from, to *net.UnixConn, toHere bool) {
 	}
 }
 
-// count says how many of n bytes are handed on, and whether the connection ends then.
-func (c *cutSocket) count(n int64, toHere bool) (left int64, cut bool) {
+// count says how many of n bytes are handed on, and whether the connection, or half of it,
+// ends then.
+func (c *cutSocket) count(n int64, toHere bool) (left int64, cut, half bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	way := 0
@@ -97,10 +98,10 @@ func (c *cutSocket) count(n int64, toHere bool) (left int64, cut bool) {
 	before := c.went[way]
 	c.went[way] += n
 	if !c.armed || c.struck || toHere != c.toHere || c.went[way] < c.after {
-		return n, false
+		return n, false, false
 	}
 	c.struck = true
-	return max(c.after-before, 0), true
+	return max(c.after-before, 0), true, c.half
 }
 
 // arm begins to count.
