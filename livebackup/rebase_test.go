@@ -64,14 +64,18 @@ func TestRebase_CutRunsGoOn(t *testing.T) {
 			o.Type = kind
 			var kept uint64
 			for n := range 1 + rng.IntN(3) {
+				before := kept
 				var err error
 				if kept, err = h.cutBackup(repo, 3+2*n+rng.IntN(4), o); !errors.Is(err, context.Canceled) {
 					t.Fatal(err)
 				}
+				if kept < before {
+					t.Fatalf("%d blocks were kept, then %d", before, kept)
+				}
 				h.churn(rng.IntN(100))
 			}
 			taken := partials(t, repo)
-			if taken == 0 && kept > 0 { // none if it was cut off early, two if before it took the other over
+			if taken > 2 || (taken == 0) != (kept == 0) { // none if it was cut off early, two if before the older one went
 				t.Fatalf("%d records of what was cut off, which keeps %d blocks", taken, kept)
 			}
 			gone += taken

@@ -361,7 +361,7 @@ const privateMin = 32
 // transaction has used up its share of MaxRAM (L5). What snapshots hold in temporary
 // storage makes no transaction fail.
 func (t *WriteTx) makeRoom() error {
-	tries := 0
+	rounds := 0 // waited for as a last resort
 	for len(t.blocks) >= t.s.privateMax() {
 		batch := t.spillable(false)
 		if len(batch) == 0 {
@@ -377,8 +377,7 @@ func (t *WriteTx) makeRoom() error {
 			}
 		}
 		if errors.Is(err, spill.ErrFull) {
-			tries++
-			err = t.makeTempRoom(tries)
+			err = t.makeTempRoom(&rounds)
 		}
 		if err != nil {
 			return fmt.Errorf("spill private blocks: %w", err)
@@ -390,14 +389,15 @@ func (t *WriteTx) makeRoom() error {
 // makeTempRoom makes room in temporary storage, which others fill: by what the cleaner
 // can bring into place, then by the end of a snapshot (R13). What the cleaner has in hand
 // still has its slots: only when a round has begun and ended since is there no more to come.
-func (t *WriteTx) makeTempRoom(tries int) error {
+func (t *WriteTx) makeTempRoom(rounds *int) error {
 	s := t.s
 	switch {
 	case s.cache.FrozenHeads() > 0:
 		return s.cleaner.awaitRound(s.cleaner.rounds())
 	case s.exhausted():
 		return nil
-	case tries <= 2:
+	case *rounds < 2:
+		*rounds++
 		return s.cleaner.awaitRound(s.cleaner.rounds())
 	}
 	return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
