@@ -57,7 +57,8 @@ import (
 // archiver.explainGap.
 //
 // Each byte is written anew a few times at most: where more is to come, a run is merged
-// only with as many objects again as are in it; where a log space has ended, once.
+// only with as many objects again as are in it; where nothing is, because a log space has
+// ended, or a big object or a hole follows, once.
 
 // mergeRule says what is merged.
 type mergeRule struct {
@@ -284,8 +285,11 @@ func splitLeftovers(logs []LogObject) (singles []LogObject, left []leftover) {
 func (r mergeRule) runs(list []LogObject, cuts []block.LSN) (runs [][]LogObject) {
 	var run []LogObject
 	sum := int64(0)
-	end := func() {
-		if run = r.worth(run, sum, cuts); len(run) > 0 {
+	end := func(closed bool) {
+		if !closed {
+			run = r.worth(run, sum)
+		}
+		if len(run) > 1 {
 			runs = append(runs, run)
 		}
 		run, sum = nil, 0
@@ -294,25 +298,22 @@ func (r mergeRule) runs(list []LogObject, cuts []block.LSN) (runs [][]LogObject)
 		if n := len(run); n > 0 {
 			_, isCut := slices.BinarySearch(cuts, o.From)
 			if run[n-1].To != o.From || isCut || sum+o.Size > r.bytes {
-				end()
+				end(true)
 			}
 		}
 		if o.Size >= r.bytes/2 {
-			end()
+			end(true)
 			continue
 		}
 		run, sum = append(run, o), sum+o.Size
 	}
-	end()
+	n := len(list)
+	end(n > 0 && len(cuts) > 0 && list[n-1].To <= cuts[len(cuts)-1])
 	return runs
 }
 
-// worth is what of a run is to be merged now.
-func (r mergeRule) worth(run []LogObject, sum int64, cuts []block.LSN) []LogObject {
-	n := len(run)
-	if n > 1 && len(cuts) > 0 && run[n-1].To <= cuts[len(cuts)-1] {
-		return run // nothing more is to come
-	}
+// worth is what of a run to which more is to come is to be merged now.
+func (r mergeRule) worth(run []LogObject, sum int64) []LogObject {
 	for len(run) > 0 && 2*run[0].Size > sum {
 		sum -= run[0].Size
 		run = run[1:]
