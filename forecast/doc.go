@@ -37,6 +37,9 @@
 //
 // A forecast is as good as the history: the hour before for "now", the same hour in the
 // weeks before for another time. An hour that was never seen is taken to be like the
-// others. What the forecast cannot know is bounded by [Forecast].PeakMax: no backup holds
+// others. Where less was seen than a minute, or than a twentieth of the backup's time, a
+// forecast promises nothing ([Forecast].Short): blocks that were born in a window are not
+// counted in it, so a database that has just been filled seems to change nowhere. Then it
+// goes by how much is being written right now, as if that hit all blocks alike. What the forecast cannot know is bounded by [Forecast].PeakMax: no backup holds
 // more originals than there are blocks in use.
 package forecast

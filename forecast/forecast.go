@@ -73,6 +73,10 @@ type Forecast struct {
 	// Seen says that the history has seen the hour; else it is taken to be like
 	// the others.
 	Seen bool `json:"seen"`
+	// Short says that the history is too short to promise anything: the figures are those
+	// of changes that go on at least as fast as in the last seconds, and hit all blocks
+	// alike.
+	Short bool `json:"short,omitempty"`
 }
 
 // redoShare is how much of the sink's rate redo may take: beyond, a backup that fell
@@ -129,8 +133,19 @@ func (b *backup) simulate(parts int) run {
 // secondsMax bounds a backup's time: beyond it a sink is none.
 const secondsMax = 100 * 365 * 24 * 3600
 
-// at forecasts a backup that starts at start.
+// at forecasts a backup that starts at start. Where the history is too short to go by, it
+// is cautious.
 func (in *Input) at(h *history, start time.Time) Forecast {
+	f := in.by(h, start)
+	if h.short(start, f.Duration) {
+		f = in.by(h.cautious(), start)
+		f.Short = true
+	}
+	return f
+}
+
+// by goes by a history as it is.
+func (in *Input) by(h *history, start time.Time) Forecast {
 	size := float64(max(in.BlockSize, 1))
 	curve := h.curveAt(start)
 	b := backup{n: sane(float64(in.Blocks), numberMax), perSecond: sane(in.Sink.BlocksPerSecond, numberMax) / size, room: in.Room.all() / size}

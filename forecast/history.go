@@ -17,6 +17,8 @@ type history struct {
 	n    float64 // blocks in use
 	c    *mvcc.Changes
 	now  rates
+	late rates   // the last seconds, counted; seen only if there were enough
+	took float64 // seconds of the hours before now that went into now
 	week [len(mvcc.Changes{}.Week)]rates
 	same *curve // of the hour before now
 }
@@ -25,12 +27,28 @@ type history struct {
 // as much.
 const recentMin = 30 * time.Minute
 
-// seenMin is the least that says anything.
-const seenMin = 10 * time.Second
+// seenMin is the least that says anything, lateMin the least that tells how much is being
+// written right now.
+const (
+	seenMin = 10 * time.Second
+	lateMin = 2 * time.Second
+)
+
+// What was seen of a database is too short to promise anything if it is less than a
+// twentieth of the time that a backup takes, and than shortMin: the windows in which
+// blocks were counted say little then of what a backup's time brings, and nothing of
+// blocks that were born in them. Half an hour is never too short.
+const (
+	shortMin   = time.Minute
+	shortShare = 1.0 / 20
+)
 
 func newHistory(n float64, c *mvcc.Changes) *history {
 	h := &history{n: max(n, 1), c: c}
 	windows := h.recent()
+	if l := c.Lately; l.Seconds >= lateMin.Seconds() {
+		h.late = rates{sane(l.Overwrites*3600, numberMax), sane(l.RedoBytes*3600, numberMax), true}
+	}
 	h.same = newCurve(h.n, windows)
 	var sum rates
 	known := 0.0
@@ -72,6 +90,41 @@ func (h *history) seen() bool {
 	return false
 }
 
+// short reports whether too little was seen to promise anything of a backup that starts at
+// start and takes so long.
+func (h *history) short(start time.Time, takes time.Duration) bool {
+	if !h.isNow(start) && h.ratesAt(start).seen {
+		return false
+	}
+	enough := min(max(takes.Seconds()*shortShare, shortMin.Seconds()), recentMin.Seconds())
+	return h.took < enough
+}
+
+// cautious is the history as it may be at worst, as far as it is not known: changes go on
+// at least as fast as in the last seconds, and hit all blocks alike.
+func (h *history) cautious() *history {
+	c := *h
+	c.same = newCurve(h.n, nil)
+	c.now = rates{max(h.now.overwrites, h.late.overwrites), max(h.now.redo, h.late.redo), h.now.seen}
+	for i, w := range c.week {
+		if !w.seen {
+			c.week[i] = rates{max(w.overwrites, h.late.overwrites), max(w.redo, h.late.redo), false}
+		}
+	}
+	return &c
+}
+
+// onlyLate is a history in which it has always been as in the last seconds, and changes
+// have hit all blocks alike.
+func (h *history) onlyLate() *history {
+	c := *h
+	c.same, c.now = newCurve(h.n, nil), h.late
+	for i := range c.week {
+		c.week[i] = h.late
+	}
+	return &c
+}
+
 // recent averages the hours before now, and returns what is known of their windows.
 func (h *history) recent() (windows []mvcc.ChangeWindow) {
 	type sum struct {
@@ -104,7 +157,7 @@ func (h *history) recent() (windows []mvcc.ChangeWindow) {
 			sums[at].weight += weight
 		}
 	}
-	if seen > 0 {
+	if h.took = seen; seen > 0 {
 		h.now = rates{h.now.overwrites / seen, h.now.redo / seen, seen >= seenMin.Seconds()}
 	}
 	longest := time.Duration(0)

@@ -45,6 +45,9 @@ func outlook(h *history, st *mvcc.Status, b *mvcc.BackupStatus, left Room) Outlo
 		untouched: total - handed - held, queue: held,
 	}
 	seconds := min((total-handed)/run.perSecond, secondsMax)
+	if h.short(h.c.At, durationOf(seconds)) {
+		h = h.cautious()
+	}
 	age := min(max(h.c.At.Sub(b.Opened), 0), courseMax).Seconds()
 	past := h.now.overwrites * age / 3600
 	run.before = min(h.same.at(past), total)

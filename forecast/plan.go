@@ -11,12 +11,19 @@ type Plan struct {
 	// Best is the forecast for the best time to start within a week; nil if too
 	// little was seen to name one.
 	Best *Forecast `json:"best,omitempty"`
+	// AtThisRate is the forecast for now if changes went on as in the last LatelyOver and
+	// hit all blocks alike: it warns of a load that the hours before do not show yet. It is
+	// "unknown" if that is too short to say.
+	AtThisRate Forecast      `json:"at_this_rate"`
+	LatelyOver time.Duration `json:"lately_over_ns"`
 	// Hours are the starts to come: now, then every full hour of a week.
 	Hours []Hour `json:"hours"`
 	// HoursSeen is how many of the week's 168 hours the history has seen.
-	HoursSeen int  `json:"hours_seen"`
-	Sink      Sink `json:"sink"`
-	Room      Room `json:"room"`
+	HoursSeen int `json:"hours_seen"`
+	// SeenLately is how much of the time before now the forecast for now goes by.
+	SeenLately time.Duration `json:"seen_lately_ns"`
+	Sink       Sink          `json:"sink"`
+	Room       Room          `json:"room"`
 
 	in *Input
 	h  *history
@@ -43,7 +50,12 @@ func Make(in Input) *Plan {
 			p.HoursSeen++
 		}
 	}
+	p.SeenLately = durationOf(p.h.took)
 	p.Now = in.at(p.h, in.Now)
+	p.AtThisRate, p.LatelyOver = in.by(p.h.onlyLate(), in.Now), durationOf(in.Changes.Lately.Seconds)
+	if !p.h.late.seen {
+		p.AtThisRate.Verdict = NothingToSay
+	}
 	p.add(p.Now)
 	first := in.Now.Truncate(time.Hour).Add(time.Hour)
 	for i := range len(in.Changes.Week) {

@@ -125,3 +125,86 @@ func TestOutlook(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// brief is a history of so many seconds of a load, in a database whose blocks were made
+// within the hour: what its windows saw hit hardly any block, as those that are born in a
+// window are not counted in it.
+func brief(seconds, perHour, redo float64) mvcc.Changes {
+	hour := mvcc.ChangeHour{Seconds: seconds, Overwrites: perHour, RedoBytes: redo, Commits: perHour, Distinct: [5]float64{10, -1, -1, -1, -1}}
+	c := mvcc.Changes{At: noon, Recent: []mvcc.ChangeHour{hour}, Lately: mvcc.ChangeRate{Seconds: min(seconds, 15), Overwrites: perHour / 3600, RedoBytes: redo / 3600}}
+	for i := range c.Running {
+		c.Running[i] = mvcc.ChangeWindow{Within: time.Hour, Distinct: 5, Overwrites: perHour * seconds / 3600}
+	}
+	for i := range c.FourHours {
+		c.FourHours[i].Distinct = -1
+	}
+	for i := range c.Days {
+		c.Days[i].Distinct = -1
+	}
+	return c
+}
+
+// TestPlan_ShortHistoryPromisesNothing: after seconds nobody knows which blocks change. What
+// is being written right now decides, as if it hit all blocks alike; after long enough
+// the history does.
+func TestPlan_ShortHistoryPromisesNothing(t *testing.T) {
+	for _, x := range []struct {
+		name         string
+		seconds      float64
+		redo         float64 // share of the sink's rate
+		changes      float64 // of each block in the backup's time
+		want, atRate Verdict
+		short        bool
+	}{
+		{"nothing was seen", 0, 0, 0, NothingToSay, NothingToSay, true},
+		{"one second", 1, 2, 5, NothingToSay, NothingToSay, true},
+		{"too little to say, redo too fast", 5, 2, 5, NothingToSay, Breaks, true},
+		{"redo too fast", 12, 2, 5, Breaks, Breaks, true},
+		{"redo of half the sink's rate", 12, 0.5, 5, FallsForward, FallsForward, true},
+		{"so little that it fits whatever it hits", 12, 0.001, 0.05, Fits, Fits, true},
+		{"a twentieth of the backup's time", 361, 2, 5, Fits, Breaks, false}, // by its windows, which are not what they would be
+	} {
+		in := input(5, uniform(testBlocks))
+		in.Room = Room{Cache: testBlocks * testSize / 10}
+		in.Changes = brief(x.seconds, x.changes*testBlocks/2, x.redo*in.Sink.StoredPerSecond*3600)
+		p := Make(in)
+		if p.Now.Verdict != x.want || p.Now.Short != x.short || p.AtThisRate.Verdict != x.atRate || p.SeenLately.Seconds() != x.seconds {
+			t.Errorf("%s: %+v; at this rate %v, seen %v", x.name, p.Now, p.AtThisRate.Verdict, p.SeenLately)
+		}
+		for _, h := range p.Hours {
+			if x.short && h.Verdict == Fits && x.want != Fits {
+				t.Errorf("%s: %s promises that it fits", x.name, h.Start)
+				break
+			}
+		}
+		if x.want == Breaks && p.Now.CanFallForward {
+			t.Errorf("%s: it can fall forward", x.name)
+		}
+	}
+}
+
+// TestPlan_LoadThatHasJustBegun: of a load that the hours before do not show the plan warns.
+func TestPlan_LoadThatHasJustBegun(t *testing.T) {
+	in := input(5, uniform(testBlocks))
+	in.Room = Room{Cache: testBlocks * testSize / 10}
+	in.Changes = steady(noon, testBlocks/100, testBlocks, uniform(testBlocks))
+	if p := Make(in); p.Now.Verdict != Fits || p.Now.Short || p.AtThisRate.Verdict != NothingToSay {
+		t.Errorf("%+v, at this rate %v", p.Now, p.AtThisRate.Verdict)
+	}
+	in.Changes.Lately = mvcc.ChangeRate{Seconds: 12, Overwrites: 5 * testBlocks / 7200, RedoBytes: 2 * in.Sink.StoredPerSecond}
+	if p := Make(in); p.Now.Verdict != Fits || p.AtThisRate.Verdict != Breaks || p.AtThisRate.FullAfter == 0 {
+		t.Errorf("%+v, at this rate %+v", p.Now, p.AtThisRate)
+	}
+}
+
+// TestOutlook_ShortHistory: nor does a backup that runs promise anything by it.
+func TestOutlook_ShortHistory(t *testing.T) {
+	in := input(5, uniform(testBlocks))
+	changes := brief(12, 2.5*testBlocks, 2*in.Sink.StoredPerSecond*3600)
+	st := mvcc.Status{BlockSize: testSize, AllocatedBlocks: testBlocks, Backups: []mvcc.BackupStatus{{
+		ID: 7, Opened: noon, BlocksTotal: testBlocks, BytesPerSecond: int64(in.Sink.BlocksPerSecond),
+	}}}
+	if o := Outlooks(&st, &changes, Room{Cache: testBlocks * testSize / 10})[0]; o.Verdict != Breaks || o.TimeToFull == 0 {
+		t.Errorf("%+v", o)
+	}
+}

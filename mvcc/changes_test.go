@@ -71,6 +71,35 @@ func changedSince(was, now map[block.ID]block.LSN) (n float64) {
 	return n
 }
 
+// TestChanges_Lately: what was done within the last 10 to 20 s, whatever was before.
+func TestChanges_Lately(t *testing.T) {
+	clock, o := newHandClock(), smallOptions(simfs.New())
+	o.changesClock = clock.now
+	s, id := oneBlock(t, o)
+	defer s.Close()
+	clock.pass(s, 30*time.Second) // until what made it is over
+	if l := s.Changes().Lately; l.Overwrites != 0 || l.RedoBytes != 0 {
+		t.Errorf("nothing was changed: %+v", l)
+	}
+	for second := range 100 {
+		n := 1
+		if second >= 60 {
+			n = 4
+		}
+		for range n {
+			set(t, s, id, byte(second))
+		}
+		clock.pass(s, time.Second)
+		l := s.Changes().Lately
+		if l.Seconds < 10 || l.Seconds > 20.2 {
+			t.Fatalf("after %d s: of %v s", second+1, l.Seconds)
+		}
+		if second >= 20 && second < 60 && l.Overwrites != 1 || second >= 80 && l.Overwrites != 4 || l.RedoBytes < l.Overwrites {
+			t.Fatalf("after %d s: %+v", second+1, l)
+		}
+	}
+}
+
 // TestChanges_EachBlockOnce: what a window counts is what changed between its ends,
 // each block once, whatever is allocated, changed and freed meanwhile.
 func TestChanges_EachBlockOnce(t *testing.T) {

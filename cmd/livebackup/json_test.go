@@ -87,7 +87,7 @@ func printedFields(typ reflect.Type, path string) (list []string) {
 		return printedFields(typ.Elem(), path+"[]")
 	case typ.Kind() != reflect.Struct || typ.Implements(text) || path != "" && slices.Contains(elsewhere, typ):
 		return []string{path}
-	case path == "best": // as "now"
+	case path == "best", path == "at_this_rate": // as "now"
 		return []string{path}
 	}
 	for _, f := range reflect.VisibleFields(typ) {

@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "hold": cmdHold, "serve": cmdServe, "poke": cmdPoke,
 			"flip": cmdFlip, "shape": cmdShape, "await-backup": cmdAwaitBackup, "await-served": cmdAwaitServed, "tmpfs": cmdTmpfs, "newest": cmdNewest,
-			"serve-fragile": cmdServeFragile, "break-log": cmdBreakLog, "same": cmdSame,
+			"serve-fragile": cmdServeFragile, "break-log": cmdBreakLog, "same": cmdSame, "serve-busy": cmdServeBusy,
 		},
 	})
 }

@@ -26,11 +26,17 @@ takes a week until every hour was seen; what was not is taken to be like the
 rest. How fast the backup is comes from --rate, else from the last backups in
 the repository, else it is assumed, and the plan says so.
 
+Of a database that was watched for less than a minute, or than a twentieth of
+the time that the backup takes, it promises nothing: it then goes by how much is
+being written right now, as if that hit all blocks alike, and says so. Where
+what is being written right now would end otherwise than the history says, it
+tells both.
+
 PEAK is the forecast, AT MOST is what it cannot exceed whatever happens. The
 verdicts: "fits"; "falls-forward": originals outgrow their room, the backup is
 whole but exact at a later commit; "breaks": that cannot be promised either,
-because redo is written about as fast as the sink takes it; "unknown": there is
-no history yet.
+because redo is written about as fast as the sink takes it; "unknown": too little
+was seen yet.
 
 If no process has the database open it is read without writing to it. Nobody
 writes then, so the forecast is for when the process runs again, with the room
@@ -117,10 +123,14 @@ func backupPlanText(w io.Writer, dir string, live bool, p *livebackup.BackupPlan
 		kind += " on " + p.Base.String()
 	}
 	fmt.Fprintf(w, "backup     %s, %s of blocks\n", kind, human.Bytes(p.Now.Bytes))
-	fmt.Fprintf(w, "history    %d of 168 hours of the week seen\n", p.HoursSeen)
+	fmt.Fprintf(w, "history    %d of 168 hours of the week seen; of the time before now %s\n", p.HoursSeen, human.Elapsed(p.SeenLately))
 	fmt.Fprintf(w, "sink       %s of blocks, %s written;\n           %s\n", perSecond(p.Sink.BlocksPerSecond), perSecond(p.Sink.StoredPerSecond), p.Sink.From)
 	fmt.Fprintf(w, "room       %s in RAM, %s in temporary storage, %s overflow\n\n", human.Bytes(p.Room.Cache), human.Bytes(p.Room.Temporary), human.Bytes(p.Room.Overflow))
 	forecastText(w, "now", &p.Now)
+	if late := &p.AtThisRate; late.Verdict != forecast.NothingToSay && late.Verdict != p.Now.Verdict {
+		fmt.Fprintln(w)
+		forecastText(w, fmt.Sprintf("now, if it goes on as in the last %s", human.Elapsed(p.LatelyOver)), late)
+	}
 	switch {
 	case p.Best == nil:
 		fmt.Fprintln(w, "\nbest start not known yet: too few hours of the week were seen")
@@ -137,6 +147,10 @@ func perSecond(bytes float64) string { return human.PerSecond(int64(bytes), time
 // forecastText prints one forecast.
 func forecastText(w io.Writer, title string, f *forecast.Forecast) {
 	fmt.Fprintf(w, "%s: %s\n", title, verdictText(f))
+	if f.Short {
+		fmt.Fprintln(w, "  this is no promise: the history is too short. Taken is that changes go on")
+		fmt.Fprintln(w, "  as fast as right now, and hit all blocks alike")
+	}
 	fmt.Fprintf(w, "  takes      %s\n", human.Elapsed(f.Duration))
 	fmt.Fprintf(w, "  originals  peak %s, at most %s\n", human.Bytes(f.PeakOriginals), human.Bytes(f.PeakMax))
 	fmt.Fprintf(w, "  temporary  needs %s, at most %s\n", human.Bytes(f.TempNeeded), human.Bytes(f.TempMax))
@@ -148,7 +162,7 @@ func verdictText(f *forecast.Forecast) string {
 	full := human.Elapsed(f.FullAfter)
 	switch {
 	case f.Verdict == forecast.NothingToSay:
-		return "unknown: nothing was seen of this database's changes yet"
+		return "unknown: too little was seen of this database's changes yet"
 	case f.Verdict == forecast.Fits && f.Rung == mvcc.RungCache:
 		return "fits, in RAM"
 	case f.Verdict == forecast.Fits && f.Rung == mvcc.RungSpill:
