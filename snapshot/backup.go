@@ -226,7 +226,9 @@ func (b *Backup) dropSome(closing bool) bool {
 		s.backups[b.bit] = nil
 	}
 	s.account()
+	s.leaving.begin()
 	s.mu.Unlock()
 	s.drop(drop)
+	s.left()
 	return more
 }

@@ -45,15 +45,16 @@ func (x *breaking) reader(r *Reader, why Reason) {
 	}
 }
 
-// finish lets go of what they held, and tells. The caller holds no latch, and not mu.
+// finish lets go of what they held, and tells: in this order, because who is told may
+// ask for room, and would wait for what is leaving. The caller holds no latch, and not mu.
 func (x *breaking) finish() {
-	for _, f := range x.forward {
-		f.finish()
-	}
+	x.set.release(x.free)
 	for _, b := range x.backups {
 		b.Close()
 	}
-	x.set.release(x.free)
+	for _, f := range x.forward {
+		f.finish()
+	}
 	if x.set.onBreak != nil {
 		for _, e := range x.errs {
 			x.set.onBreak(e)

@@ -31,7 +31,7 @@ func (b *Backup) FellForward() bool { return b.forward.Load() }
 func (b *Backup) Break(why Reason, cause error) {
 	s := b.set
 	s.mu.Lock()
-	if b.closed || b.broken.Load() != nil {
+	if b.ended() {
 		s.mu.Unlock()
 		return
 	}
@@ -43,7 +43,7 @@ func (b *Backup) Break(why Reason, cause error) {
 
 // canForward reports whether the backup can still fall forward. mu is held.
 func (b *Backup) canForward() bool {
-	return b.onForward != nil && !b.closed && b.broken.Load() == nil && !b.forward.Load()
+	return b.onForward != nil && !b.ended() && !b.forward.Load()
 }
 
 // fallForward ends the backup's wants. mu is held; finishForward does the rest.
@@ -67,19 +67,24 @@ func (f forwarding) finish() {
 	f.backup.dropAll()
 }
 
-// dropAll lets go of all originals of a backup that fell forward.
+// dropAll lets go of all originals of a backup that wants none.
 func (b *Backup) dropAll() {
 	for b.dropSome(false) {
 	}
 }
 
-// falling is a backup that fell forward and has originals left, which somebody is about
-// to let go: who needs room meanwhile helps him, and ends nobody. mu is held.
+// falling is a backup that wants nothing, because it fell forward or ended, and has
+// originals left, which somebody is about to let go: who needs room meanwhile helps him,
+// and ends nobody. mu is held.
 func (s *Set) falling() *Backup {
 	for _, b := range s.backups {
-		if b != nil && b.forward.Load() && b.queue.Len() > 0 {
+		if b != nil && b.queue.Len() > 0 && (b.forward.Load() || b.ended()) {
 			return b
 		}
 	}
 	return nil
 }
+
+// ended reports whether the backup is closed, or is about to be because it was broken.
+// mu is held.
+func (b *Backup) ended() bool { return b.closed || b.broken.Load() != nil }

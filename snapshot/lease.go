@@ -27,7 +27,7 @@ func (s *Set) Release(id uint64, why Reason) bool {
 func (x *breaking) numbered(id uint64, why Reason) bool {
 	s := x.set
 	for _, b := range s.backups {
-		if b != nil && b.id == id && !b.closed && b.broken.Load() == nil {
+		if b != nil && b.id == id && !b.ended() {
 			x.backup(b, why, nil)
 			return true
 		}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -616,6 +617,44 @@ func TestR13_Victims(t *testing.T) {
 		n.dropBroken()
 		n.end()
 	})
+}
+
+// TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader that was closed belong to
+// nobody, and are not given back yet. Who needs room meanwhile ends nobody else.
+func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
+	n := newNaive(t, 1)
+	a, b := n.reader(1), n.reader(2)
+	n.set.Advance(9)
+	n.original(1, 1, 2)
+	n.original(2, 2, 9)
+	l := n.cache.Latch(1)
+	ended, broke := make(chan struct{}), make(chan bool)
+	go func() {
+		defer close(ended)
+		n.set.CloseReader(a)
+	}()
+	for n.set.Len() > 1 { // until it is at the latch
+		runtime.Gosched()
+	}
+	go func() { broke <- n.set.BreakVictim() }()
+	for range 2000 {
+		runtime.Gosched()
+		select {
+		case <-broke:
+			t.Fatal("it does not wait")
+		default:
+		}
+	}
+	l.Unlock()
+	<-ended
+	if freed := <-broke; !freed || b.Err() != nil {
+		t.Fatalf("freed: %v, the other reader: %v", freed, b.Err())
+	}
+	if n.set.leaving.lists != 0 {
+		t.Fatalf("%d lists are still leaving", n.set.leaving.lists)
+	}
+	n.set.CloseReader(b)
+	ok(t, n.cache.Close())
 }
 
 // TestL2_OneOriginalShared: the counters tell who shares.

@@ -218,6 +218,7 @@ func (s *Set) endPoint(p *point) (free []*sublist) {
 		born := sub.born.find()
 		if born == p.born {
 			free = append(free, sub)
+			s.leaving.begin()
 			s.lists--
 			continue
 		}
@@ -288,6 +289,7 @@ func (s *Set) release(free []*sublist) {
 		for h := sub.first; h != 0; {
 			h = s.releaseSome(h)
 		}
+		s.left()
 	}
 }
 
@@ -306,8 +308,10 @@ func (s *Set) releaseSome(h blockcache.Handle) (rest blockcache.Handle) {
 		h = next
 	}
 	s.account()
+	s.leaving.begin()
 	s.mu.Unlock()
 	s.drop(drop)
+	s.left()
 	return h
 }
 

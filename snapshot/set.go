@@ -32,6 +32,7 @@ type Set struct {
 	lists   int      // sublists
 	key     original // what trees are searched for: see probe
 	charged int64    // heap bytes asked of the budget
+	leaving leaving
 
 	attached []*blockcache.Version // of originals that have a frame
 	detached []uint32              // free places in attached
@@ -51,6 +52,7 @@ func (s *Set) newTree() *tree { return btree.NewG(32, s.less) }
 func New(cache *blockcache.Cache, lsn block.LSN, onBreak func(*BrokenError)) *Set {
 	s := &Set{cache: cache, onBreak: onBreak}
 	s.index = s.newTree()
+	s.leaving.moved.L = &s.mu
 	cache.SetOwner(s)
 	s.Tick(time.Now())
 	p := &point{lsn: lsn, opened: s.clock.Load(), horizon: true}

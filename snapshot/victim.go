@@ -41,13 +41,19 @@ func (v victim) better(w victim) bool {
 
 // BreakVictim has a backup fall forward, if one can and that frees anything. Else it
 // breaks the snapshot whose end frees most (R13), or, if no snapshot alone frees
-// anything, the run of neighbours that does. It reports whether anything was freed.
-// The caller holds no latch.
+// anything, the run of neighbours that does. While the originals of one that ended are
+// on their way out it ends nobody, but helps, or waits for some of them to be gone. It
+// reports whether anything was freed. The caller holds no latch.
 func (s *Set) BreakVictim() bool {
 	s.mu.Lock()
 	if b := s.falling(); b != nil {
 		s.mu.Unlock()
 		b.dropAll()
+		return true
+	}
+	if s.leaving.lists > 0 {
+		s.leaving.wait()
+		s.mu.Unlock()
 		return true
 	}
 	v, ok := s.chooseVictim()
@@ -77,7 +83,7 @@ func (s *Set) chooseVictim() (best victim, ok bool) {
 		}
 	}
 	for _, b := range s.backups {
-		if b != nil && !b.closed {
+		if b != nil && !b.ended() {
 			consider(victim{backup: b, frees: b.exclusive, young: s.age(b.opened) < youngAge, opened: b.opened, forward: b.canForward()})
 		}
 	}
@@ -145,7 +151,7 @@ func (s *Set) eachRun(f func([]*point, int64)) {
 // backups: the backup that holds most, whose end makes the rest exclusive.
 func (s *Set) everyHolder() (best victim, ok bool) {
 	for _, b := range s.backups {
-		if b == nil || b.closed || b.held == 0 {
+		if b == nil || b.ended() || b.held == 0 {
 			continue
 		}
 		if v := (victim{backup: b, frees: b.held, forward: b.canForward()}); !ok || v.better(best) {
