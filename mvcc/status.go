@@ -83,7 +83,7 @@ type Status struct {
 	DirtyWaits      int64              // commits that waited for the dirty limit
 	PacedWaits      int64              // commits that were held up because of Options.WriterDelayMax
 	PacedTime       time.Duration      // for how long in all
-	IndexWaits      int64              // times that a large transaction waited until less had to be known of its predecessors
+	IndexWaits      int64              // times that a large transaction waited for room that its predecessors had in memory or temporary storage
 	Failed          string             // why the store is poisoned, or ""
 }
 
@@ -111,7 +111,7 @@ func (s *Store) Status() Status {
 		Snapshots: s.snapshots.List(readersListed), Readers: s.snapshots.Readers(), Originals: s.snapshots.Counters(),
 		Cache: s.cache.Stats(), Log: s.log.Stats(), Holders: s.log.Holders(),
 		LogWaits: s.waits.logSpace.Load(), DirtyWaits: s.waits.dirtyLimit.Load(),
-		IndexWaits: s.waits.index.Load(), PacedWaits: s.waits.paced.Load(), PacedTime: time.Duration(s.waits.pacedFor.Load()),
+		IndexWaits: s.waits.room.Load(), PacedWaits: s.waits.paced.Load(), PacedTime: time.Duration(s.waits.pacedFor.Load()),
 	}
 	for i := range st.Snapshots {
 		if p := &st.Snapshots[i]; p.Kind == "reader" && p.Lease == 0 {

@@ -84,7 +84,7 @@ type Store struct {
 }
 
 // waits count what a writer waited for: only ever the disk, unless it is paced, in ns.
-type waits struct{ logSpace, dirtyLimit, index, paced, pacedFor atomic.Int64 }
+type waits struct{ logSpace, dirtyLimit, room, paced, pacedFor atomic.Int64 }
 
 // BlockSize is the size of a block in bytes.
 func (s *Store) BlockSize() int { return s.geo.size }

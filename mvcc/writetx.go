@@ -361,8 +361,7 @@ const privateMin = 32
 // transaction has used up its share of MaxRAM (L5). What snapshots hold in temporary
 // storage makes no transaction fail.
 func (t *WriteTx) makeRoom() error {
-	rounds := 0 // waited for as a last resort
-	for len(t.blocks) >= t.s.privateMax() {
+	for rounds := 0; len(t.blocks) >= t.s.privateMax(); {
 		batch := t.spillable(false)
 		if len(batch) == 0 {
 			batch = t.spillable(true)
@@ -377,7 +376,7 @@ func (t *WriteTx) makeRoom() error {
 			}
 		}
 		if errors.Is(err, spill.ErrFull) {
-			err = t.makeTempRoom(&rounds)
+			err = t.awaitRoom(&rounds)
 		}
 		if err != nil {
 			return fmt.Errorf("spill private blocks: %w", err)
@@ -386,21 +385,30 @@ func (t *WriteTx) makeRoom() error {
 	return nil
 }
 
-// makeTempRoom makes room in temporary storage, which others fill: by what the cleaner
-// can bring into place, then by the end of a snapshot (R13). What the cleaner has in hand
-// still has its slots: only when a round has begun and ended since is there no more to come.
-func (t *WriteTx) makeTempRoom(rounds *int) error {
+// awaitRoom is for a transaction that others leave no room in memory or in temporary
+// storage: first what the cleaner can bring into place has to go, then a snapshot (R13).
+//
+// Neither count shows what is on its way: slots of blocks that the cleaner has in hand,
+// and versions that are pending until their commit is durable. A round that began since
+// has both behind it when it ends; the first to end may have begun before, the second has
+// not. Nobody else can fill the room meanwhile, because the transaction is the only one
+// (R3). So only after two rounds, and with no snapshot left to end, it is too large.
+//
+// It may be called with the writer's lock held, but no latch: the cleaner waits for
+// neither (R7).
+func (t *WriteTx) awaitRoom(rounds *int) error {
 	s := t.s
 	switch {
 	case s.cache.FrozenHeads() > 0:
-		return s.cleaner.awaitRound(s.cleaner.rounds())
 	case s.exhausted():
 		return nil
 	case *rounds < 2:
 		*rounds++
-		return s.cleaner.awaitRound(s.cleaner.rounds())
+	default:
+		return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
 	}
-	return fmt.Errorf("%w: %d blocks", ErrTxTooLarge, t.changed())
+	s.waits.room.Add(1)
+	return s.cleaner.awaitRound(s.cleaner.rounds())
 }
 
 // privateOf is what an entry in away says, without the version.
@@ -423,27 +431,19 @@ func (t *WriteTx) putAway(v *blockcache.Version) {
 	t.take(1)
 }
 
-// promise asks the budget for what the transaction will need beside frames (R7,
-// L9). If others have it, what the cleaner can make less comes first, then the end
-// of a snapshot.
+// promise asks the budget for what the transaction will need beside frames (R7, L9).
 func (t *WriteTx) promise(bytes int64) error {
-	s := t.s
-	for {
-		ok, err := s.cache.Promise(bytes, t.promised+t.taken)
+	for rounds := 0; ; {
+		ok, err := t.s.cache.Promise(bytes, t.promised+t.taken)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: %w", ErrTxTooLarge, err)
 		case ok:
 			t.promised += bytes
 			return nil
-		case s.cache.FrozenHeads() > 0:
-			s.waits.index.Add(1)
-			err = s.cleaner.awaitRound(s.cleaner.rounds())
-		case !s.exhausted():
-			return fmt.Errorf("%w: no room for the numbers of %d blocks", ErrTxTooLarge, t.changed())
 		}
-		if err != nil {
-			return err
+		if err := t.awaitRoom(&rounds); err != nil {
+			return fmt.Errorf("make room for what is known of blocks: %w", err)
 		}
 	}
 }
