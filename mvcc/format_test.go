@@ -397,6 +397,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(uint32(80), []byte{0xff}, true)
 	f.Add(uint32(13), []byte{0}, true) // blocks without a size
 	f.Add(uint32(superblockStride+13), []byte{0}, true)
+	f.Add(uint32(120), []byte{0, 0, 1}, true) // a fork
 	f.Add(uint32(2*4096), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, true)
 	f.Add(uint32(3*4096), []byte{0, 0, 0}, true)
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte, reseal bool) {
