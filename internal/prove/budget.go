@@ -111,6 +111,7 @@ func (b *budgetSweep) run(seed uint64, what string, k, times int) (seen map[stri
 		return asked == what && n >= k && n < k+times
 	})
 	w := &faultWorld{world: world{ctx: b.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: smallOptions(fs), m: newBlockModel(), cover: &Coverage{}}}
+	w.first = w.buffers
 	err = w.playFaulty()
 	blockcache.SetRefusal(nil)
 	b.counts.Runs++
@@ -120,6 +121,9 @@ func (b *budgetSweep) run(seed uint64, what string, k, times int) (seen map[stri
 	}
 	if err == nil && what == "" && w.errors > 0 {
 		err = fmt.Errorf("%d errors and no refusal, the last: %w", w.errors, w.last)
+	}
+	if err == nil && what == "" {
+		err = allAsked(seen)
 	}
 	if err == nil {
 		f := &faultSweep{ctx: b.ctx, sites: &siteCounts{}}

@@ -405,7 +405,8 @@ func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *s
 // seen, and judges each.
 type faultWorld struct {
 	world
-	failed bool // the store has failed
+	first  func() // before the script; nil: nothing
+	failed bool   // the store has failed
 	errors int
 	last   error
 	wrong  error // what an error must not be, or a success
@@ -417,6 +418,9 @@ func (w *faultWorld) playFaulty() error {
 		if err := w.open(); err != nil {
 			w.note(err)
 			continue
+		}
+		if w.first != nil {
+			w.first()
 		}
 		w.script()
 		w.failed = w.failed || w.s.Status().Failed != ""
@@ -535,7 +539,7 @@ func (w *faultWorld) note(err error) {
 	for _, known := range []error{
 		syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.EROFS,
 		mvcc.ErrPoisoned, mvcc.ErrNoSpace, mvcc.ErrTxTooLarge, mvcc.ErrBroken, mvcc.ErrBase, mvcc.ErrNotDatabase,
-		wal.ErrFailed, wal.ErrUnknownOutcome, block.ErrCorrupt, livebackup.ErrRepositoryWrite, livebackup.ErrNoBase,
+		mvcc.ErrBudget, wal.ErrFailed, wal.ErrUnknownOutcome, block.ErrCorrupt, livebackup.ErrRepositoryWrite, livebackup.ErrNoBase,
 	} {
 		if errors.Is(err, known) {
 			return
