@@ -22,22 +22,44 @@ type Part struct {
 // Parts are what [Generate] is for: log, checkpoint, recovery, snapshots, backup.
 func Parts() []Part {
 	return []Part{
-		{"log", []string{"wal/append.go", "wal/format.go", "wal/sync.go", "wal/reader.go", "wal/release.go", "wal/segment.go", "wal/spare.go", "wal/cursor.go"}, []string{"wal", "mvcc"}},
-		{"recovery", []string{"wal/recover.go", "mvcc/recovery.go", "mvcc/redo.go", "mvcc/encode.go", "mvcc/moves.go"}, []string{"wal", "mvcc"}},
-		{"checkpoint", []string{"mvcc/cleaner.go", "mvcc/checkpoint.go", "mvcc/doublewrite.go", "mvcc/changemap.go"}, []string{"mvcc"}},
-		{"snapshot", []string{"snapshot/set.go", "snapshot/point.go", "snapshot/tally.go", "snapshot/original.go", "snapshot/backup.go", "snapshot/victim.go"}, []string{"snapshot", "mvcc"}},
-		{"backup", []string{"mvcc/backup.go", "mvcc/increment.go", "livebackup/run.go", "livebackup/local.go", "livebackup/prune.go", "livebackup/retention.go"}, []string{"mvcc", "livebackup"}},
+		{"log", []string{"wal/append.go", "wal/format.go", "wal/sync.go", "wal/reader.go", "wal/release.go", "wal/segment.go", "wal/spare.go", "wal/cursor.go"}, []string{"wal", "mvcc", "internal/prove"}},
+		{"recovery", []string{"wal/recover.go", "mvcc/recovery.go", "mvcc/redo.go", "mvcc/encode.go", "mvcc/moves.go"}, []string{"wal", "mvcc", "internal/prove"}},
+		{"checkpoint", []string{"mvcc/cleaner.go", "mvcc/checkpoint.go", "mvcc/doublewrite.go", "mvcc/changemap.go"}, []string{"mvcc", "livebackup", "internal/prove"}},
+		{"snapshot", []string{"snapshot/set.go", "snapshot/point.go", "snapshot/tally.go", "snapshot/original.go", "snapshot/backup.go", "snapshot/victim.go"}, []string{"snapshot", "mvcc", "livebackup"}},
+		{"backup", []string{"mvcc/backup.go", "mvcc/increment.go", "livebackup/run.go", "livebackup/local.go", "livebackup/prune.go", "livebackup/retention.go"}, []string{"livebackup", "mvcc"}},
 	}
 }
 
-// Generate makes a bug of every place of a part where a small edit compiles and may
+// Made is a bug that the tool made. It can be planted like any other, or woven into one
+// program with others: see [Weave].
+type Made struct {
+	Mutant
+	Part string
+
+	kind     kind
+	from, to int // in the file: the statement or expression that is changed
+	op       token.Token
+	opAt     int // in the file
+}
+
+// kind is what a bug does to its place.
+type kind int
+
+const (
+	negated kind = iota
+	swapped      // an operator of logic or order
+	summed       // + and -
+	leftOut
+)
+
+// Generate makes a bug of every place of a part where a small edit parses and may
 // matter: a condition is negated, a comparison goes one too far, && and || or + and -
 // trade places, a statement is left out. They come in an order drawn by the seed.
 //
 // What only speaks (text of errors, the log that people read, status) is left alone.
-func Generate(root string, p Part, seed uint64) (list []Mutant, err error) {
+func Generate(root string, p Part, seed uint64) (list []Made, err error) {
 	for _, file := range p.Files {
-		of, err := generateFile(root, file, p.Packages)
+		of, err := generateFile(root, file, p)
 		if err != nil {
 			return nil, err
 		}
@@ -49,22 +71,22 @@ func Generate(root string, p Part, seed uint64) (list []Mutant, err error) {
 
 // generator makes the bugs of one file.
 type generator struct {
-	file     string
-	packages []string
-	text     string
-	fset     *token.FileSet
-	list     []Mutant
+	file string
+	part Part
+	text string
+	fset *token.FileSet
+	list []Made
 
 	of       string // the function
 	from, to int    // of it in text
 }
 
-func generateFile(root, file string, packages []string) ([]Mutant, error) {
+func generateFile(root, file string, p Part) ([]Made, error) {
 	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
 	if err != nil {
 		return nil, fmt.Errorf("make bugs of %s: %w", file, err)
 	}
-	g := &generator{file: file, packages: packages, text: string(text), fset: token.NewFileSet()}
+	g := &generator{file: file, part: p, text: string(text), fset: token.NewFileSet()}
 	parsed, err := parser.ParseFile(g.fset, file, text, parser.SkipObjectResolution)
 	if err != nil {
 		return nil, fmt.Errorf("make bugs of %s: %w", file, err)
@@ -93,14 +115,20 @@ func (g *generator) offset(p token.Pos) int { return g.fset.Position(p).Offset }
 
 func (g *generator) source(n ast.Node) string { return g.text[g.offset(n.Pos()):g.offset(n.End())] }
 
-// add notes that the text in [from, to) becomes another one.
-func (g *generator) add(n ast.Node, what string, from, to int, by string) {
-	g.list = append(g.list, Mutant{
+// add notes that the text of n becomes another one, if that parses.
+func (g *generator) add(n ast.Node, k kind, what, by string) *Made {
+	from, to := g.offset(n.Pos()), g.offset(n.End())
+	m := Made{kind: k, from: from, to: to, Part: g.part.Name, Mutant: Mutant{
 		Name:   fmt.Sprintf("%s:%d %s: %s", g.file, g.fset.Position(n.Pos()).Line, g.of, what),
-		Breaks: "unknown", File: g.file, Packages: g.packages,
+		Breaks: "unknown", File: g.file, Packages: g.part.Packages,
 		Old: g.text[g.from:g.to],
 		New: g.text[g.from:from] + by + g.text[to:g.to],
-	})
+	}}
+	if _, err := parser.ParseFile(token.NewFileSet(), g.file, "package p\n"+m.New, parser.SkipObjectResolution); err != nil {
+		return &Made{} // a statement where only some may stand
+	}
+	g.list = append(g.list, m)
+	return &g.list[len(g.list)-1]
 }
 
 // swaps are operators that become others.
@@ -113,12 +141,11 @@ func (g *generator) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.IfStmt:
 		if !isSwapped(n.Cond) { // that is the same bug
-			g.add(n, "negated: "+brief(g.source(n.Cond)), g.offset(n.Cond.Pos()), g.offset(n.Cond.End()), "!("+g.source(n.Cond)+")")
+			g.add(n.Cond, negated, "negated: "+brief(g.source(n.Cond)), "!("+g.source(n.Cond)+")")
 		}
 	case *ast.BinaryExpr:
 		if to, ok := swaps[n.Op]; ok && !isText(n.X) && !isText(n.Y) {
-			at := g.offset(n.OpPos)
-			g.add(n, fmt.Sprintf("%s for %s in: %s", to, n.Op, brief(g.source(n))), at, at+len(n.Op.String()), to.String())
+			g.swap(n, to)
 		}
 	case *ast.ExprStmt:
 		if call, ok := n.X.(*ast.CallExpr); ok && !isNoise(g.source(call.Fun)) {
@@ -136,9 +163,21 @@ func (g *generator) visit(n ast.Node) bool {
 	return true
 }
 
+// swap puts another operator.
+func (g *generator) swap(n *ast.BinaryExpr, to token.Token) {
+	at := g.offset(n.OpPos)
+	k := swapped
+	if n.Op == token.ADD || n.Op == token.SUB {
+		k = summed
+	}
+	by := "(" + g.text[g.offset(n.Pos()):at] + to.String() + g.text[at+len(n.Op.String()):g.offset(n.End())] + ")"
+	m := g.add(n, k, fmt.Sprintf("%s for %s in: %s", to, n.Op, brief(g.source(n))), by)
+	m.op, m.opAt = n.Op, at
+}
+
 // leaveOut takes a statement away, and keeps what it names used.
 func (g *generator) leaveOut(n ast.Stmt) {
-	g.add(n, "left out: "+brief(g.source(n)), g.offset(n.Pos()), g.offset(n.End()), "if false {\n"+g.source(n)+"\n}")
+	g.add(n, leftOut, "left out: "+brief(g.source(n)), "if false {\n"+g.source(n)+"\n}")
 }
 
 // isNoise reports whether a call only tells people something, or hands a lock back,

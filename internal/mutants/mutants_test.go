@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestPlant_EachFits: the text that each planted bug changes is there exactly once, so
@@ -32,15 +33,11 @@ func TestPlant_EachFits(t *testing.T) {
 	}
 }
 
-// TestRun_TellsWhatIsFound: the tool itself, on a module of its own: a bug that the
-// tests find, one that they do not, one that does not build, one that does not fit.
-func TestRun_TellsWhatIsFound(t *testing.T) {
-	root := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod":        "module example.org/sum\n\ngo 1.25\n",
-		"sum/a.go":      "package sum\n\nfunc Sum(a, b int) int { return a + b }\n\nfunc Twice(a int) int { return a * 2 }\n",
-		"sum/a_test.go": "package sum\n\nimport \"testing\"\n\nfunc TestSum(t *testing.T) {\n\tt.Run(\"small\", func(t *testing.T) {\n\t\tif Sum(2, 3) != 5 {\n\t\t\tt.Fatal(\"wrong\")\n\t\t}\n\t})\n}\n",
-	} {
+// newModule is a module of its own, of these files.
+func newModule(t *testing.T, files map[string]string) (root string) {
+	root = t.TempDir()
+	files["go.mod"] = "module example.org/sum\n\ngo 1.25\n"
+	for name, text := range files {
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			t.Fatal(err)
@@ -50,6 +47,16 @@ func TestRun_TellsWhatIsFound(t *testing.T) {
 		}
 	}
 	t.Setenv("GOFLAGS", "-mod=mod")
+	return root
+}
+
+// TestRun_TellsWhatIsFound: the tool itself, on a module of its own: a bug that the
+// tests find, one that they do not, one that does not build, one that does not fit.
+func TestRun_TellsWhatIsFound(t *testing.T) {
+	root := newModule(t, map[string]string{
+		"sum/a.go":      "package sum\n\nfunc Sum(a, b int) int { return a + b }\n\nfunc Twice(a int) int { return a * 2 }\n",
+		"sum/a_test.go": "package sum\n\nimport \"testing\"\n\nfunc TestSum(t *testing.T) {\n\tt.Run(\"small\", func(t *testing.T) {\n\t\tif Sum(2, 3) != 5 {\n\t\t\tt.Fatal(\"wrong\")\n\t\t}\n\t})\n}\n",
+	})
 	run := func(old, changed string) (Result, error) {
 		return Run(context.Background(), root, Mutant{Name: old, File: "sum/a.go", Old: old, New: changed, Packages: []string{"sum"}}, Options{})
 	}
@@ -67,6 +74,130 @@ func TestRun_TellsWhatIsFound(t *testing.T) {
 	}
 }
 
+// wovenCode has a place for each kind of bug, some within others, and some that do not
+// build: a sum of texts, and of what must not be evaluated twice.
+const wovenCode = `package sum
+
+import "errors"
+
+type size int64
+
+var calls int
+
+func next() int { calls++; return calls }
+
+// Sum is what the test looks at.
+func Sum(list []int, most size) (sum size, err error) {
+	for i := 0; i < len(list); i++ {
+		sum += size(list[i])
+		if sum > most && most != 0 || list[i] < 0 {
+			err = errors.New("too" + " much")
+			return sum - 1, err
+		}
+	}
+	return sum + 1 - size(next()-calls), nil
+}
+
+func name(a, b string) string { return a + b }
+
+func unused(a int) int {
+	if a > 3 {
+		a--
+	}
+	return a + 1
+}
+
+func hang(a int) {
+	for a < 5 {
+		a++
+	}
+}
+`
+
+const wovenTests = `package sum
+
+import "testing"
+
+func TestSum(t *testing.T) {
+	if s, err := Sum([]int{1, 2}, 3); s != 4 || err != nil {
+		t.Fatal(s, err)
+	}
+	if s, err := Sum([]int{1, 2, 9}, 3); s != 11 || err == nil {
+		t.Fatal(s, err)
+	}
+	if _, err := Sum([]int{-1}, 3); err == nil {
+		t.Fatal(err)
+	}
+	if s, err := Sum([]int{7}, 0); s != 8 || err != nil {
+		t.Fatal(s, err)
+	}
+}
+
+func TestHang(t *testing.T) { hang(0) }
+
+func TestName(t *testing.T) {
+	if name("a", "b") != "ab" {
+		t.Fatal()
+	}
+}
+`
+
+// TestWeave_SaysTheSame: many bugs in one program, each woken by itself: what is found,
+// what hangs, what no test reaches, and what does not build.
+func TestWeave_SaysTheSame(t *testing.T) {
+	root := newModule(t, map[string]string{"sum/a.go": wovenCode, "sum/a_test.go": wovenTests})
+	list, err := Generate(root, Part{Name: "sum", Files: []string{"sum/a.go"}, Packages: []string{"sum"}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Weave(context.Background(), root, list, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	w.hangsMore = time.Second
+	of := map[string]int{}
+	for i, m := range list {
+		_, text, _ := strings.Cut(m.Name, " ")
+		res, err := w.Try(context.Background(), i)
+		what := "SURVIVES"
+		switch {
+		case errors.Is(err, ErrUnfit):
+			what = "unfit"
+		case err != nil:
+			t.Error(err)
+		case res.Killed && strings.Contains(res.By, "hangs"):
+			what = "hangs"
+		case res.Killed:
+			what = "killed"
+		case res.Unreached:
+			what = "unreached"
+		}
+		of[what]++
+		if due, ok := wovenDue[text]; what != due && (ok || what != "killed") {
+			t.Errorf("%s: %s, want %s; found by %q", text, what, due, res.By)
+		}
+	}
+	t.Log(of)
+	if of["killed"] < 10 {
+		t.Errorf("%d are found", of["killed"])
+	}
+}
+
+// wovenDue is what becomes of those that are not simply found.
+var wovenDue = map[string]string{
+	"Sum: <= for < in: list[i] < 0":                 "SURVIVES", // zero is not tried
+	"Sum: + for - in: sum + 1 - size(next()-calls)": "SURVIVES", // of a zero
+	"name: - for + in: a + b":                       "unfit",
+	"unused: >= for > in: a > 3":                    "unreached",
+	"unused: negated: a > 3":                        "unreached",
+	"unused: left out: a--":                         "unreached",
+	"unused: - for + in: a + 1":                     "unreached",
+	"hang: <= for < in: a < 5":                      "SURVIVES",
+	"hang: left out: a++":                           "hangs",
+	"next: left out: calls++":                       "SURVIVES",
+}
+
 // TestGenerate_EachFits: every part has files, each bug that is made of them fits, and
 // they are many.
 func TestGenerate_EachFits(t *testing.T) {
@@ -79,7 +210,7 @@ func TestGenerate_EachFits(t *testing.T) {
 			t.Errorf("%s: %d bugs, at least 200", p.Name, len(list))
 		}
 		for _, m := range list[:20] {
-			if _, err := Plant("../..", t.TempDir(), m); err != nil {
+			if _, err := Plant("../..", t.TempDir(), m.Mutant); err != nil {
 				t.Error(err)
 			}
 		}

@@ -18,6 +18,8 @@ type Result struct {
 	Killed bool
 	By     string        // package and test that found it
 	Took   time.Duration // all runs together
+
+	Unreached bool // no test passes its place: only [Woven.Try] asks
 }
 
 // Options of [Run]. The zero value is good.

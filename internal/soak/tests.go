@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/mutants"
@@ -167,8 +168,8 @@ func plantedBugs(ctx context.Context, s *settings) error {
 
 // tally is what became of planted bugs.
 type tally struct {
-	killed, unfit int
-	survivors     []error
+	killed, unfit, unreached int
+	survivors                []error
 }
 
 // count prints what became of one.
@@ -210,31 +211,124 @@ func fuzzPlanted(ctx context.Context, s *settings) error {
 // as many as the time is enough for. What survives is listed; whether it is a bug at all
 // a person has to judge.
 func mutate(ctx context.Context, s *settings) error {
-	began := time.Now()
-	var t tally
-	for i, p := range mutants.Parts() {
-		list, err := mutants.Generate(".", p, s.seed)
-		if err != nil {
-			return err
-		}
-		if !strings.Contains(p.Name, s.only) {
-			continue
-		}
-		of, all := tally{}, len(list)
-		for n, m := range list {
-			share := s.duration * time.Duration(i+1) / time.Duration(len(mutants.Parts()))
-			if s.sample > 0 && n >= s.sample || s.duration > 0 && time.Since(began) > share {
-				break
-			}
-			res, err := mutants.Run(ctx, ".", m, mutants.Options{Timeout: 2 * time.Minute})
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			s.count(&of, m, res, err)
-		}
-		s.say("%s: %d of %d bugs are found, of %d that can be made", p.Name, of.killed, of.killed+len(of.survivors), all)
-		t.killed, t.survivors = t.killed+of.killed, append(t.survivors, of.survivors...)
+	list, made, err := s.makeBugs()
+	if err != nil {
+		return err
 	}
-	s.say("%d of %d bugs are found", t.killed, t.killed+len(t.survivors))
+	woven, err := mutants.Weave(ctx, ".", list, s.say)
+	if err != nil {
+		return err
+	}
+	defer woven.Close()
+	results := s.tryAll(ctx, woven, list)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var all tally
+	for _, p := range mutants.Parts() {
+		var of tally
+		for _, r := range results {
+			if r.part == p.Name {
+				of.add(r)
+			}
+		}
+		if n := of.tried(); n > 0 {
+			s.say("%-10s %d of %d bugs are found, %.1f %% (%d unreached), drawn from %d", p.Name, of.killed, n, 100*float64(of.killed)/float64(n), of.unreached, made[p.Name])
+		}
+		all.killed, all.unreached, all.survivors = all.killed+of.killed, all.unreached+of.unreached, append(all.survivors, of.survivors...)
+	}
+	s.say("%d of %d bugs are found", all.killed, all.tried())
 	return nil
 }
+
+// makeBugs draws the bugs of each part, and says how many can be made of it.
+func (s *settings) makeBugs() (list []mutants.Made, made map[string]int, err error) {
+	made = map[string]int{}
+	for _, p := range mutants.Parts() {
+		of, err := mutants.Generate(".", p, s.seed)
+		if err != nil {
+			return nil, nil, err
+		}
+		made[p.Name] = len(of)
+		if s.sample > 0 && s.sample < len(of) {
+			of = of[:s.sample]
+		}
+		for _, m := range of {
+			if strings.Contains(m.Part, s.only) || strings.Contains(m.Name, s.only) {
+				list = append(list, m)
+			}
+		}
+	}
+	return list, made, nil
+}
+
+// tried is what became of a bug of a part.
+type tried struct {
+	part string
+	mutants.Result
+	err error
+}
+
+// tryAll tries each bug, two at a time, in turns of the parts, until the time is over.
+func (s *settings) tryAll(ctx context.Context, woven *mutants.Woven, list []mutants.Made) (results []tried) {
+	began := time.Now()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	order := rand.New(rand.NewPCG(s.seed, 2)).Perm(len(list))
+	for range 2 {
+		group.Go(func() {
+			for {
+				mu.Lock()
+				if len(order) == 0 || ctx.Err() != nil || s.duration > 0 && time.Since(began) > s.duration {
+					mu.Unlock()
+					return
+				}
+				i := order[0]
+				order = order[1:]
+				mu.Unlock()
+				res, err := woven.Try(ctx, i)
+				mu.Lock()
+				results = append(results, tried{list[i].Part, res, err})
+				s.tell(list[i], res, err)
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	return results
+}
+
+// tell prints what became of a bug that was made.
+func (s *settings) tell(m mutants.Made, res mutants.Result, err error) {
+	took := res.Took.Round(time.Second / 10)
+	switch {
+	case errors.Is(err, mutants.ErrUnfit):
+		s.say("unfit     %-10s %s", m.Part, m.Name)
+	case err != nil:
+		s.say("unknown   %-10s %s: %v", m.Part, m.Name, err)
+	case res.Killed:
+		s.say("killed    %-10s %s (%s, %v)", m.Part, m.Name, res.By, took)
+	case res.Unreached:
+		s.say("UNREACHED %-10s %s", m.Part, m.Name)
+	default:
+		s.say("SURVIVES  %-10s %s (%v)", m.Part, m.Name, took)
+	}
+}
+
+// add counts what became of one that was made.
+func (t *tally) add(r tried) {
+	switch {
+	case errors.Is(r.err, mutants.ErrUnfit):
+		t.unfit++
+	case r.Killed:
+		t.killed++
+	default:
+		if r.Unreached {
+			t.unreached++
+		}
+		t.survivors = append(t.survivors, fmt.Errorf("no test finds %q: %w", r.Mutant.Name, r.err))
+	}
+}
+
+// tried is how many are known about.
+func (t *tally) tried() int { return t.killed + len(t.survivors) }
