@@ -71,9 +71,7 @@ func Open(o Options) (*Cache, error) {
 	c.budget.ram = o.RAMBytesMax
 	c.entries.init(&c.frames)
 	c.lists.init(framesMax)
-	if err := c.reload.init(c); err != nil {
-		return nil, err
-	}
+	c.reload.init(c)
 	c.spiller.start(c)
 	return c, nil
 }

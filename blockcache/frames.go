@@ -18,7 +18,8 @@ var ErrNoMemory = errors.New("no memory for a frame")
 const descriptorBytes = 2 * 192
 
 // chunkBytes is a multiple of what the system may map as one large page: frames
-// are touched at random, and small pages would cost a walk each.
+// are touched at random, and small pages would cost a walk each. A cache that may have
+// fewer frames than that maps what they take: one large page could be more than MaxRAM.
 const chunkBytes = 4 << 20
 
 // frames is the off-heap memory of all frames. Memory is mapped in chunks when
@@ -118,7 +119,7 @@ func (f *frames) carve() ([]byte, error) {
 	}
 	d := f.fresh[:f.size:f.size]
 	f.fresh = f.fresh[f.size:]
-	if len(f.fresh) <= chunkBytes/2 {
+	if len(f.fresh) <= f.chunkSize()/2 {
 		f.prepare()
 	}
 	return d, nil
@@ -135,8 +136,14 @@ func (f *frames) grow() (err error) {
 	return err
 }
 
+// chunkSize is how many bytes are mapped at once.
+func (f *frames) chunkSize() int {
+	most := (f.limit + standingReserve) * int64(f.size)
+	return max(int(min(chunkBytes, most)), f.size)
+}
+
 func (f *frames) chunk(small bool) ([]byte, error) {
-	b, err := hostmem.Map(max(chunkBytes, f.size))
+	b, err := hostmem.Map(f.chunkSize())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
 	}
@@ -150,7 +157,7 @@ func (f *frames) chunk(small bool) ([]byte, error) {
 // frames may have: a commit that is the first to touch memory waits until the system has
 // found and cleared it, and in a virtual machine the host does so as well.
 func (f *frames) prepare() {
-	rest, more := int64(len(f.fresh)/f.size), int64(chunkBytes/f.size)
+	rest, more := int64(len(f.fresh)/f.size), int64(f.chunkSize()/f.size)
 	soon := f.inUse + 1 + f.lent.Load() + rest + more
 	if f.preparing || f.next != nil || soon > f.limit+f.overflow.Load() {
 		return

@@ -2,6 +2,7 @@ package blockcache
 
 import (
 	"math"
+	"sync"
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/hostmem"
@@ -15,14 +16,39 @@ const OverflowUnbounded = math.MaxInt64
 // may ever use, and what it could take now without swapping.
 type HostMemory struct{ Limit, Available int64 }
 
-// AskHost reads HostMemory from the system.
-func AskHost() (HostMemory, error) {
+// AskHost reads HostMemory from the system, at most ten times a second: all stores of a
+// process have the same host, and each that is opened asks it twice.
+func AskHost() (HostMemory, error) { return asked.ask() }
+
+// askedEvery is how old what AskHost says may be.
+const askedEvery = 100 * time.Millisecond
+
+var asked sharedHost
+
+// sharedHost remembers what the system said last. Safe for concurrent use.
+type sharedHost struct {
+	mu   sync.Mutex
+	at   time.Time
+	said HostMemory
+}
+
+func (s *sharedHost) ask() (HostMemory, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !s.at.IsZero() && now.Sub(s.at) < askedEvery {
+		return s.said, nil
+	}
 	limit, err := hostmem.Limit()
 	if err != nil {
 		return HostMemory{}, err
 	}
 	free, err := hostmem.Available()
-	return HostMemory{limit, free}, err
+	if err != nil {
+		return HostMemory{limit, free}, err
+	}
+	s.at, s.said = now, HostMemory{limit, free}
+	return s.said, nil
 }
 
 // hostEvery is how often the host is asked for its memory: each time, some files

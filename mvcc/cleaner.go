@@ -35,7 +35,9 @@ type cleaner struct {
 
 	turn turn // held by who makes a round: one at a time, none while the store is quiet
 
-	// The standing reserve: nothing is allocated while cleaning (R7).
+	// The standing reserve (R7). It is of the Go heap and not asked of the budget, so
+	// that nobody can refuse it; it grows with the batches, up to half of the second
+	// copies, because most stores that are opened never have so much to write.
 	buf      []byte   // images of a batch
 	picked   []picked // the batch
 	ids      []block.ID
@@ -75,10 +77,16 @@ func newCleaner(s *Store) *cleaner {
 	if s.opts.ReadOnly {
 		return c // which never runs
 	}
-	n := s.second.capacity
-	c.buf = make([]byte, n*s.geo.size)
-	c.picked = make([]picked, 0, n)
+	c.picked = make([]picked, 0, s.second.capacity)
 	return c
+}
+
+// makeRoom sees to it that a batch of n blocks, or the largest there is, has room.
+func (c *cleaner) makeRoom(n int) {
+	need, most := min(n, cap(c.picked))*c.s.geo.size, cap(c.picked)*c.s.geo.size
+	if len(c.buf) < need {
+		c.buf = make([]byte, min(max(need, 2*len(c.buf)), most))
+	}
 }
 
 func (c *cleaner) start() { c.done.Go(c.run) }
@@ -211,6 +219,7 @@ func (c *cleaner) checkpoint() error {
 // clean writes every block with a change at or below upTo in place and syncs.
 func (c *cleaner) clean(upTo block.LSN) error {
 	c.collect(upTo)
+	c.makeRoom(len(c.ids))
 	for ids := c.ids; len(ids) > 0; {
 		n := min(len(ids), cap(c.picked))
 		if err := c.batch(ids[:n], upTo); err != nil {

@@ -16,8 +16,11 @@ type doublewrite struct {
 	size     int // of a block
 	capacity int // images of a half
 	half     int
-	buf      []byte // one half
+	buf      []byte // what a half is put together in: as large as it had to be so far
 }
+
+// doublewriteReadBytes is how much is read of the images at once.
+const doublewriteReadBytes = 64 << 10
 
 // doublewriteCapacity is how many blocks a half takes: about 1 MiB.
 func doublewriteCapacity(blockSize int) int {
@@ -28,6 +31,9 @@ func (d *doublewrite) halfBytes() int64 { return int64(doublewriteHeader + d.cap
 
 // write makes the second copies of some blocks durable.
 func (d *doublewrite) write(sequence uint64, places []place, images [][]byte) error {
+	if need := doublewriteHeader + len(images)*d.size; len(d.buf) < need {
+		d.buf = make([]byte, need)
+	}
 	encodeDoublewrite(d.buf, d.database, sequence, places)
 	at := doublewriteHeader
 	for _, im := range images {
@@ -45,21 +51,31 @@ func (d *doublewrite) write(sequence uint64, places []place, images [][]byte) er
 }
 
 // each calls f with every sound copy that was written while the checkpoint with
-// this sequence was the newest.
+// this sequence was the newest. Of a half from before that only the header is read.
 func (d *doublewrite) each(sequence uint64, seed block.Seed, f func(id block.ID, image []byte) error) error {
+	header := make([]byte, doublewriteHeader)
 	for half := range 2 {
 		off := int64(half) * d.halfBytes()
-		n, _ := d.file.ReadAt(d.buf, off) // what cannot be read is not used; redo refuses if it was needed
-		seq, places := decodeDoublewrite(d.buf[:n], d.database)
+		n, _ := d.file.ReadAt(header, off) // what cannot be read is not used; redo refuses if it was needed
+		seq, places := decodeDoublewrite(header[:n], d.database)
 		if seq != sequence {
 			continue
 		}
-		for i, p := range places {
-			at := doublewriteHeader + i*d.size
-			if at+d.size > n {
-				break
-			}
-			image := d.buf[at : at+d.size]
+		if err := d.eachOf(places, off+doublewriteHeader, seed, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachOf is each for the images that stand at off, in the order of their places.
+func (d *doublewrite) eachOf(places []place, off int64, seed block.Seed, f func(id block.ID, image []byte) error) error {
+	b := make([]byte, min(max(doublewriteReadBytes/d.size, 1), len(places))*d.size)
+	for len(places) > 0 {
+		some := places[:min(len(places), len(b)/d.size)]
+		n, _ := d.file.ReadAt(b[:len(some)*d.size], off) // as above
+		for i, p := range some[:n/d.size] {
+			image := b[i*d.size:][:d.size]
 			if t, reason := block.Verify(image, p.id, seed); reason != "" || t.LSN != p.lsn {
 				continue
 			}
@@ -67,6 +83,10 @@ func (d *doublewrite) each(sequence uint64, seed block.Seed, f func(id block.ID,
 				return err
 			}
 		}
+		if n < len(some)*d.size {
+			return nil
+		}
+		places, off = places[len(some):], off+int64(n)
 	}
 	return nil
 }

@@ -390,7 +390,6 @@ func (s *Store) openDoublewrite() error {
 		return err
 	}
 	d := &doublewrite{file: f, path: path, database: s.database, size: s.geo.size, capacity: doublewriteCapacity(s.geo.size)}
-	d.buf = make([]byte, d.halfBytes())
 	s.second = d
 	return nil
 }

@@ -117,7 +117,10 @@ func (s *Store) MetaBytes() int64 {
 		return 0
 	}
 	defer s.leave()
-	n := int64(len(s.stage))
+	n := int64(0)
+	if len(s.dirs) > 0 {
+		n = int64(max(stageBytes, s.blockSize)) // whether it was made yet or not
+	}
 	for _, d := range s.dirs {
 		d.mu.Lock()
 		n += d.space.metaBytes()

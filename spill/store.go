@@ -26,7 +26,7 @@ type Store struct {
 	closed bool         // guarded by life
 
 	writer  sync.Mutex
-	stage   []byte // guarded by writer: what a write is put together in
+	stage   []byte // guarded by writer: what a write is put together in; made by the first one
 	uses    uint64 // guarded by writer: slots ever written, failed writes included
 	nextDir int    // guarded by writer: whose turn it is
 
@@ -66,7 +66,6 @@ func Open(o Options) (*Store, error) {
 		s.dirs = append(s.dirs, d)
 	}
 	if len(s.dirs) > 0 {
-		s.stage = make([]byte, max(stageBytes, o.BlockSize))
 		s.trimmer.Go(s.trimLoop)
 	}
 	return s, nil

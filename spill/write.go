@@ -36,6 +36,9 @@ func (s *Store) Write(items []Item, slots []Slot) (n int, err error) {
 	// One moment for the whole call: a directory that has no space now is not
 	// asked again, so that this ends.
 	now := time.Now()
+	if s.stage == nil {
+		s.stage = make([]byte, max(stageBytes, s.blockSize))
+	}
 	for n < len(items) {
 		d, r := s.reserve(min(len(items)-n, len(s.stage)/s.blockSize), now)
 		if d == nil {

@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/vfs"
 )
 
 const windowBytes = 256 << 10
+
+// windows are those of readers that were closed: an opening reads each segment several
+// times, and what follows the log opens one again and again.
+var windows = sync.Pool{New: func() any { return new([]byte) }}
 
 // segmentReader decodes the records of one segment file through a bounded
 // window.
@@ -21,6 +26,7 @@ type segmentReader struct {
 	file   vfs.File
 	window []byte // what was read ...
 	off    int64  // ... from here on
+	lent   *[]byte
 }
 
 func openSegment(o *Options, seg *segment) (*segmentReader, error) {
@@ -33,11 +39,17 @@ func openSegment(o *Options, seg *segment) (*segmentReader, error) {
 	return r, nil
 }
 
-// close may be called on a nil reader.
+// close may be called on a nil reader. What the reader returned is not valid any more.
 func (r *segmentReader) close() {
-	if r != nil {
-		r.file.Close() // opened for reading: nothing to lose
+	if r == nil {
+		return
 	}
+	r.file.Close() // opened for reading: nothing to lose
+	if r.lent != nil && cap(r.window) <= windowBytes {
+		*r.lent = r.window
+		windows.Put(r.lent)
+	}
+	r.window, r.lent = nil, nil
 }
 
 // bytes returns n bytes from off on, or fewer where the segment ends. They
@@ -48,6 +60,10 @@ func (r *segmentReader) bytes(off int64, n int) ([]byte, error) {
 		return r.window[at : at+int64(n)], nil
 	}
 	want := int(min(int64(max(n, windowBytes)), r.seg.header.size-off))
+	if r.lent == nil {
+		r.lent = windows.Get().(*[]byte)
+		r.window = *r.lent
+	}
 	if cap(r.window) < want {
 		r.window = make([]byte, want)
 	}

@@ -11,10 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Map returns n bytes of zeroed memory outside the Go heap. The system backs a
-// page of it only once it is touched. It starts at a page boundary. Give the
-// same slice to [Unmap] when nobody uses it any more. Safe for concurrent use.
-func Map(n int) ([]byte, error) {
+func mapMemory(n int) ([]byte, error) {
 	if n <= 0 {
 		return nil, fmt.Errorf("map %d bytes: %w", n, errInvalidSize)
 	}
@@ -23,15 +20,13 @@ func Map(n int) ([]byte, error) {
 		return nil, fmt.Errorf("map %d bytes: %w", n, err)
 	}
 	if err := keepFromDumps(b); err != nil {
-		return nil, errors.Join(err, Unmap(b))
+		return nil, errors.Join(err, unmapMemory(b))
 	}
 	preferLargePages(b)
 	return b, nil
 }
 
-// Unmap returns memory that [Map] gave, which must be the whole slice. Whoever
-// touches it afterwards kills the process. Safe for concurrent use.
-func Unmap(b []byte) error {
+func unmapMemory(b []byte) error {
 	if err := unix.Munmap(b); err != nil {
 		return fmt.Errorf("unmap %d bytes: %w", len(b), err)
 	}

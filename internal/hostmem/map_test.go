@@ -87,3 +87,42 @@ func TestDiscardKeepsTheNeighbours(t *testing.T) {
 		t.Error("unmapped a part")
 	}
 }
+
+// TestReuse_GivesBackWhatItKept: as many as are asked for are kept, for who maps as much.
+func TestReuse_GivesBackWhatItKept(t *testing.T) {
+	const n = 1 << 16
+	if err := Reuse(1); err != nil {
+		t.Fatal(err)
+	}
+	var maps [2][]byte
+	for i := range maps {
+		b, err := Map(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[7] = byte(i + 1)
+		maps[i] = b
+	}
+	first := &maps[0][0]
+	for _, b := range maps {
+		if err := Unmap(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := Map(2 * n)
+	if err != nil || len(other) != 2*n {
+		t.Fatalf("%d bytes, %v", len(other), err)
+	}
+	again, err := Map(n)
+	if err != nil || &again[0] != first || again[7] != 1 {
+		t.Fatalf("not the one that was kept: %v", err)
+	}
+	for _, b := range [][]byte{again, other} { // the second finds no room
+		if err := Unmap(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Reuse(0); err != nil || len(reused.free) > 0 {
+		t.Fatalf("%d are still kept, %v", len(reused.free), err)
+	}
+}
