@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
+	"path"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/hostmem"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -36,11 +40,13 @@ type CrashCounts struct {
 	Runs       int   // of workloads
 	Moments    int64 // cuts of the power
 	States     int64 // that were made
-	Distinct   int64 // by content, and so opened and compared
+	Distinct   int64 // by content of all files
+	Opened     int64 // distinct databases, in recovery too: opened and compared
 	InRecovery int64 // distinct states of cuts within recovery, not among the above
 	Deeper     int64 // of these, cuts within the recovery from a cut within recovery
 	Commits    int64 // acknowledged commits that were due, over all states opened
 	Blocks     int64 // compared
+	Closed     int64 // states whose store was closed in good order, opened again and compared again
 	Backups    int64 // listed, over all states
 	Restored   int64 // backups read back whole
 	Elapsed    time.Duration
@@ -51,17 +57,19 @@ func (c *CrashCounts) add(d CrashCounts) {
 	c.Moments += d.Moments
 	c.States += d.States
 	c.Distinct += d.Distinct
-	c.InRecovery += d.InRecovery
+	c.Opened += d.Opened
 	c.Deeper += d.Deeper
+	c.InRecovery += d.InRecovery
 	c.Commits += d.Commits
 	c.Blocks += d.Blocks
+	c.Closed += d.Closed
 	c.Backups += d.Backups
 	c.Restored += d.Restored
 }
 
 func (c CrashCounts) String() string {
-	return fmt.Sprintf("%d runs, %d cuts, %d states, %d distinct; in recovery %d, deeper %d; %d acknowledged commits, %d blocks compared; %d backups listed, %d read back; %v",
-		c.Runs, c.Moments, c.States, c.Distinct, c.InRecovery, c.Deeper, c.Commits, c.Blocks, c.Backups, c.Restored, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d runs, %d cuts, %d states, %d distinct; in recovery %d, deeper %d; %d databases opened, %d closed and opened again, %d acknowledged commits, %d blocks compared; %d backups listed, %d read back; %v",
+		c.Runs, c.Moments, c.States, c.Distinct, c.InRecovery, c.Deeper, c.Opened, c.Closed, c.Commits, c.Blocks, c.Backups, c.Restored, c.Elapsed.Round(time.Second))
 }
 
 // Failure is a promise that was not kept, and the disk that shows it.
@@ -86,6 +94,10 @@ func Crash(ctx context.Context, o CrashOptions) (CrashCounts, error) {
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
+	// Every state is a machine of its own, with memory that the next one can have.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	_ = hostmem.Reuse(2 * o.Workers)
+	defer hostmem.Reuse(0)
 	began := time.Now()
 	var total CrashCounts
 	for round := uint64(0); ; round++ {
@@ -122,7 +134,7 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, beg
 	if err != nil {
 		return CrashCounts{}, &Failure{What: fmt.Sprintf("the run of workload %q itself", wl.Name), Seed: seed, Err: err}
 	}
-	s := &sweep{o: o, r: r, known: make(map[uint64]block.LSN)}
+	s := &sweep{o: o, r: r, known: make(map[uint64]bool), stores: make(map[uint64]recovered), listed: make(map[listing]bool)}
 	s.counts.Runs = 1
 	moments := make(chan *moment)
 	var workers sync.WaitGroup
@@ -158,9 +170,24 @@ type sweep struct {
 	r *recording
 
 	mu     sync.Mutex
-	known  map[uint64]block.LSN // distinct states, and the commit that each recovered to
+	known  map[uint64]bool      // distinct states
+	stores map[uint64]recovered // distinct databases
+	listed map[listing]bool     // repositories that were proven
 	counts CrashCounts
 	err    error
+}
+
+// recovered is what became of a database.
+type recovered struct {
+	lsn   block.LSN // the commit that it recovered to; unknownLSN while someone finds out
+	least block.LSN // and that it has to keep
+}
+
+// listing is a repository, and what of the promises it has to keep.
+type listing struct {
+	sum            uint64
+	backups, going int
+	archived       block.LSN
 }
 
 func (s *sweep) fail(err error) {
@@ -183,27 +210,57 @@ func (s *sweep) count(d CrashCounts) {
 	s.counts.add(d)
 }
 
-// claim reports whether a state is new. If it is not, the commit that it recovered to
-// has to keep what is promised now as well.
-func (s *sweep) claim(sum uint64, least block.LSN) (fresh bool, err error) {
+// claim reports whether a state is new, and whether its database is. A database that is
+// not has to keep what is promised now as well: what becomes of it depends on nothing
+// but its own files, and what it recovers to was compared once.
+func (s *sweep) claim(sum, db uint64, least block.LSN) (fresh, open bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lsn, known := s.known[sum]
+	fresh = !s.known[sum]
+	s.known[sum] = true
+	is, known := s.stores[db]
 	switch {
 	case !known:
-		s.known[sum] = unknownLSN // whoever has it finds out
-	case lsn < least:
-		err = fmt.Errorf("recovered to LSN %v, but LSN %v was acknowledged or seen", lsn, least)
+		is.lsn = unknownLSN // whoever has it finds out
+	case is.lsn < least:
+		err = tooOld(is.lsn, least)
 	}
-	return !known, err
+	is.least = max(is.least, least)
+	s.stores[db] = is
+	return fresh, !known, err
 }
 
 const unknownLSN = ^block.LSN(0)
 
-func (s *sweep) learn(sum uint64, lsn block.LSN) {
+// learn notes what a database recovered to. Others may have met it meanwhile, who were
+// promised more.
+func (s *sweep) learn(db uint64, lsn block.LSN) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.known[sum] = lsn
+	is := s.stores[db]
+	is.lsn = lsn
+	s.stores[db] = is
+	if lsn < is.least {
+		return tooOld(lsn, is.least)
+	}
+	return nil
+}
+
+func tooOld(lsn, least block.LSN) error {
+	return fmt.Errorf("recovered to LSN %v, but LSN %v was acknowledged or seen", lsn, least)
+}
+
+// isListed reports whether a repository was proven to keep the same promises.
+func (s *sweep) isListed(l listing) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listed[l]
+}
+
+func (s *sweep) list(l listing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listed[l] = true
 }
 
 // verifier is one worker.
@@ -231,27 +288,22 @@ const depthMax = 2
 // try opens states of a moment, all or as many as are given, and goes on within the
 // recovery of some of them. depth is how many recoveries were cut.
 func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where string) error {
-	fresh, known := 0, map[int]int{}
+	opened, known := 0, map[int]int{}
 	for _, state := range v.order(m.disk.States()) {
-		if ctx.Err() != nil || most > 0 && fresh >= most {
+		if ctx.Err() != nil || most > 0 && opened >= most {
 			return nil
 		}
 		if known[state.Change()] >= knownMax {
 			continue
 		}
-		disk := state.Disk()
-		sum := v.summer.Sum(disk)
-		isFresh, err := v.s.claim(sum, m.least())
-		if err != nil {
-			return &Failure{What: where + ", " + state.String(), Seed: v.s.r.seed, Err: err, Disk: disk}
-		}
 		counts := CrashCounts{States: 1}
-		if known[state.Change()]++; isFresh {
-			fresh++
+		fresh, err := v.state(ctx, state, m, depth, where, &counts)
+		if err != nil {
+			return err
+		}
+		if known[state.Change()]++; fresh {
+			opened++
 			known[state.Change()] = 0
-			if err := v.open(ctx, disk, sum, m, depth, where+", "+state.String(), &counts); err != nil {
-				return err
-			}
 		}
 		v.s.count(counts)
 	}
@@ -271,36 +323,63 @@ func (v *verifier) order(states []simfs.State) []simfs.State {
 	return states
 }
 
-// open recovers one state and compares it.
-func (v *verifier) open(ctx context.Context, disk *simfs.FS, sum uint64, m *moment, depth int, where string, counts *CrashCounts) error {
-	switch depth {
-	case 0:
-		counts.Distinct++
-	case 1:
-		counts.InRecovery++
-	default:
-		counts.InRecovery++
-		counts.Deeper++
+// state makes one state and proves what is new about it: the database, the repository,
+// or nothing.
+func (v *verifier) state(ctx context.Context, state simfs.State, m *moment, depth int, where string, counts *CrashCounts) (fresh bool, err error) {
+	disk := state.Disk()
+	parts := v.summer.Parts(disk)
+	db, repo := parts[path.Base(dbDir)], parts[path.Base(repoDir)]
+	fresh, open, err := v.s.claim(db^bits.RotateLeft64(repo, 32), db, m.least())
+	if fresh {
+		counts.distinct(depth)
 	}
-	cutAgain := depth < depthMax && v.rng.IntN(1000) < v.s.o.Recovery>>(4*depth)
-	before := disk.Crash(nil, simfs.KeepAll) // for who looks into a failure
-	lsn, moments, err := v.recover(ctx, disk, m, cutAgain, counts)
+	var moments []moment
+	if err == nil && open {
+		moments, err = v.open(ctx, disk, db, m, depth, counts)
+	}
+	if err == nil && fresh {
+		err = v.backups(ctx, state, disk, repo, m, counts)
+	}
 	if err != nil {
-		return &Failure{What: where, Seed: v.s.r.seed, Err: err, Disk: before}
+		return fresh, &Failure{What: where + ", " + state.String(), Seed: v.s.r.seed, Err: err, Disk: state.Disk()} // as it was before
 	}
-	v.s.learn(sum, lsn)
 	for i := range moments {
 		at := &moments[i]
-		what := fmt.Sprintf("%s, cut again after event %d of recovery (%v %s)", where, at.number, at.event.Op, at.event.File)
+		what := fmt.Sprintf("%s, %v, cut again after event %d of recovery (%v %s)", where, state, at.number, at.event.Op, at.event.File)
 		if err := v.try(ctx, at, v.s.o.RecoveryStates, depth+1, what); err != nil {
-			return err
+			return fresh, err
 		}
 	}
-	return nil
+	return fresh, nil
 }
 
-// recover opens the store of a disk, compares it with the model and closes it. With
-// keep it returns the moments of all that.
+// distinct counts a state that was not met before.
+func (c *CrashCounts) distinct(depth int) {
+	switch depth {
+	case 0:
+		c.Distinct++
+	case 1:
+		c.InRecovery++
+	default:
+		c.InRecovery++
+		c.Deeper++
+	}
+}
+
+// open recovers a database and compares it. It returns the moments of some.
+func (v *verifier) open(ctx context.Context, disk *simfs.FS, db uint64, m *moment, depth int, counts *CrashCounts) ([]moment, error) {
+	counts.Opened++
+	cutAgain := depth < depthMax && v.rng.IntN(1000) < v.s.o.Recovery>>(4*depth)
+	lsn, moments, err := v.recover(ctx, disk, m, cutAgain, counts)
+	if err != nil {
+		return nil, err
+	}
+	return moments, v.s.learn(db, lsn)
+}
+
+// recover opens the store of a disk and compares it with the model. Then the power is
+// off, or, of some and with keep, the store is closed in good order. With keep it returns
+// the moments of all that.
 func (v *verifier) recover(ctx context.Context, disk *simfs.FS, m *moment, keep bool, counts *CrashCounts) (lsn block.LSN, moments []moment, err error) {
 	var seen block.LSN
 	var mu sync.Mutex // guards seen and moments
@@ -314,28 +393,68 @@ func (v *verifier) recover(ctx context.Context, disk *simfs.FS, m *moment, keep 
 			moments = append(moments, moment{len(moments), ev, d, p})
 		})
 	}
-	o := v.s.r.o
-	o.FS = disk
-	s, err := mvcc.Open(dbDir, o)
+	s, lsn, err := v.opened(ctx, disk, m, counts)
 	if err != nil {
-		return 0, nil, fmt.Errorf("a legal cut is refused: %w", err)
+		return 0, nil, err
 	}
-	lsn, err = v.compare(s, m, counts)
-	if err == nil && o.Durability == mvcc.DurableCommit {
+	if v.s.r.o.Durability == mvcc.DurableCommit {
 		mu.Lock()
 		seen = lsn // a reader was shown it
 		mu.Unlock()
 	}
+	if !keep && v.rng.IntN(closedOf) > 0 {
+		disk.CutAfter(0) // what Close would write is the matter of other states
+		_ = s.Close()
+		return lsn, nil, nil
+	}
+	if err := s.Close(); err != nil {
+		return 0, nil, fmt.Errorf("close: %w", err)
+	}
+	disk.Moments(nil)
+	counts.Closed++
+	if s, _, err = v.opened(ctx, disk, m, counts); err != nil {
+		return 0, nil, fmt.Errorf("opened again behind a close: %w", err)
+	}
+	disk.CutAfter(0)
+	_ = s.Close()
+	return lsn, moments, nil
+}
+
+// closedOf is of how many stores one is closed in good order, and opened and compared
+// again: what recovery and Close have written is a state, too.
+const closedOf = 8
+
+// opened is the store of a disk, open and compared with the model.
+func (v *verifier) opened(ctx context.Context, disk *simfs.FS, m *moment, counts *CrashCounts) (*mvcc.Store, block.LSN, error) {
+	o := v.s.r.o
+	o.FS = disk
+	s, err := mvcc.Open(dbDir, o)
+	if err != nil {
+		return nil, 0, fmt.Errorf("a legal cut is refused: %w", err)
+	}
+	lsn, err := v.compare(s, m, counts)
 	if err == nil && v.rng.IntN(32) == 0 {
 		err = v.check(ctx, s)
 	}
-	if err == nil {
-		err = v.backups(ctx, disk, m, counts)
+	if err != nil {
+		_ = s.Close() // the first error is the one to tell
+		return nil, 0, err
 	}
+	return s, lsn, nil
+}
+
+// whole proves all of a disk at once: its store, which is closed in good order, and its
+// backups.
+func (v *verifier) whole(ctx context.Context, disk *simfs.FS, m *moment, counts *CrashCounts) error {
+	s, _, err := v.opened(ctx, disk, m, counts)
+	if err != nil {
+		return err
+	}
+	err = v.list(ctx, disk, m, counts)
 	if e := s.Close(); err == nil && e != nil {
 		err = fmt.Errorf("close: %w", e)
 	}
-	return lsn, moments, err
+	return err
 }
 
 // compare holds an open store against the model and what was promised.
@@ -367,8 +486,25 @@ func (v *verifier) check(ctx context.Context, s *mvcc.Store) error {
 }
 
 // backups proves that each backup that was acknowledged is listed, and now and then
-// that each that is listed is whole (D9).
-func (v *verifier) backups(ctx context.Context, disk *simfs.FS, m *moment, counts *CrashCounts) error {
+// that each that is listed is whole (D9). Of a repository that was proven to keep the
+// same promises nothing is asked again. The store may be closed and its disk without
+// power: what is read is read from the state made once more.
+func (v *verifier) backups(ctx context.Context, state simfs.State, disk *simfs.FS, sum uint64, m *moment, counts *CrashCounts) error {
+	this := listing{sum, m.backups, m.going, m.archived}
+	if v.s.isListed(this) {
+		return nil
+	}
+	if disk.IsCut() {
+		disk = state.Disk()
+	}
+	if err := v.list(ctx, disk, m, counts); err != nil {
+		return err
+	}
+	v.s.list(this)
+	return nil
+}
+
+func (v *verifier) list(ctx context.Context, disk *simfs.FS, m *moment, counts *CrashCounts) error {
 	if _, err := disk.Lstat(repoDir + "/repository"); err != nil {
 		if m.backups > 0 {
 			return fmt.Errorf("%d backups were acknowledged, and there is no repository: %w", m.backups, err)

@@ -356,7 +356,7 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 	if err := leftOpen(fs); err != nil {
 		return err
 	}
-	s := &sweep{r: &recording{o: w.o, m: w.m, backups: w.backups}, known: map[uint64]block.LSN{}}
+	s := &sweep{r: &recording{o: w.o, m: w.m, backups: w.backups}}
 	v := &verifier{s: s, rng: rand.New(rand.NewPCG(seed, uint64(f.counts.Runs))), verifyAll: true}
 	m := &moment{promises: w.promised()}
 	if err := f.failRecovery(v, w, m, fs.Crash(nil, simfs.DropAll)); err != nil {
@@ -364,12 +364,12 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 	}
 	for how, disk := range map[string]*simfs.FS{"a power cut": fs.Crash(nil, simfs.DropAll), "the end of the process": fs.Kill()} {
 		var counts CrashCounts
-		if _, _, err := v.recover(f.ctx, disk, m, false, &counts); err != nil {
+		if err := v.whole(f.ctx, disk, m, &counts); err != nil {
 			return fmt.Errorf("after %s: %w", how, err)
 		}
 		f.counts.Backups += int(counts.Restored)
 		// Who opened it, and closed it in good order, has made durable what he showed.
-		if _, _, err := v.recover(f.ctx, disk.Crash(nil, simfs.DropAll), m, false, &counts); err != nil {
+		if err := v.whole(f.ctx, disk.Crash(nil, simfs.DropAll), m, &counts); err != nil {
 			return fmt.Errorf("after %s, an opening and a power cut: %w", how, err)
 		}
 	}
@@ -394,7 +394,7 @@ func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *s
 		f.counts.InRecovery++
 	}
 	var counts CrashCounts
-	_, _, err := v.recover(f.ctx, disk.Crash(v.rng, simfs.Random), m, false, &counts)
+	err := v.whole(f.ctx, disk.Crash(v.rng, simfs.Random), m, &counts)
 	if err != nil {
 		return fmt.Errorf("%s at operation %d: %w", k.name, k.fault.Skip, err)
 	}

@@ -446,7 +446,7 @@ func (x *explorer) perform(s *stage, sc script, choose func(step, options int) i
 func (x *explorer) recover(s *stage, cut *simfs.FS, due promises) error {
 	v := &verifier{s: &sweep{r: &recording{o: s.o, m: s.m}}, rng: s.rng}
 	var counts CrashCounts
-	if _, _, err := v.recover(x.ctx, cut, &moment{promises: due}, false, &counts); err != nil {
+	if err := v.whole(x.ctx, cut, &moment{promises: due}, &counts); err != nil {
 		return fmt.Errorf("after a power cut: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package simfs
 
 import (
+	"bytes"
 	"maps"
 	"math/bits"
 )
@@ -19,6 +20,7 @@ type content struct {
 	size   int64
 	chunks map[int64]*chunk // by offset / chunkBytes
 	pages  int64            // allocated ones
+	shared bool             // chunks is another content's, too, and all of them are shared
 }
 
 // chunk is a run of pages. One that is shared is never changed again, so that
@@ -32,13 +34,24 @@ type chunk struct {
 
 func newContent() content { return content{chunks: make(map[int64]*chunk)} }
 
+// clone costs nothing of what there is, but for the first one.
 func (c *content) clone() content {
-	for _, ch := range c.chunks {
-		if !ch.shared { // reading only, once it is shared: others may be reading too
-			ch.shared = true
+	if !c.shared { // reading only, once it is shared: others may be reading too
+		for _, ch := range c.chunks {
+			if !ch.shared {
+				ch.shared = true
+			}
 		}
+		c.shared = true
 	}
-	return content{size: c.size, chunks: maps.Clone(c.chunks), pages: c.pages}
+	return *c
+}
+
+// change makes the map of chunks the content's own.
+func (c *content) change() {
+	if c.shared {
+		c.chunks, c.shared = maps.Clone(c.chunks), false
+	}
 }
 
 // writable returns the chunk with the given number, ready to be changed.
@@ -52,6 +65,7 @@ func (c *content) writable(number int64) *chunk {
 	default:
 		return ch
 	}
+	c.change()
 	c.chunks[number] = ch
 	return ch
 }
@@ -70,16 +84,23 @@ func (ch *chunk) page(i int64) *[pageBytes]byte {
 	return ch.pages[i]
 }
 
+// pageAt returns the bytes of the page that off is in, nil if they are zeros.
+func (c *content) pageAt(off int64) *[pageBytes]byte {
+	if ch := c.chunks[off/chunkBytes]; ch != nil {
+		return ch.pages[off%chunkBytes/pageBytes]
+	}
+	return nil
+}
+
 // read fills p from off on, whatever the size.
 func (c *content) read(p []byte, off int64) {
 	for len(p) > 0 {
 		in := off % pageBytes
 		n := min(int64(len(p)), pageBytes-in)
-		clear(p[:n])
-		if ch := c.chunks[off/chunkBytes]; ch != nil {
-			if page := ch.pages[off%chunkBytes/pageBytes]; page != nil {
-				copy(p[:n], page[in:])
-			}
+		if page := c.pageAt(off); page != nil {
+			copy(p[:n], page[in:])
+		} else {
+			clear(p[:n])
 		}
 		p, off = p[n:], off+n
 	}
@@ -146,30 +167,40 @@ func (c *content) free(off, end int64) {
 		case low >= high:
 		case low == 0 && high == chunkBytes:
 			c.pages -= int64(bits.OnesCount64(ch.allocated))
+			c.change()
 			delete(c.chunks, number)
-		default:
+		case ch.has(low, high):
 			c.freeWithin(number, low, high)
 		}
 	}
 }
 
+// has reports whether any page that [low, high) touches takes space.
+func (ch *chunk) has(low, high int64) bool {
+	first, last := low/pageBytes, (high-1)/pageBytes
+	return ch.allocated>>first<<(chunkPages-1-(last-first)) != 0
+}
+
 // freeWithin is free for a part of one chunk, from low to high within it.
 func (c *content) freeWithin(number, low, high int64) {
-	ch := c.writable(number)
 	for i := low / pageBytes; i <= (high-1)/pageBytes; i++ {
 		from, to := max(low-i*pageBytes, 0), min(high-i*pageBytes, pageBytes)
-		bit := uint64(1) << i
+		ch, bit := c.chunks[number], uint64(1)<<i
 		switch {
+		case ch.allocated&bit == 0:
 		case from == 0 && to == pageBytes:
-			c.pages -= int64(bits.OnesCount64(ch.allocated & bit))
+			ch = c.writable(number)
+			c.pages--
 			ch.allocated &^= bit
 			ch.own &^= bit
 			ch.pages[i] = nil
-		case ch.pages[i] != nil:
-			clear(ch.page(i)[from:to])
+		case ch.pages[i] != nil && !isZero(ch.pages[i][from:to]):
+			clear(c.writable(number).page(i)[from:to])
 		}
 	}
 }
+
+func isZero(b []byte) bool { return bytes.Equal(b, zeroPage[:len(b)]) }
 
 // resize is truncation, in both directions.
 func (c *content) resize(size int64) {

@@ -36,7 +36,7 @@ func (f *FS) Crash(rng *rand.Rand, mode Mode) *FS {
 // crash works out what is left of the moment by one fate.
 func (m *Moment) crash(fate *fate) *FS {
 	after := newFS(m.capacity)
-	c := crash{m: m, clock: after.clock, entries: make(map[*node]map[string]*node), copies: make(map[*node]*node)}
+	c := crash{m: m, clock: after.clock, entries: make(map[*node]map[string]*node), copies: make(map[*node]*node, len(m.nodes))}
 	for _, n := range m.nodes {
 		if n.isDir() {
 			c.entries[n] = n.dir.survivors(n.id, fate)
@@ -48,9 +48,9 @@ func (m *Moment) crash(fate *fate) *FS {
 		if copied := c.copies[n]; copied != nil && !n.isDir() {
 			copied.durable = n.survivor(fate)
 			copied.live = copied.durable.clone()
+			after.used += copied.live.pages
 		}
 	}
-	after.recount()
 	return after
 }
 
@@ -72,11 +72,11 @@ func (c *crash) rebuild(n *node) *node {
 	copied := &node{id: n.id, mode: n.mode, links: 1, clock: c.clock}
 	c.copies[n] = copied
 	if n.isDir() {
-		copied.dir = newDirectory(c.clock)
+		live := make(map[string]*node, len(c.entries[n]))
 		for name, child := range c.entries[n] {
-			copied.dir.live[name] = c.rebuild(c.m.then[child])
+			live[name] = c.rebuild(c.m.then[child])
 		}
-		copied.dir.durable = maps.Clone(copied.dir.live)
+		copied.dir = &directory{live: live, durable: live, same: true, clock: c.clock}
 	}
 	return copied
 }
@@ -110,6 +110,9 @@ func (f *FS) reachable() []*node {
 
 // survivors returns the names left of a directory.
 func (d *directory) survivors(id int, fate *fate) map[string]*node {
+	if len(d.pending) == 0 {
+		return d.durable
+	}
 	entries := maps.Clone(d.durable)
 	for _, op := range d.pending {
 		if fate.keeps(id, op.seq) {
@@ -127,6 +130,9 @@ func (s span) touches(off, n int64) bool { return off < s.end && off+n > s.start
 // survivor returns what is left of a file.
 func (n *node) survivor(fate *fate) content {
 	left := n.durable.clone()
+	if len(n.pending) == 0 {
+		return left
+	}
 	structureLost := false
 	var detached []span // data written here later went to blocks that no file has
 	for i := range n.pending {

@@ -82,6 +82,7 @@ func (n *node) isDir() bool { return n.dir != nil }
 type directory struct {
 	live    map[string]*node
 	durable map[string]*node
+	same    bool // live and durable are one map, which is not changed
 	pending []nameOp
 	clock   *int
 }
@@ -116,12 +117,15 @@ func (op nameOp) apply(entries map[string]*node) {
 func (d *directory) change(entries ...entry) {
 	*d.clock++
 	op := nameOp{entries, *d.clock}
+	if d.same {
+		d.live, d.same = maps.Clone(d.live), false
+	}
 	op.apply(d.live)
 	d.pending = append(d.pending, op)
 }
 
 func (d *directory) sync() {
-	d.durable = maps.Clone(d.live)
+	d.durable, d.same = d.live, true
 	d.pending = nil
 }
 

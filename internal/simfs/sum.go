@@ -8,6 +8,7 @@ import "hash/maphash"
 type Summer struct {
 	chunks map[*chunk]uint64
 	pages  map[*[pageBytes]byte]uint64
+	names  map[string]uint64
 }
 
 // summerSeed is the same for all, so that their sums can be compared.
@@ -18,19 +19,50 @@ const summerKept = 1 << 16
 
 // Sum returns the checksum of what reads of f show.
 func (s *Summer) Sum(f *FS) uint64 {
-	if len(s.chunks) > summerKept/chunkPages || len(s.pages) > summerKept || s.chunks == nil {
-		s.chunks, s.pages = make(map[*chunk]uint64), make(map[*[pageBytes]byte]uint64)
-	}
+	s.forget()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var sum uint64
-	f.walk(func(name string, n *node) {
-		sum = mix(sum, maphash.String(summerSeed, name))
-		if !n.isDir() {
-			sum = mix(mix(sum, uint64(n.live.size)), s.content(&n.live))
+	return s.directory(f.root.dir)
+}
+
+// Parts returns the checksum of each name in f's root, and of what is below it. All of
+// them together are what Sum is of.
+func (s *Summer) Parts(f *FS) map[string]uint64 {
+	s.forget()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	parts := make(map[string]uint64, len(f.root.dir.live))
+	for name, n := range f.root.dir.live {
+		parts[name] = s.node(n)
+	}
+	return parts
+}
+
+// forget makes room.
+func (s *Summer) forget() {
+	if len(s.chunks) > summerKept/chunkPages || len(s.pages) > summerKept || len(s.names) > summerKept || s.chunks == nil {
+		s.chunks, s.pages, s.names = make(map[*chunk]uint64), make(map[*[pageBytes]byte]uint64), make(map[string]uint64)
+	}
+}
+
+// directory adds up its names: a sum has no order.
+func (s *Summer) directory(d *directory) (sum uint64) {
+	for name, n := range d.live {
+		h, known := s.names[name]
+		if !known {
+			h = maphash.String(summerSeed, name)
+			s.names[name] = h
 		}
-	})
+		sum += mix(h, s.node(n))
+	}
 	return sum
+}
+
+func (s *Summer) node(n *node) uint64 {
+	if n.isDir() {
+		return mix(1, s.directory(n.dir))
+	}
+	return mix(mix(2, uint64(n.live.size)), s.content(&n.live))
 }
 
 // content adds up its chunks: a sum has no order. Zeros count as nothing, whether
@@ -41,7 +73,7 @@ func (s *Summer) content(c *content) (sum uint64) {
 		if !known {
 			for i, page := range ch.pages {
 				if page != nil {
-					h += place(s.page(page, ch.shared), uint64(i))
+					h += place(s.page(page, ch.own>>i&1 == 0), uint64(i))
 				}
 			}
 			if ch.shared { // it stays as it is
@@ -53,18 +85,18 @@ func (s *Summer) content(c *content) (sum uint64) {
 	return sum
 }
 
-// page is the hash of a page; of a chunk that is shared it is remembered, since
-// pages of it stay as they are.
-func (s *Summer) page(p *[pageBytes]byte, shared bool) uint64 {
+// page is the hash of a page. One that another chunk has, too, stays as it is and is
+// remembered; those that a state has of its own are too many.
+func (s *Summer) page(p *[pageBytes]byte, inherited bool) uint64 {
 	h, known := s.pages[p]
-	if known && shared {
+	if known && inherited {
 		return h
 	}
 	h = 0
 	if *p != zeroPage {
 		h = maphash.Bytes(summerSeed, p[:])
 	}
-	if shared {
+	if inherited {
 		s.pages[p] = h
 	}
 	return h
