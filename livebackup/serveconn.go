@@ -36,7 +36,7 @@ type serverConn struct {
 	quiet   Quiet
 	told    int64 // the rate that the client knows was asked of it
 	out     []byte
-	broken  bool // a write failed: nothing more may be written
+	broken  bool // a write failed in the middle of a frame: nothing more may be written
 
 	mu        sync.Mutex // orders deadlines of writes against the end
 	ended     bool       // guarded by mu
@@ -460,8 +460,8 @@ func (c *serverConn) write(k frameKind, payload []byte) error {
 	}
 	c.mu.Unlock()
 	c.out = appendFrame(c.out[:0], k, payload)
-	if _, err := c.nc.Write(c.out); err != nil {
-		c.broken = true
+	if n, err := c.nc.Write(c.out); err != nil {
+		c.broken = n > 0
 		return lost(err)
 	}
 	return nil
