@@ -52,10 +52,10 @@ func (r *restore) digest() Digest {
 func (r *restore) forward(ctx context.Context, dir string) error {
 	err := r.rollForward(ctx, dir)
 	var lost *LogLostError
-	if errors.As(err, &lost) {
-		err = r.endBefore(ctx, lost)
+	if !errors.As(err, &lost) {
+		return err
 	}
-	if err != nil || r.o.Standby {
+	if err := r.endBefore(ctx, lost); err != nil || r.o.Standby {
 		return err
 	}
 	if err := mvcc.Promote(dir, r.storeOptions()); err != nil && !errors.Is(err, mvcc.ErrNotStandby) {
@@ -88,16 +88,23 @@ func (r *restore) endAt(lsn block.LSN) {
 	r.plan.LSN, r.plan.Time = lsn, r.reached
 }
 
+// rollForward applies the log, and promotes where it came to the end.
 func (r *restore) rollForward(ctx context.Context, dir string) (err error) {
 	store, err := mvcc.Open(dir, r.storeOptions())
 	if err != nil {
 		return fmt.Errorf("open what was built: %w", err)
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	st := store.Status()
-	at, sum := st.NewestLSN, uint32(0)
+	defer func() {
+		if err == nil && store.Standby() && !r.o.Standby {
+			err = store.ClosePromoted()
+		} else {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	at, when := store.NewestCommit()
+	sum := uint32(0)
 	if !store.Standby() { // it was promoted: by one that was cut off between that and the end
-		if r.reached = st.LastCommit; at < r.plan.LSN {
+		if r.reached = when; at < r.plan.LSN {
 			r.endAt(at) // that one had met damage
 		}
 		return nil
@@ -107,7 +114,10 @@ func (r *restore) rollForward(ctx context.Context, dir string) (err error) {
 	}
 	m := newMeter(r.o.Progress)
 	m.now.LSN, m.now.EndLSN = at, r.plan.LSN
-	defer func() { r.logBytes, r.reached = m.now.LogBytes, store.Status().LastCommit }()
+	defer func() {
+		r.logBytes = m.now.LogBytes
+		_, r.reached = store.NewestCommit()
+	}()
 	return r.repo.readLog(ctx, r.plan.logs, r.plan.history, LogRange{at, r.plan.LSN}, sum, func(rec mvcc.LogRecord) error {
 		if err := context.Cause(ctx); err != nil {
 			return err

@@ -178,7 +178,7 @@ func (r *logReader) summary() LogSummary {
 // from then on is what was written.
 func (r *logReader) prove(ctx context.Context) error {
 	sum, end := sha256.New(), r.in.Size()-sha256.Size
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, max(end, 0)))
 	for off := int64(0); off < end; {
 		if err := context.Cause(ctx); err != nil {
 			return err

@@ -15,6 +15,7 @@ func (s *Store) logOptions() wal.Options {
 	return wal.Options{
 		FS: s.opts.FS, Dir: filepath.Join(s.dir, nameLog), Database: s.database, Timeline: s.timeline,
 		SegmentBytes: s.opts.segmentBytes(), LimitBytes: s.opts.LogBytesMax, HoldBytesMax: max(s.opts.LogHoldMax, 0),
+		RareSyncs: s.opts.Durability == DurableNever,
 		OnDurable: s.onDurable, OnHolderBroken: s.onHolderBroken, Logger: s.opts.Logger,
 	}
 }

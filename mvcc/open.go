@@ -287,6 +287,7 @@ func makeLog(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
 	log, err := wal.Create(wal.Options{
 		FS: fsys, Dir: logDir, Database: sb.database, Timeline: sb.timeline,
 		SegmentBytes: wal.SegmentBytesMin, // soon full; the next one has the size that Options ask for
+		RareSyncs:    true,                // it is not worth writing twice
 	}, base)
 	if err != nil {
 		return err

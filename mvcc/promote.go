@@ -50,6 +50,16 @@ func Promote(dir string, o Options) error {
 	return nil
 }
 
+// ClosePromoted is [Store.Close], and [Promote] in the same go: who has rolled a standby
+// forward need not open it again. ErrNotStandby, and then the store stays open, or as
+// Close: an error leaves the standby, or the new database.
+func (s *Store) ClosePromoted() error {
+	if !s.standby {
+		return ErrNotStandby
+	}
+	return s.close(func() error { return s.startTimeline(s.newestLSN()) })
+}
+
 // Fork puts the database in dir, which nobody has open, on a new timeline (R18):
 // a copy, or one that was rolled back, goes its own way. It shares with the old
 // timeline what repositories were seen to have of it, see RememberHead. A power

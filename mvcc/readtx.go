@@ -79,6 +79,9 @@ func (t *ReadTx) LSN() block.LSN { return t.lsn }
 // Root is the front door's root as of the transaction's LSN.
 func (t *ReadTx) Root() Root { return t.meta.root }
 
+// BlocksInUse is how many blocks of users were allocated at the transaction's LSN.
+func (t *ReadTx) BlocksInUse() uint64 { return t.meta.inUse }
+
 // Block returns a block as of the transaction's LSN. ErrNotInUse if it was not
 // allocated then, *block.CorruptError, or *snapshot.BrokenError.
 func (t *ReadTx) Block(id block.ID) (Block, error) {

@@ -58,6 +58,10 @@ type Options struct {
 	// one record. 0: 4 MiB.
 	BufferBytes int
 
+	// RareSyncs says that no commit waits for a sync of its own. New segments are
+	// then not prewritten: what that spares a sync, nobody waits for.
+	RareSyncs bool
+
 	// OnDurable is told each new durable horizon, in order, never
 	// concurrently, before any Sync that it satisfies returns. It runs on the
 	// goroutine that synced: that may be one inside Append, MarkIdle or Close,

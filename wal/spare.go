@@ -162,7 +162,7 @@ const prewriteBelow = 64 << 10
 // prewrites reports whether a segment made now is to be prewritten. What is
 // decided wrongly, because the load changes, costs time and nothing else, and once:
 // a segment that is used again has been written to. mu is held.
-func (l *Log) prewrites() bool { return l.perSync < l.o.prewriteBelow }
+func (l *Log) prewrites() bool { return !l.o.RareSyncs && l.perSync < l.o.prewriteBelow }
 
 // syncsAveraged is the weight of the syncs before the last one in perSync.
 const syncsAveraged = 16
