@@ -3,6 +3,7 @@
 // this measures it: a planted bug that no test finds is a test that is missing.
 //
 // The edits are applied through the go command's -overlay, so the product carries none
-// of them, not even in a build that is made for tests. [All] is the list, [Plant]
-// applies one, [Run] also runs the tests that should find it.
+// of them, not even in a build that is made for tests. [All] is the list, of which
+// [Strangers] were written by someone who had read no test; [Plant] applies one, [Run]
+// also runs the tests that should find it.
 package mutants

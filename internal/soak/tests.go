@@ -154,15 +154,26 @@ func plantedBugs(ctx context.Context, s *settings) error {
 		rand.New(rand.NewPCG(s.seed, 0)).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		list = list[:s.sample]
 	}
+	strangers := map[string]bool{}
+	for _, m := range mutants.Strangers() {
+		strangers[m.Name] = true
+	}
 	var t tally
+	strange, found := 0, 0
 	for _, m := range list {
 		res, err := mutants.Run(ctx, ".", m, mutants.Options{})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		s.count(&t, m, res, err)
+		if strangers[m.Name] {
+			strange++
+			if res.Killed {
+				found++
+			}
+		}
 	}
-	s.say("%d of %d planted bugs are found", t.killed, len(list))
+	s.say("%d of %d planted bugs are found; of these a stranger's: %d of %d", t.killed, len(list), found, strange)
 	return errors.Join(t.survivors...)
 }
 
