@@ -49,8 +49,8 @@ func strangeRecovery() []Mutant {
 		{"the superblock that is relied on is not made durable", "R8 D3", "mvcc/recovery.go",
 			"\tif err := s.writeSuperblock(&s.anchor.now, s.anchor.slot); err != nil {\n\t\treturn err\n\t}\n\treturn s.opts.FS.SyncDir(s.dir)",
 			"\treturn s.opts.FS.SyncDir(s.dir)", mvcc},
-		{"a damaged block that was freed keeps the store from opening", "R8", "mvcc/recovery.go",
-			"\tdelete(r.bad, id)\n\tl := s.cache.Latch(id)", "\tl := s.cache.Latch(id)", mvcc},
+		{"a damaged block that the log makes whole keeps the store from opening", "R8", "mvcc/recovery.go",
+			"\tdelete(r.bad, e.id)\n", "", mvcc},
 		{"a block that its second copy equals is not written again", "L8 D6", "mvcc/recovery.go",
 			"\t\t\tif second, _ := block.Verify(image, id, s.data.seed); second.LSN != t.LSN {\n\t\t\t\treturn nil\n\t\t\t}\n\t\t\tagain++\n",
 			"\t\t\t_ = t.LSN\n\t\t\treturn nil\n", prove},
@@ -85,9 +85,8 @@ func strangeCheckpoint() []Mutant {
 func strangeMap() []Mutant {
 	mvcc := []string{"mvcc", "livebackup", "internal/prove"}
 	return []Mutant{
-		{"redo trusts marks that are in the system's cache only", "R16", "mvcc/changemap.go",
-			"\tfor _, id := range ids {\n\t\tif at := m.at(id); getMark(p, at) < lsn {\n\t\t\tputMark(p, at, lsn)\n\t\t}\n\t}\n\ts.cache.Touch(v)\n\ts.dirtyMap(v, lsn)\n",
-			"\traised := false\n\tfor _, id := range ids {\n\t\tif at := m.at(id); getMark(p, at) < lsn {\n\t\t\tputMark(p, at, lsn)\n\t\t\traised = true\n\t\t}\n\t}\n\ts.cache.Touch(v)\n\tif raised {\n\t\ts.dirtyMap(v, lsn)\n\t}\n", mvcc},
+		{"a map block that is made anew misses the commit that is being prepared", "R16", "mvcc/changemap.go",
+			"all := s.newestLSN() + 1", "all := s.newestLSN()", mvcc},
 		{"a base one below the map's floor is taken", "R16", "mvcc/increment.go",
 			"if floor := s.mapFloor(); base < floor {", "if floor := s.mapFloor(); base+1 < floor {", mvcc},
 		{"that the map was found wrong is not made durable", "R16", "mvcc/checkpoint.go",
