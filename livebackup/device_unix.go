@@ -4,6 +4,7 @@ package livebackup
 
 import (
 	"io/fs"
+	"os"
 	"syscall"
 )
 
@@ -15,4 +16,10 @@ func onOtherDevice(a, b fs.FileInfo) bool {
 	sa, ok1 := a.Sys().(*syscall.Stat_t)
 	sb, ok2 := b.Sys().(*syscall.Stat_t)
 	return ok1 && ok2 && sa.Dev != sb.Dev
+}
+
+// isOurs reports whether the user that this process runs as owns a file.
+func isOurs(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(st.Uid) == os.Geteuid()
 }

@@ -36,7 +36,8 @@ type DrillResult struct {
 // own in scratch, which exists. What was restored is opened and checked; if no log
 // was rolled forward, each block is compared with the backup read in place, by
 // another path. Then it is removed. That it went well, how long it took and which
-// commit it led to is recorded in the repository.
+// commit it led to is recorded in the repository. What a drill that was killed has left
+// in scratch is removed, too.
 func Drill(ctx context.Context, repo *Repository, t RestoreTarget, scratch string, o DrillOptions) (DrillResult, error) {
 	if o.FS == nil {
 		o.FS = vfs.OS
@@ -45,14 +46,18 @@ func Drill(ctx context.Context, repo *Repository, t RestoreTarget, scratch strin
 		o.Check = func(ctx context.Context, dir string) error { return checkBlocks(ctx, dir, o) }
 	}
 	began := time.Now()
-	dir := filepath.Join(scratch, "drill-"+newRepositoryID().String())
-	res, err := drill(ctx, repo, t, dir, o)
+	sweepDrills(o.FS, scratch)
+	lock, err := newDrill(o.FS, scratch)
+	if err != nil {
+		return DrillResult{}, fmt.Errorf("drill: %w", err)
+	}
+	res, err := drill(ctx, repo, t, drillDir(lock.name), o)
 	res.Duration = time.Since(began)
-	// What was restored goes, also if ctx ended. A restore that was cut short left
-	// what it built beside dir, and nobody will go on with it.
-	err = errors.Join(err, removeTree(o.FS, dir))
-	if p, placeErr := findPlace(o.FS, dir); placeErr == nil {
-		err = errors.Join(err, p.sweep(o.FS, building{}))
+	// What was restored goes, also if ctx ended.
+	if removeErr := removeDrill(o.FS, lock.name); removeErr == nil {
+		lock.release()
+	} else { // the next one tries again
+		err = errors.Join(err, removeErr, lock.f.Close())
 	}
 	if err == nil && !o.NoRecord {
 		err = repo.recordDrill(ctx, &res)

@@ -1,10 +1,13 @@
 package livebackup
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
 // A drill restores, checks and compares, records the newest point that is proven, and
@@ -60,5 +63,71 @@ func TestDrill(t *testing.T) {
 	}
 	if proof().Drill.LSN != a.from {
 		t.Fatalf("recorded %+v", proof())
+	}
+}
+
+// What a drill that was killed has left is removed by the next one, wherever it was; a
+// drill that lives, and what only has the name of one, are left alone.
+func TestDrill_SweepsWhatDeadOnesLeft(t *testing.T) {
+	const scratch, stranger = "/d/scratch", "drill-00112233445566778899aabbccddeeff"
+	for _, moment := range []string{"building", "restored"} {
+		a := newArchived(t, 41)
+		a.change(5)
+		a.full()
+		a.tail.Close()
+		fsys := a.fs.(*simfs.FS)
+		for _, dir := range []string{scratch, scratch + "/" + stranger, scratch + "/" + stranger + "0"} {
+			if err := makeDir(fsys, dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run := func(o DrillOptions) error {
+			repo := openRepo(t, fsys, "/d/repo")
+			o.FS, o.MaxRAM, o.NoRecord = fsys, 16<<20, true
+			_, err := Drill(t.Context(), repo, RestoreTarget{}, scratch, o)
+			return err
+		}
+		left := func() (names []string) {
+			entries, err := fsys.ReadDir(scratch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if !strings.HasPrefix(e.Name(), stranger) {
+					names = append(names, e.Name())
+				}
+			}
+			return names
+		}
+		kill := func() { fsys = fsys.Kill() }
+		o := DrillOptions{}
+		switch moment {
+		case "building":
+			o.Progress = func(Progress) { kill() }
+		case "restored":
+			o.Check = func(context.Context, string) error {
+				if err := run(DrillOptions{}); err != nil { // beside it
+					t.Fatal(err)
+				}
+				if n := len(left()); n != 2 {
+					t.Fatalf("%d files are left of one that lives", n)
+				}
+				kill()
+				return nil
+			}
+		}
+		_ = run(o)
+		if len(left()) < 2 {
+			t.Fatalf("%s: nothing was left: %v", moment, left())
+		}
+		fsys.CutAfter(5 + a.rng.IntN(20)) // in the midst of sweeping, too
+		_ = run(DrillOptions{})
+		kill()
+		if err := run(DrillOptions{}); err != nil || len(left()) != 0 {
+			t.Errorf("%s: %v is left, %v", moment, left(), err)
+		}
+		if entries, err := fsys.ReadDir(scratch); err != nil || len(entries) != 2 {
+			t.Errorf("%s: %d strangers are left, %v", moment, len(entries), err)
+		}
 	}
 }

@@ -159,17 +159,21 @@ func (p place) sweep(fsys vfs.FS, b building) error {
 	return nil
 }
 
-// placeLock keeps two restores from building at one place.
+// placeLock keeps two restores from building at one place, and says that a drill lives.
 type placeLock struct {
 	fs   vfs.FS
 	name string
 	f    vfs.File
 }
 
-// lockPlace takes the lock file beside p. Whoever holds it removes it at the
-// end; a token tells whether the file we locked still has the name.
+// lockPlace takes the lock file beside p.
 func lockPlace(fsys vfs.FS, p place) (*placeLock, error) {
-	name := filepath.Join(p.parent, p.prefix())
+	return takeLock(fsys, filepath.Join(p.parent, p.prefix()))
+}
+
+// takeLock makes a lock file, if it is not there, and takes it. Whoever holds it removes
+// it at the end; a token tells whether the file we locked still has the name.
+func takeLock(fsys vfs.FS, name string) (*placeLock, error) {
 	f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
 		return nil, err

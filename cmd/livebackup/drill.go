@@ -20,8 +20,8 @@ import (
 const drillLong = `Restores for practice: into a directory of its own, rolls forward, opens the
 database, reads every block and proves every tree, compares it with the backup
 read in place, and removes it. That it went well, how long a restore takes, and
-which commit was reached is recorded; "livebackup list" shows it. One that is
-killed leaves a directory drill-... in --scratch: remove it.`
+which commit was reached is recorded; "livebackup list" shows it. What one that
+was killed has left in --scratch, the next one there removes.`
 
 type drillFlags struct {
 	restoreFlags
