@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -42,9 +43,9 @@ const exitCodesText = `Exit codes:
   3    damage: the database or the backup is damaged, or the demo found a
        difference
   4    refused: not a database or repository, not found, unknown format, target
-       not empty, wrong repository or key, cannot be reached, no permission, or
-       the database is in emergency: it has failed, or the host is short of
-       memory
+       not empty, wrong repository or key, cannot be reached, no permission, a
+       file system that is read-only, or the database is in emergency: it has
+       failed, or the host is short of memory
   5    busy: another process has the database open and does not serve it, too
        many backups run, another restore to this target, another archive or
        prune runs, or writers did not come to rest
@@ -166,6 +167,7 @@ var outcomes = []struct {
 	{livebackup.ErrTargetIsRepository, outcome{"target_in_use", exitRefused}},
 	{livebackup.ErrPeerNotAllowed, outcome{"not_allowed", exitRefused}},
 	{fs.ErrPermission, outcome{"not_allowed", exitRefused}},
+	{syscall.EROFS, outcome{"not_allowed", exitRefused}},
 	{fs.ErrNotExist, outcome{"not_found", exitRefused}},
 	{mvcc.ErrOptions, outcome{"usage", exitUsage}},
 	{livebackup.ErrOptions, outcome{"usage", exitUsage}},
@@ -218,7 +220,7 @@ func (a *app) end(ctx context.Context, err error) int {
 	if a.json && errors.As(err, &printed) {
 		return o.code // the result says it
 	}
-	if a.json {
+	if a.json && !a.printed {
 		var e errorJSON
 		e.Error.Kind, e.Error.Message, e.Error.ExitCode = o.kind, err.Error(), o.code
 		var recorded *recordedError

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf8"
 
@@ -46,7 +47,8 @@ func TestHelpFitsTerminals(t *testing.T) {
 	visit(root)
 }
 
-// TestJSON_OneValue: an error whose result was printed adds nothing to it in JSON.
+// TestJSON_OneValue: an error whose result was printed adds nothing to it in JSON. What
+// goes wrong behind a result is told beside it.
 func TestJSON_OneValue(t *testing.T) {
 	for _, c := range []struct {
 		err  error
@@ -62,6 +64,15 @@ func TestJSON_OneValue(t *testing.T) {
 		if code := a.end(context.Background(), c.err); code != c.code || (out.Len() > 0) != c.adds {
 			t.Errorf("%v: code %d, %q", c.err, code, out.String())
 		}
+	}
+	var out, told bytes.Buffer
+	a := &app{stdout: &out, stderr: &told, json: true}
+	if err := a.print("restored", nil); err != nil {
+		t.Fatal(err)
+	}
+	code := a.end(context.Background(), mvcc.ErrNoSpace)
+	if code != exitNoSpace || out.String() != "\"restored\"\n" || !strings.Contains(told.String(), mvcc.ErrNoSpace.Error()) {
+		t.Errorf("code %d, %q, %q", code, out.String(), told.String())
 	}
 }
 
@@ -87,6 +98,7 @@ func TestExitCodes(t *testing.T) {
 		{&livebackup.LogLostError{Object: "x", Cause: &block.CorruptError{}}, "damaged", 3},
 		{&fs.PathError{Op: "mkdir", Path: "x", Err: fs.ErrNotExist}, "not_found", 4},
 		{kv.ErrIncompatibleValue, "not_found", 4},
+		{fmt.Errorf("%w: %w", livebackup.ErrRepositoryWrite, &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}), "not_allowed", 4},
 	} {
 		if o := outcomeOf(ctx, c.err); o.kind != c.kind || o.code != c.code {
 			t.Errorf("%v: %+v, want %s %d", c.err, o, c.kind, c.code)

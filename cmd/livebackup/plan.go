@@ -35,8 +35,8 @@ tells both.
 PEAK is the forecast, AT MOST is what it cannot exceed whatever happens. The
 verdicts: "fits"; "falls-forward": originals outgrow their room, the backup is
 whole but exact at a later commit; "breaks": that cannot be promised either,
-because redo is written about as fast as the sink takes it; "unknown": too little
-was seen yet.
+because redo is written about as fast as the sink takes it; "unknown": too
+little was seen yet.
 
 If no process has the database open it is read without writing to it. Nobody
 writes then, so the forecast is for when the process runs again, with the room

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,7 @@ type app struct {
 	json           bool
 	quiet          bool
 	began          bool   // a command runs: what goes wrong is no longer a matter of usage
+	printed        bool   // there is a result: in JSON nothing may follow it
 	path           string // of the command that was given
 }
 
@@ -74,6 +76,9 @@ func (a *app) root() *cobra.Command {
 		a.drill(), a.get(), a.extract(), a.prune(), a.delete(), a.status(), a.release(), a.check(), a.repair(), a.mark(), a.quiesce(),
 		a.promote(), a.fork(), exitCodesTopic())
 	root.AddCommand(a.watch(), a.dashboard(), a.pace())
+	root.InitDefaultHelpCmd()
+	help := mustFind(root, "help")
+	help.Args, help.Example = helpTopic, "  livebackup help restore\n  livebackup help exit-codes"
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	return root
 }
@@ -86,6 +91,36 @@ func noArgs(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// mustFind is a command that was just added.
+func mustFind(root *cobra.Command, name string) *cobra.Command {
+	c, _, err := root.Find([]string{name})
+	if err != nil {
+		panic(err) // a mistake in this package
+	}
+	return c
+}
+
+// helpTopic refuses what there is no help on, and says what there is.
+func helpTopic(c *cobra.Command, args []string) error {
+	topic, rest, err := c.Root().Find(args)
+	if err == nil && len(rest) == 0 {
+		return nil
+	}
+	msg := fmt.Sprintf("there is no help on %q", strings.Join(args, " "))
+	if near := topic.SuggestionsFor(args[0]); len(rest) == len(args) && len(near) > 0 {
+		msg += fmt.Sprintf(": did you mean %q?", near[0])
+	}
+	msg += "\nThere is help on"
+	column := 80
+	for _, sub := range c.Root().Commands() {
+		if column += 1 + len(sub.Name()); column > 78 {
+			msg, column = msg+"\n ", 2+len(sub.Name())
+		}
+		msg += " " + sub.Name()
+	}
+	return errors.New(msg)
+}
+
 // command makes fn what a cobra command runs.
 func (a *app) command(fn func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
@@ -96,6 +131,7 @@ func (a *app) command(fn func(ctx context.Context, args []string) error) func(*c
 
 // print writes a result: as JSON, or by text.
 func (a *app) print(value any, text func(w io.Writer)) error {
+	a.printed = true
 	if !a.json {
 		text(a.stdout)
 		return nil
