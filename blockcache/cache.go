@@ -61,9 +61,7 @@ func Open(o Options) (*Cache, error) {
 	}
 	c := &Cache{opts: o}
 	c.gauges.init(&c.opts)
-	for i := range c.latches {
-		c.latches[i].init(c)
-	}
+	c.initLatches()
 	framesMax := o.RAMBytesMax / int64(o.BlockSize+descriptorBytes)
 	c.frames.init(o.BlockSize)
 	c.frames.limit = framesMax - standingReserve

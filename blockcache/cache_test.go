@@ -572,7 +572,8 @@ func TestLive_NeverAFrameThatIsGone(t *testing.T) {
 func TestLatch_Table(t *testing.T) {
 	rng := seeded(t)
 	var l Latch
-	l.init(&Cache{})
+	first := make([]place, tableMin)
+	l.init(&Cache{}, &first)
 	want := map[block.ID]*Version{}
 	for range 40000 {
 		id := block.ID(rng.IntN(300))

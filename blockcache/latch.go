@@ -50,11 +50,23 @@ func (c *Cache) latchOf(id block.ID) *Latch {
 
 func hash(id block.ID) uint64 { return uint64(id) * 0x9e3779b97f4a7c15 }
 
-func (l *Latch) init(c *Cache) {
+// tableMin is how many places a table has at first.
+const tableMin = 16
+
+// initLatches makes all latches. Their first tables are of one piece.
+func (c *Cache) initLatches() {
+	places := make([]place, latchCount*tableMin)
+	tables := make([][]place, latchCount)
+	for i := range c.latches {
+		tables[i] = places[i*tableMin:][:tableMin:tableMin]
+		c.latches[i].init(c, &tables[i])
+	}
+}
+
+func (l *Latch) init(c *Cache, table *[]place) {
 	l.loaded.L = &l.mu
 	l.cold.c = c
-	t := make([]place, 16)
-	l.table.Store(&t)
+	l.table.Store(table)
 }
 
 // Lock takes a latch again that [Cache.Latch] returned.

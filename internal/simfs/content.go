@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"math/bits"
+	"slices"
 )
 
 const (
@@ -74,11 +75,11 @@ func (c *content) writable(number int64) *chunk {
 func (ch *chunk) page(i int64) *[pageBytes]byte {
 	bit := uint64(1) << i
 	if ch.own&bit == 0 {
-		fresh := new([pageBytes]byte)
 		if old := ch.pages[i]; old != nil {
-			*fresh = *old
+			ch.pages[i] = (*[pageBytes]byte)(slices.Clone(old[:])) // which clears nothing before
+		} else {
+			ch.pages[i] = new([pageBytes]byte)
 		}
-		ch.pages[i] = fresh
 		ch.own |= bit
 	}
 	return ch.pages[i]

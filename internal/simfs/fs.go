@@ -61,6 +61,7 @@ type node struct {
 	live    content // what reads show
 	durable content // what the last good Sync left
 	pending []change
+	apart   bool // pending does not lead from durable to live: a sync lost some of it
 	clock   *int
 	frozen  *content // clone of durable; nil if there is none of it as it is now
 }

@@ -1,5 +1,7 @@
 package simfs
 
+import "slices"
+
 // change is one change of a file that no Sync has covered yet.
 type change struct {
 	kind changeKind
@@ -73,8 +75,12 @@ func (n *node) write(p []byte, off int64) {
 		return
 	}
 	c.n = (end+sectorBytes-1)/sectorBytes*sectorBytes - c.off
-	c.data = make([]byte, c.n)
-	n.live.read(c.data, c.off)
+	if c.n == int64(len(p)) {
+		c.data = slices.Clone(p)
+	} else {
+		c.data = make([]byte, c.n)
+		n.live.read(c.data, c.off)
+	}
 	n.remember(c)
 }
 
@@ -108,24 +114,31 @@ func (n *node) remember(c change) {
 	}
 }
 
+// sync makes all that is pending durable: what the cache shows, then, unless it has lost
+// something on the way.
 func (n *node) sync() {
-	for i := range n.pending {
-		n.pending[i].apply(&n.durable)
+	switch {
+	case len(n.pending) == 0:
+		return
+	case n.apart:
+		for i := range n.pending {
+			n.pending[i].apply(&n.durable)
+		}
+	default:
+		n.durable = n.live.clone()
 	}
-	if len(n.pending) > 0 {
-		n.frozen = nil
-	}
-	n.pending = nil
+	n.frozen, n.pending = nil, nil
 }
 
 func (n *node) failSync(how SyncFailure) {
 	switch how {
 	case SyncCacheNew:
+		n.apart = n.apart || len(n.pending) > 0
 		n.pending = nil
 	case SyncCacheOld:
 		n.pending = nil
 		if !n.temp {
-			n.live = n.durable.clone()
+			n.live, n.apart = n.durable.clone(), false
 		}
 	}
 }
