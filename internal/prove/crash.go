@@ -26,6 +26,9 @@ type CrashOptions struct {
 	Workloads []Workload    // nil: [Workloads]
 	Duration  time.Duration // how long to open new states; 0: one run of each workload
 	States    int           // distinct states for each run of a workload, at most; 0: all
+	// Enough ends the sweep before Duration, when there are that many distinct states, and
+	// EnoughInRecovery of cuts within recovery beside them; both 0: it does not.
+	Enough, EnoughInRecovery int64
 	// Recovery is how many of the distinct states, in a thousand, have the power cut
 	// again while they are recovered, at each event of that.
 	Recovery int
@@ -67,6 +70,11 @@ func (c *CrashCounts) add(d CrashCounts) {
 	c.Restored += d.Restored
 }
 
+// isEnough reports whether the sweep has done what was asked for.
+func (o *CrashOptions) isEnough(c CrashCounts) bool {
+	return o.Enough+o.EnoughInRecovery > 0 && c.Distinct >= o.Enough && c.InRecovery >= o.EnoughInRecovery
+}
+
 func (c CrashCounts) String() string {
 	return fmt.Sprintf("%d runs, %d cuts, %d states, %d distinct; in recovery %d, deeper %d; %d databases opened, %d closed and opened again, %d acknowledged commits, %d blocks compared; %d backups listed, %d read back; %v",
 		c.Runs, c.Moments, c.States, c.Distinct, c.InRecovery, c.Deeper, c.Opened, c.Closed, c.Commits, c.Blocks, c.Backups, c.Restored, c.Elapsed.Round(time.Second))
@@ -102,10 +110,10 @@ func Crash(ctx context.Context, o CrashOptions) (CrashCounts, error) {
 	var total CrashCounts
 	for round := uint64(0); ; round++ {
 		for _, wl := range o.Workloads {
-			if o.Duration > 0 && time.Since(began) > o.Duration || ctx.Err() != nil {
+			if o.Duration > 0 && time.Since(began) > o.Duration || o.isEnough(total) || ctx.Err() != nil {
 				return total, context.Cause(ctx)
 			}
-			counts, err := crashRun(ctx, wl, o.Seed+round, o, began)
+			counts, err := crashRun(ctx, wl, o.Seed+round, o, began, total)
 			total.add(counts)
 			total.Elapsed = time.Since(began)
 			if err != nil {
@@ -122,8 +130,8 @@ func Crash(ctx context.Context, o CrashOptions) (CrashCounts, error) {
 }
 
 // crashRun is one run of a workload and the sweep over its moments, as far as the time
-// reaches.
-func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, began time.Time) (CrashCounts, error) {
+// reaches, or what so far was done is enough.
+func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, began time.Time, before CrashCounts) (CrashCounts, error) {
 	r, err := record(ctx, wl, seed)
 	if err == nil {
 		err = r.order.Err()
@@ -153,7 +161,7 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, beg
 		order = order[:o.States]
 	}
 	for _, i := range order {
-		if s.failed() != nil || ctx.Err() != nil || o.Duration > 0 && time.Since(began) > o.Duration {
+		if s.failed() != nil || ctx.Err() != nil || o.Duration > 0 && time.Since(began) > o.Duration || s.isEnough(before) {
 			break
 		}
 		moments <- &r.moments[i]
@@ -202,6 +210,13 @@ func (s *sweep) failed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+func (s *sweep) isEnough(before CrashCounts) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before.add(s.counts)
+	return s.o.isEnough(before)
 }
 
 func (s *sweep) count(d CrashCounts) {
@@ -369,7 +384,7 @@ func (c *CrashCounts) distinct(depth int) {
 // open recovers a database and compares it. It returns the moments of some.
 func (v *verifier) open(ctx context.Context, disk *simfs.FS, db uint64, m *moment, depth int, counts *CrashCounts) ([]moment, error) {
 	counts.Opened++
-	cutAgain := depth < depthMax && v.rng.IntN(1000) < v.s.o.Recovery>>(4*depth)
+	cutAgain := depth < depthMax && v.rng.IntN(1000<<(4*depth)) < v.s.o.Recovery
 	lsn, moments, err := v.recover(ctx, disk, m, cutAgain, counts)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ var (
 	flagSeed     = flag.Uint64("seed", 0, "seed of the sweeps; 0: a new one")
 	flagStates   = flag.Int("states", 0, "distinct crash states for each workload; 0: few")
 	flagFor      = flag.Duration("for", 0, "how long sweeps go on; 0: one run of each workload")
+	flagEnough   = flag.Int64("enough", 0, "distinct crash states behind which the sweep ends, and a fifth as many within recovery; 0: it takes its time")
 	flagRecovery = flag.Int("recovery", 0, "how many of 1000 crash states are cut again within recovery; 0: as by default")
 	flagBits     = flag.Int("bits", 0, "bits that are flipped in each kind of file; 0: few, negative: every one")
 	flagReads    = flag.Int64("reads", 0, "reads of snapshots that are compared; 0: few")
@@ -36,7 +37,7 @@ func seeded(t testing.TB) uint64 {
 
 // TestCrash_D1_D2_D3_D9_EveryState cuts the power at events of every workload, and
 // again within the recovery from some of the states that this leaves: a sample by
-// default, the slice of CI with -for 210s -states 3000 -recovery 5.
+// default, the slice of CI with -for 120s -enough 100000 -states 3000 -recovery 8.
 func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 	o := CrashOptions{Seed: seeded(t), States: 150, Recovery: 40, RecoveryStates: 2, Duration: *flagFor, Workers: runtime.GOMAXPROCS(0)}
 	if testing.Short() {
@@ -48,9 +49,13 @@ func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 	if *flagRecovery > 0 {
 		o.Recovery, o.RecoveryStates = *flagRecovery, 8
 	}
+	o.Enough, o.EnoughInRecovery = *flagEnough, *flagEnough/5
 	began := time.Now()
 	counts, err := Crash(context.Background(), o)
 	t.Logf("%v; %.0f states/s", counts, float64(counts.Distinct+counts.InRecovery)/time.Since(began).Seconds())
+	if o.Enough > 0 {
+		t.Logf("REACHED in %v: %d of %d distinct states, and %d of %d within recovery", counts.Elapsed.Round(time.Second), counts.Distinct, o.Enough, counts.InRecovery, o.EnoughInRecovery)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
