@@ -56,10 +56,12 @@ func (g *MemoryGroup) Close() error { return os.Remove(g.Dir) }
 
 // Join puts this process into the group. What it has taken before is not counted
 // there.
-func (g *MemoryGroup) Join() error {
+func (g *MemoryGroup) Join() error { return joinGroup(g.Dir) }
+
+func joinGroup(dir string) error {
 	pid := []byte(strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(filepath.Join(g.Dir, "cgroup.procs"), pid, 0); err != nil {
-		return fmt.Errorf("join memory group: %w", err)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {
+		return fmt.Errorf("join control group: %w", err)
 	}
 	return nil
 }

@@ -26,13 +26,26 @@ func BenchmarkCommitCost(b *testing.B) {
 const commitCostRecords = 500_000
 
 func commitCost(b *testing.B, backup bool) {
+	commit, end := commitCostDB(b, backup)
+	b.ReportAllocs()
+	cpu := cpuTime()
+	for b.Loop() {
+		commit()
+	}
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
+	end()
+}
+
+// commitCostDB makes a database, and begins a backup of it that lasts if one is wanted. commit
+// changes one record, end proves that the backup lasted and closes all.
+func commitCostDB(t testing.TB, backup bool) (commit, end func()) {
 	fail := func(err error) {
 		if err != nil {
-			b.Helper()
-			b.Fatal(err)
+			t.Helper()
+			t.Fatal(err)
 		}
 	}
-	db, err := kv.Open(b.TempDir(), kv.Options{Store: mvcc.Options{Durability: mvcc.DurableNever, MaxRAM: 1 << 30, LogBytesMax: 1 << 30}})
+	db, err := kv.Open(t.TempDir(), kv.Options{Store: mvcc.Options{Durability: mvcc.DurableNever, MaxRAM: 1 << 30, LogBytesMax: 1 << 30}})
 	fail(err)
 	value, name := make([]byte, 100), []byte("records")
 	put := func(tx *kv.Tx, i uint64) error {
@@ -54,7 +67,7 @@ func commitCost(b *testing.B, backup bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	if backup {
-		repo, err := livebackup.OpenRepository(ctx, b.TempDir(), livebackup.RepositoryOptions{Create: true})
+		repo, err := livebackup.OpenRepository(ctx, t.TempDir(), livebackup.RepositoryOptions{Create: true})
 		fail(err)
 		began := make(chan struct{}, 1)
 		go func() {
@@ -74,15 +87,14 @@ func commitCost(b *testing.B, backup bool) {
 		ended <- nil
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
-	b.ReportAllocs()
-	cpu := cpuTime()
-	for b.Loop() {
+	commit = func() {
 		fail(db.Update(func(tx *kv.Tx) error { return put(tx, rng.Uint64N(commitCostRecords)) }))
 	}
-	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
-	cancel()
-	if err := <-ended; err == nil && backup {
-		b.Fatal("the backup did not last")
+	return commit, func() {
+		cancel()
+		if err := <-ended; err == nil && backup {
+			t.Fatal("the backup did not last")
+		}
+		fail(db.Close())
 	}
-	fail(db.Close())
 }

@@ -296,7 +296,7 @@ func newRun(repo *Repository, src Source, o BackupOptions, info mvcc.BackupInfo,
 	return &run{
 		repo: repo, src: src, o: o, info: info, base: base, started: started, lastRecord: time.Now(),
 		bounds: bounds{seed: block.SeedOf(info.Database), upTo: info.LSN, highWater: info.HighWater},
-		pace:   pacer{rate: o.BytesPerSecond}, guards: runGuards{limits: o.Guards, started: started},
+		pace:   pacer{rate: o.BytesPerSecond}, guards: runGuards{limits: o.Guards, started: started, meter: sinkMeter{pieceMax: pieceOf(o.Guards.RateMin)}},
 	}
 }
 

@@ -39,11 +39,32 @@ const (
 // sinkMeter measures how fast the repository takes what is written, also while a write
 // does not return. Safe for concurrent use.
 type sinkMeter struct {
+	pieceMax int // bytes that are written at once, see piece; 0: any number
+
 	mu      sync.Mutex
 	began   time.Time // of the writes under way
 	writing int
 	busy    time.Duration // of those before
 	bytes   int64
+}
+
+// piece is how many of n bytes are to be written at once. What a write takes counts when
+// it returns: of a sink that takes seconds for one nobody could tell what it takes in
+// two.
+func (m *sinkMeter) piece(n int) int {
+	if m.pieceMax > 0 {
+		return min(n, m.pieceMax)
+	}
+	return n
+}
+
+// pieceOf is as much as a sink at the least rate takes in an eighth of the time that the
+// rate is averaged over: so much may a reading be too low. Without a least rate it is 0.
+func pieceOf(rateMin int64) int {
+	if rateMin == 0 {
+		return 0
+	}
+	return int(min(max(rateMin*int64(rateOver/time.Second)/8, 512), 1<<20))
 }
 
 func (m *sinkMeter) begin() {

@@ -1,6 +1,7 @@
 package livebackup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -54,6 +55,7 @@ func TestGuards_OfTheRun(t *testing.T) {
 		"rate":         {BackupOptions{Guards: Guards{RateMin: 2 << 20}}, slowObjects{perByte: perByte}, mvcc.GuardRate, rateOver},
 		"stuck":        {BackupOptions{Guards: Guards{RateMin: 1 << 10}}, slowObjects{stuckAt: 1 << 20, free: make(chan struct{})}, mvcc.GuardRate, rateOver},
 		"fast enough":  {BackupOptions{Guards: Guards{RateMin: 500 << 10, TimeMax: time.Hour}}, slowObjects{perByte: perByte}, "", 0},
+		"large writes": {BackupOptions{Guards: Guards{RateMin: 70_000}, GroupBytes: 1 << 20}, slowObjects{perByte: 10 * perByte}, "", 0}, // 10 s each
 		"rate is kept": {BackupOptions{Guards: Guards{RateMin: 2 << 20}, BytesPerSecond: 1 << 20}, slowObjects{}, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +69,7 @@ func TestGuards_OfTheRun(t *testing.T) {
 				}
 				repo.objects = &slow
 				o := c.o
-				o.Compression, o.GroupBytes = CompressionNone, 256<<10
+				o.Compression, o.GroupBytes = CompressionNone, cmp.Or(o.GroupBytes, 256<<10)
 				began := time.Now()
 				ended := make(chan error, 1)
 				var res Result

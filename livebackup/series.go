@@ -63,7 +63,7 @@ func (s *objectSeries) start(ctx context.Context) error {
 
 func (s *objectSeries) write(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
-		n, err := s.pace.wait(ctx, len(p))
+		n, err := s.pace.wait(ctx, s.meter.piece(len(p)))
 		if err != nil {
 			return err
 		}

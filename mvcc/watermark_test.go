@@ -174,7 +174,8 @@ func TestLagClock_Thins(t *testing.T) {
 	}
 }
 
-// TestWatermark_Host: a host that runs out of memory is told of before it does.
+// TestWatermark_Host: a host that runs out of memory is told of before it does, and before
+// the reserve is touched that overflow leaves to others.
 func TestWatermark_Host(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var available atomic.Int64
@@ -191,7 +192,10 @@ func TestWatermark_Host(t *testing.T) {
 		time.Sleep(time.Second)
 		sameStrings(t, "filling", crossings(s, LevelHost), "low", "high", "critical")
 		soon := 0
-		for _, ev := range eventsOf(s, EventWatermark) {
+		for i, ev := range eventsOf(s, EventWatermark) {
+			if left := ev.Level.Limit - ev.Level.Used; i == 0 && (ev.Level.Name != LevelHost || left < s.opts.HostReserve) {
+				t.Errorf("the first warning is of %s, with %d bytes left of a reserve of %d", ev.Level.Name, left, s.opts.HostReserve)
+			}
 			if ev.ByTime && ev.Level.Name == LevelHost && StateRank(ev.Level.TimeState) > StateRank(ev.Was) {
 				soon++
 				if left := 100 * float64(ev.Level.Limit-ev.Level.Used) / float64(ev.Level.Limit); left < 20 && ev.Level.TimeState != "critical" {

@@ -18,7 +18,8 @@ import (
 type costOptions struct {
 	baseline string
 	pairs    int
-	commits  int // 0: 200,000
+	commits  int // of a run of the benchmark
+	counted  int // commits of which every instruction is counted
 }
 
 // The benchmark, and the files that it is in: the older tree gets them, too.
@@ -34,14 +35,11 @@ type costRun struct{ cpu, bytes, allocs float64 }
 type costTree struct {
 	binary string
 	runs   []costRun
-	calls  float64 // system calls of a commit; less than 0: not counted
+	counts commitCounts
 }
 
 // costPart compares what a commit costs in this tree and in an older one.
 func costPart(ctx context.Context, r *report, parent string, o costOptions) (err error) {
-	if o.commits == 0 {
-		o.commits = 200_000
-	}
 	dir, err := os.MkdirTemp(parent, "limits")
 	if err != nil {
 		return err
@@ -87,29 +85,42 @@ func costMode(ctx context.Context, r *report, o costOptions, mode string, limit 
 			return err
 		}
 	}
-	if err := errors.Join(was.count(ctx, mode, o.commits), is.count(ctx, mode, o.commits)); err != nil {
+	r.printf("a commit, %s, against commit %s\n", mode, o.baseline)
+	if err := costCounts(ctx, r, o, mode, limit, was, is); err != nil {
 		return err
 	}
-	r.printf("a commit, %s, against commit %s, %d pairs of %d commits\n", mode, o.baseline, o.pairs, o.commits)
-	var shares []float64
-	for i := range was.runs {
-		shares = append(shares, 100*(is.runs[i].cpu/was.runs[i].cpu-1))
-	}
-	slices.Sort(shares)
-	cpu := func(c costRun) float64 { return c.cpu }
-	r.say("CPU time before, now: medians", "%.0f ns, %.0f ns", was.median(cpu), is.median(cpu))
-	r.say("CPU time before, now: least", "%.0f ns, %.0f ns", was.least(cpu), is.least(cpu))
-	r.say("more, by pairs: quarter, median, three quarters", "%.2f %%, %.2f %%, %.2f %%", shares[len(shares)/4], shares[len(shares)/2], shares[3*len(shares)/4])
-	r.atMost(limit, 100*(is.median(cpu)/was.median(cpu)-1), " %", "more CPU time, by medians")
 	allocs, size := func(c costRun) float64 { return c.allocs }, func(c costRun) float64 { return c.bytes }
-	r.atMost(was.median(allocs)*(1+limit/100), is.median(allocs), "", "allocations")
-	r.atMost(was.median(size)*(1+limit/100), is.median(size), " bytes", "allocated")
-	if was.calls < 0 || is.calls < 0 {
-		r.say("system calls", "not counted: perf does not do it here")
-		return nil
-	}
-	r.say("system calls before, now", "%.4f, %.4f", was.calls, is.calls)
+	r.atMost(limit, more(is.median(allocs), was.median(allocs)), " %", fmt.Sprintf("more allocations (%.0f, were %.0f)", is.median(allocs), was.median(allocs)))
+	r.atMost(limit, more(is.median(size), was.median(size)), " %", fmt.Sprintf("more bytes allocated (%.0f, were %.0f)", is.median(size), was.median(size)))
+	cpu := func(c costRun) float64 { return c.cpu }
+	r.say(fmt.Sprintf("CPU time, least of %d runs of %d commits", o.pairs, o.commits), "%.0f ns, was %.0f ns; it depends on what else runs", is.least(cpu), was.least(cpu))
 	return nil
+}
+
+// costCounts is what does not depend on what else the machine does.
+func costCounts(ctx context.Context, r *report, o costOptions, mode string, limit float64, was, is *costTree) (err error) {
+	for _, t := range []*costTree{was, is} {
+		t.counts, err = countCommits(ctx, t.binary, mode, o.counted)
+		if errors.Is(err, errors.ErrUnsupported) {
+			r.say("instructions, system calls: SKIPPED", "they cannot be counted on this system")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	n, m := is.counts, was.counts
+	r.atMost(limit, more(n.instructions, m.instructions), " %", fmt.Sprintf("more instructions (%.0f, were %.0f)", n.instructions, m.instructions))
+	r.atMost(limit, more(n.calls, m.calls), " %", fmt.Sprintf("more system calls (%.3f, were %.3f)", n.calls, m.calls))
+	return nil
+}
+
+// more is by how many percent a number is larger than another.
+func more(is, was float64) float64 {
+	if is == was {
+		return 0
+	}
+	return 100 * (is/was - 1)
 }
 
 // copyCostFiles gives the benchmark to another tree.
@@ -169,29 +180,6 @@ func parseCost(line string) (c costRun) {
 		}
 	}
 	return c
-}
-
-// count has perf count the system calls of many commits and of one.
-func (t *costTree) count(ctx context.Context, mode string, commits int) error {
-	t.calls = -1
-	var counted [2]float64
-	for i, n := range []int{1, commits} {
-		args := append([]string{"stat", "-x", ",", "-e", "raw_syscalls:sys_enter", t.binary}, t.args(mode, n)...)
-		cmd := exec.CommandContext(ctx, "perf", args...)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if err := cmd.Run(); err != nil {
-			return context.Cause(ctx) // no perf
-		}
-		value, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), ",")
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return nil // it cannot count them
-		}
-		counted[i] = v
-	}
-	t.calls = (counted[1] - counted[0]) / float64(commits-1)
-	return nil
 }
 
 func (t *costTree) sorted(of func(costRun) float64) (list []float64) {

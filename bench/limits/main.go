@@ -17,18 +17,16 @@ var parts = map[string]part{
 	"memory": func(ctx context.Context, r *report, o options) error { return memoryPart(ctx, r, o.dir, o.memory) },
 	"cost":   func(ctx context.Context, r *report, o options) error { return costPart(ctx, r, o.dir, o.cost) },
 	"stall": func(ctx context.Context, r *report, o options) error {
-		return stallPart(ctx, r, o.dir, o.originals, o.stallRAM)
+		return stallPart(ctx, r, o.dir, o.stall)
 	},
-	"guards": func(ctx context.Context, r *report, o options) error { return guardsPart(ctx, r, o.dir, o.thrash) },
+	"guards": func(ctx context.Context, r *report, o options) error { return guardsPart(ctx, r, o.dir) },
 }
 
 type options struct {
-	dir       string
-	memory    memorySizes
-	cost      costOptions
-	originals int
-	stallRAM  int64
-	thrash    bool
+	dir    string
+	memory memorySizes
+	cost   costOptions
+	stall  stallSizes
 }
 
 func main() {
@@ -45,12 +43,17 @@ func main() {
 	flag.IntVar(&o.memory.valueBytes, "value", 850, "memory: bytes of a value; from about 1000 on each takes a block of its own")
 	flag.IntVar(&o.memory.writers, "writers", 4, "memory: goroutines that write")
 	flag.DurationVar(&o.memory.before, "before", 15*time.Second, "memory: for how long writers are measured without a backup")
+	flag.Int64Var(&o.memory.logHold, "log-hold", 128<<20, "memory: LogHoldMax, in bytes")
 	flag.StringVar(&o.cost.baseline, "baseline", "2688c8c", "cost: the commit to compare with")
-	flag.IntVar(&o.cost.pairs, "pairs", 15, "cost: pairs of runs")
-	flag.IntVar(&o.originals, "originals", 1_000_000, "stall: originals that go at once")
-	flag.Int64Var(&o.stallRAM, "stall-ram", 1<<30, "stall: MaxRAM, in bytes")
-	flag.BoolVar(&o.thrash, "thrash", false, "guards: also have the whole machine wait for memory")
+	flag.IntVar(&o.cost.pairs, "pairs", 2, "cost: pairs of runs of the benchmark")
+	flag.IntVar(&o.cost.commits, "commits", 50_000, "cost: commits of such a run")
+	flag.IntVar(&o.cost.counted, "counted", 200, "cost: commits of which every instruction is counted")
+	flag.IntVar(&o.stall.originals, "originals", 1_000_000, "stall: originals that go at once")
+	flag.Int64Var(&o.stall.ram, "stall-ram", 1<<30, "stall: MaxRAM, in bytes")
+	flag.IntVar(&o.stall.atOnce, "at-once", 1000, "stall: blocks that a commit changes while originals are made")
 	flag.Parse()
+	o.memory.sink = sinkRate
+	o.stall.around, o.stall.edge = 3*time.Second, 500*time.Millisecond
 	r := &report{w: os.Stdout}
 	for _, name := range flag.Args() {
 		measure, known := parts[name]

@@ -31,9 +31,35 @@ type memoryTask struct {
 	Overflow   int64
 	Temp       int64
 	LogHold    int64
-	Sink       int64         // bytes per second; 0: 20 MB/s, or twice what the writers make
-	Slower     bool          // the sink takes half of what the writers make
+	PerCommit  int           // records that a commit changes
+	Redo       redoRate      // against what the sink takes
+	Sink       int64         // bytes per second that it takes, if that stands so to the redo
 	Before     time.Duration // for which writers are measured before and after
+}
+
+// redoRate is how much redo writers at full speed make, against what the sink takes. What
+// they make is measured, and the sink chosen by it.
+type redoRate string
+
+const (
+	redoBelow  redoRate = "at most half of the sink's rate" // of 20 MB/s, or more if need be
+	redoHalf   redoRate = "half of the sink's rate"
+	redoFaster redoRate = "faster than the sink" // of 20 MB/s, or less if need be
+)
+
+// sinkRate is that of the figures, in bytes per second.
+const sinkRate = 20_000_000
+
+// sink is the rate of the one that stands so to what the writers make; usual is that of the
+// one to take if it does.
+func (r redoRate) sink(redo float64, usual int64) int64 {
+	switch r {
+	case redoHalf:
+		return int64(2 * redo)
+	case redoFaster:
+		return min(usual, int64(redo/1.25))
+	}
+	return max(usual, int64(2*redo))
 }
 
 // slack is what the rest of the process may take: code, stacks, heap, kernel.
@@ -44,6 +70,7 @@ func (t *memoryTask) limit() int64 { return t.MaxRAM + t.Overflow + slack }
 // memoryResult is what came of it.
 type memoryResult struct {
 	Plan                  forecast.Verdict
+	PlanShort             bool // it was no promise
 	Sink                  int64
 	Redo                  float64 // bytes per second, before
 	Before, During, After float64 // commits per second
@@ -53,12 +80,13 @@ type memoryResult struct {
 	Error                 string
 	Reason                string // of a backup that was broken
 	Failed                string // the store
-	AvailableLeast        int64  // that the host or the group could give while it ran
+	AvailableLeast        int64  // that the host or the group could give
 	Reserve               int64
 	WarnedAt              int64 // what it could give when it was first warned of; 0: never
 	WarnedLate            bool  // it was under its reserve before
+	SwapIn                int64 // read back from swap by the group
+	SwapOut               int64 // of the process that was in swap, at most
 	Events                []string
-	Resident              int64
 }
 
 // fill makes the database of a task, in order of keys.
@@ -112,24 +140,30 @@ func memoryRun(ctx context.Context, t memoryTask) (_ *memoryResult, err error) {
 	if m.db, err = kv.Open(t.Dir, kv.Options{Store: o}); err != nil {
 		return nil, err
 	}
+	was, err := hostmem.SwapInBytes()
+	if err != nil {
+		return nil, errors.Join(err, m.db.Close())
+	}
 	stop := m.sample(ctx)
 	err = m.work(ctx)
 	stop()
+	is, swapErr := hostmem.SwapInBytes()
+	m.r.SwapIn = is - was
+	err = errors.Join(err, swapErr)
 	m.r.Failed = m.db.Store().Status().Failed
 	return &m.r, errors.Join(err, m.db.Close())
 }
 
-// commit changes one record.
+// commit changes some records.
 func (m *memoryRunning) commit(rng *rand.Rand) error {
 	value := make([]byte, m.ValueBytes)
-	random(rng, value)
-	key := binary.BigEndian.AppendUint64(nil, rng.Uint64N(m.Records))
 	return m.db.Update(func(tx *kv.Tx) error {
 		b, err := tx.Bucket(bucket)
-		if err != nil {
-			return err
+		for i := 0; i < m.PerCommit && err == nil; i++ {
+			random(rng, value)
+			err = b.Put(binary.BigEndian.AppendUint64(nil, rng.Uint64N(m.Records)), value)
 		}
-		return b.Put(key, value)
+		return err
 	})
 }
 
@@ -144,14 +178,14 @@ func (m *memoryRunning) work(ctx context.Context) error {
 	time.Sleep(m.Before)
 	before.To = m.load.since()
 	m.r.Redo = float64(m.db.Store().Status().Log.RecordBytes-redo) / before.Length().Seconds()
-	m.chooseSink()
+	m.r.Sink = m.memoryTask.Redo.sink(m.r.Redo, m.Sink)
 	err := m.plan(ctx)
 	during := bench.Span{From: m.load.since()}
 	if err == nil {
 		err = m.back(ctx)
 	}
 	during.To = m.load.since()
-	time.Sleep(time.Second)
+	time.Sleep(m.Before / 15)
 	after := bench.Span{From: m.load.since()}
 	time.Sleep(m.Before)
 	after.To = m.load.since()
@@ -160,16 +194,6 @@ func (m *memoryRunning) work(ctx context.Context) error {
 	r.Before, r.During, r.After = trace.PerSecond(before), trace.PerSecond(during), trace.PerSecond(after)
 	r.LongestBefore, r.LongestDuring = trace.Latencies(before).Max(), trace.Latencies(during).Max()
 	return errors.Join(err, stopErr)
-}
-
-func (m *memoryRunning) chooseSink() {
-	m.r.Sink = m.Sink
-	switch {
-	case m.Slower:
-		m.r.Sink = int64(m.r.Redo / 2)
-	case m.Sink == 0:
-		m.r.Sink = max(20_000_000, int64(2*m.r.Redo))
-	}
 }
 
 func (m *memoryRunning) options() livebackup.BackupOptions {
@@ -181,7 +205,10 @@ func (m *memoryRunning) plan(ctx context.Context) error {
 	o.BytesPerSecond = m.r.Sink
 	p, err := livebackup.PlanBackup(ctx, livebackup.NewSource(m.db.Store()), nil, o)
 	if err == nil {
-		m.r.Plan = p.Now.Verdict
+		m.r.Plan, m.r.PlanShort = p.Now.Verdict, p.Now.Short
+		if m.r.Plan == forecast.NothingToSay {
+			m.r.Plan = p.AtThisRate.Verdict
+		}
 	}
 	return err
 }
@@ -212,22 +239,20 @@ func (m *memoryRunning) running(yes bool) {
 	m.backup = yes
 }
 
-// heard keeps what the store tells while the backup runs.
+// heard keeps what the store tells: the first warning of memory at any time, and what it
+// tells while the backup runs.
 func (m *memoryRunning) heard(ev mvcc.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.backup {
-		return
-	}
 	if l := ev.Level; ev.Kind == mvcc.EventWatermark && l.Name == mvcc.LevelHost && m.r.WarnedAt == 0 && (l.State != "normal" || l.TimeState != "normal") {
 		m.r.WarnedAt = l.Limit - l.Used
 	}
-	if len(m.r.Events) < 200 && (ev.Kind != mvcc.EventWatermark || !ev.ByTime) {
+	if m.backup && len(m.r.Events) < 200 && (ev.Kind != mvcc.EventWatermark || !ev.ByTime) {
 		m.r.Events = append(m.r.Events, fmt.Sprintf("%.1f s: %v", m.load.since().Seconds(), ev))
 	}
 }
 
-// sample looks at the host's memory while the backup runs.
+// sample looks at the host's memory, and at what of the process is in swap.
 func (m *memoryRunning) sample(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
@@ -242,7 +267,8 @@ func (m *memoryRunning) sample(ctx context.Context) (stop func()) {
 			}
 			available, err := hostmem.Available()
 			m.mu.Lock()
-			if r := &m.r; m.backup && err == nil {
+			if r := &m.r; err == nil {
+				r.SwapOut = max(r.SwapOut, swappedOut())
 				if r.AvailableLeast == 0 || available < r.AvailableLeast {
 					r.AvailableLeast = available
 				}
@@ -261,6 +287,8 @@ type memorySizes struct {
 	before        time.Duration
 	valueBytes    int
 	writers       int
+	logHold       int64
+	sink          int64 // bytes per second
 }
 
 // memoryOutcome is a run, seen from outside.
@@ -271,16 +299,18 @@ type memoryOutcome struct {
 	killed        int64
 	usagePeak     int64
 	limit         int64
-	swapIn        int64
 	restored      string // what is wrong with the backup; "": it is whole, and exact at E
 }
 
 // limited makes a database in dir and runs one backup of it in a control group.
-func limited(ctx context.Context, dir string, s memorySizes, slower bool) (o memoryOutcome, err error) {
+func limited(ctx context.Context, dir string, s memorySizes, redo redoRate) (o memoryOutcome, err error) {
 	t := memoryTask{
 		Dir: filepath.Join(dir, "db"), Repository: filepath.Join(dir, "repository"),
 		Records: uint64(s.times*s.ram) / uint64(s.valueBytes+24), ValueBytes: s.valueBytes, Writers: s.writers,
-		MaxRAM: s.ram, Overflow: s.overflow, LogHold: 128 << 20, Before: s.before, Slower: slower,
+		MaxRAM: s.ram, Overflow: s.overflow, LogHold: s.logHold, Before: s.before, Redo: redo, Sink: s.sink, PerCommit: 1,
+	}
+	if redo == redoFaster {
+		t.PerCommit = 32 // or one commit after the other would not make as much
 	}
 	group, err := bench.NewMemoryGroup(t.limit())
 	if err != nil {
@@ -295,17 +325,11 @@ func limited(ctx context.Context, dir string, s memorySizes, slower bool) (o mem
 	}
 	t.Group, t.Temp = group.Dir, o.databaseBytes/100
 	o.temp, o.limit = t.Temp, t.limit()
-	was, err := hostmem.SwapInBytes()
-	if err != nil {
-		return o, err
-	}
 	runErr := inChild(ctx, "memory", t, &o.memoryResult)
-	is, swapErr := hostmem.SwapInBytes()
-	o.swapIn = is - was
 	var killErr, peakErr error
 	o.killed, killErr = group.Killed()
 	o.usagePeak, peakErr = group.Number("memory.max_usage_in_bytes")
-	if err := errors.Join(runErr, swapErr, killErr, peakErr); err != nil {
+	if err := errors.Join(runErr, killErr, peakErr); err != nil {
 		return o, err
 	}
 	if o.Error == "" {

@@ -18,6 +18,42 @@ type sink struct {
 	mu        sync.Mutex
 	perSecond float64
 	free      time.Time // when it has taken what it was given
+	writing   int       // calls under way
+	began     time.Time // of these
+	so        taken     // up to then
+}
+
+// taken is for how long something was written or synced, and how many bytes were taken.
+type taken struct {
+	busy  time.Duration
+	bytes int64
+}
+
+// taken is what it has taken by now.
+func (s *sink) taken() taken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.so
+	if s.writing > 0 {
+		t.busy += time.Since(s.began)
+	}
+	return t
+}
+
+// enter counts the time of a call, until what it returns is called.
+func (s *sink) enter() (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing++; s.writing == 1 {
+		s.began = time.Now()
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.writing--; s.writing == 0 {
+			s.so.busy += time.Since(s.began)
+		}
+	}
 }
 
 func newSink(bytesPerSecond int64) *sink {
@@ -46,6 +82,9 @@ func (s *sink) take(n int) {
 	wait := s.free.Sub(now)
 	s.mu.Unlock()
 	time.Sleep(wait)
+	s.mu.Lock()
+	s.so.bytes += int64(n)
+	s.mu.Unlock()
 }
 
 // OpenFile opens a file that takes no more either.
@@ -66,6 +105,7 @@ type sinkFile struct {
 const sinkPiece = 64 << 10
 
 func (f *sinkFile) WriteAt(p []byte, off int64) (n int, err error) {
+	defer f.s.enter()()
 	for n < len(p) && err == nil {
 		piece := p[n:min(n+sinkPiece, len(p))]
 		f.s.take(len(piece))
@@ -74,4 +114,10 @@ func (f *sinkFile) WriteAt(p []byte, off int64) (n int, err error) {
 		n += wrote
 	}
 	return n, err
+}
+
+// Sync is a part of writing.
+func (f *sinkFile) Sync() error {
+	defer f.s.enter()()
+	return f.File.Sync()
 }

@@ -17,7 +17,8 @@ import (
 
 // stall is a store whose snapshot holds many originals, and one writer.
 type stall struct {
-	s     *mvcc.Store
+	s *mvcc.Store
+	stallSizes
 	ids   []block.ID // of all blocks
 	next  atomic.Int64
 	among atomic.Int64    // so many of them are changed, one after the other
@@ -25,32 +26,43 @@ type stall struct {
 	ended chan mvcc.Event // snapshots that were ended
 }
 
-// around is how long before and after the end of a snapshot commits are looked at.
-const around = 3 * time.Second
+// stallSizes are how large a run is.
+type stallSizes struct {
+	originals int           // that go at once
+	ram       int64         // MaxRAM, in bytes
+	around    time.Duration // for which commits are looked at before and after
+	edge      time.Duration // how long before an event is heard of it may have begun
+	atOnce    int           // blocks that one commit changes while originals are made
+}
 
 // stallPart measures the longest commit when so many originals go at once.
-func stallPart(ctx context.Context, r *report, parent string, originals int, ram int64) (err error) {
+func stallPart(ctx context.Context, r *report, parent string, sizes stallSizes) (err error) {
 	dir, err := os.MkdirTemp(parent, "limits")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	w := &stall{ended: make(chan mvcc.Event, 100)}
+	originals := sizes.originals
+	w := &stall{stallSizes: sizes, ended: make(chan mvcc.Event, 100)}
 	w.s, err = mvcc.Open(dir+"/db", mvcc.Options{
-		MaxRAM: ram, OverflowMax: -1, Durability: mvcc.DurableNever, LogBytesMax: 512 << 20,
+		MaxRAM: sizes.ram, OverflowMax: -1, Durability: mvcc.DurableNever, LogBytesMax: 512 << 20,
 		Temp: []mvcc.TempDir{{Path: dir, BytesMax: int64(originals) * block.SizeDefault}}, OnEvent: w.heard,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.s.Close()) }()
+	began := time.Now()
 	if err := w.fill(ctx, originals+originals/2); err != nil {
 		return err
 	}
+	r.say("the database was made in", "%s", human.Elapsed(time.Since(began)))
 	for _, how := range []string{"release", "break", "fall forward"} {
-		if err := w.measure(ctx, r, how, originals); err != nil {
+		began := time.Now()
+		if err := w.measure(ctx, r, how); err != nil {
 			return fmt.Errorf("%s: %w", how, err)
 		}
+		r.say("this took", "%s", human.Elapsed(time.Since(began)))
 	}
 	return nil
 }
@@ -142,22 +154,22 @@ func (w *stall) hold(ctx context.Context, how string) (end, closeIt func() error
 // measure has a snapshot hold its originals, then one writer change the same blocks one
 // by one. Then the snapshot is released, or the writer goes on to others, whose originals
 // have no room.
-func (w *stall) measure(ctx context.Context, r *report, how string, originals int) (err error) {
+func (w *stall) measure(ctx context.Context, r *report, how string) (err error) {
 	end, closeIt, err := w.hold(ctx, how)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeIt()) }()
-	most := originals * 9 / 10
+	most := w.originals * 9 / 10
 	w.among.Store(int64(most))
-	for changed := 0; changed < most; changed += 64 {
-		if err := errors.Join(w.change(64), ctx.Err()); err != nil {
+	for changed := 0; changed < most; changed += w.atOnce {
+		if err := errors.Join(w.change(w.atOnce), ctx.Err()); err != nil {
 			return err
 		}
 	}
 	probe := startWriters(1, func(*rand.Rand) error { return w.change(1) })
 	began := probe.since()
-	time.Sleep(around)
+	time.Sleep(w.around)
 	w.held = w.s.Status().Originals.Originals
 	if end != nil {
 		err = end()
@@ -166,12 +178,12 @@ func (w *stall) measure(ctx context.Context, r *report, how string, originals in
 	}
 	held := w.await(ctx)
 	at := probe.since()
-	time.Sleep(around)
+	time.Sleep(w.around)
 	trace, stopErr := probe.stop()
 	if err := errors.Join(err, stopErr); err != nil {
 		return err
 	}
-	w.print(r, how, originals, held, trace, bench.Span{From: max(began, at-around-edge), To: at - edge}, bench.Span{From: at - edge, To: at + around - edge})
+	w.print(r, how, held, trace, bench.Span{From: max(began, at-w.around-w.edge), To: at - w.edge}, bench.Span{From: at - w.edge, To: at + w.around - w.edge})
 	return nil
 }
 
@@ -191,13 +203,10 @@ func (w *stall) await(ctx context.Context) int {
 	}
 }
 
-// edge is how long before an event is heard of it may have begun.
-const edge = 500 * time.Millisecond
-
-func (w *stall) print(r *report, how string, originals, held int, t *bench.Trace, without, with bench.Span) {
+func (w *stall) print(r *report, how string, held int, t *bench.Trace, without, with bench.Span) {
 	a, b := t.Latencies(without), t.Latencies(with)
 	r.printf("%s\n", how)
-	r.atLeast(float64(originals*9/10), float64(held), "", "originals that it held")
+	r.atLeast(float64(w.originals*9/10), float64(held), "", "originals that it held")
 	r.say("commits before, then", "%s, %s", human.Count(len(a)), human.Count(len(b)))
 	r.say("longest commit before, then", "%.2f ms, %.2f ms", ms(a.Max()), ms(b.Max()))
 	r.atMost(20, ms(b.Max()-a.Max()), " ms", "longer by")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 )
 
 // errNoSwap means that swap cannot be switched on here.
@@ -13,6 +14,19 @@ var errNoSwap = errors.New("swap cannot be switched on")
 
 // swapBytes is how much of it.
 const swapBytes = 512 << 20
+
+// swappedOut is how much of this process is in swap.
+func swappedOut() (bytes int64) {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "\nVmSwap:")
+	if _, err := fmt.Sscan(rest, &bytes); err != nil {
+		return 0
+	}
+	return bytes << 10 // it is in kB
+}
 
 // swapOn switches a file of swap on; off switches it off again and removes it.
 func swapOn(ctx context.Context, file string) (off func() error, err error) {

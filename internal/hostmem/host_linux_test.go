@@ -139,14 +139,36 @@ func TestStall(t *testing.T) {
 	}
 }
 
+// TestSwapIn: the process's own group counts if it is counted there, not the host.
 func TestSwapIn(t *testing.T) {
-	h := fake(t, map[string]string{"proc/vmstat": "pgpgin 7\npswpin 3\npswpout 9\n"})
-	if got, err := h.swapInBytes(); got != 3*int64(os.Getpagesize()) || err != nil {
-		t.Errorf("%d, %v", got, err)
+	const vmstat = "pgpgin 7\npswpin 3\npswpout 9\n"
+	const v1, v2 = "30 1 0:27 / /cg rw - cgroup cgroup rw,memory\n", "30 1 0:27 / /cg rw - cgroup2 cgroup2 rw\n"
+	for name, x := range map[string]struct {
+		cgroup, mounts, stat string
+		pages                int64
+	}{
+		"no group":                {"", "", "", 3},
+		"version 1":               {"2:memory:/a\n", v1, "swap 4096\nworkingset_refault_anon 8\ntotal_workingset_refault_anon 9\n", 9},
+		"version 1, says nothing": {"2:memory:/a\n", v1, "swap 4096\n", 3},
+		"version 2":               {"0::/a\n", v2, "workingset_refault_anon 6\npswpin 5\n", 5},
+		"version 2, older":        {"0::/a\n", v2, "workingset_refault_anon 6\n", 6},
+		"no controller":           {"0::/b\n", v2, "pswpin 5\n", 3},
+	} {
+		files := map[string]string{"proc/vmstat": vmstat, "cg/a/memory.stat": x.stat}
+		if x.cgroup != "" {
+			files["proc/self/cgroup"], files["proc/self/mountinfo"] = x.cgroup, x.mounts
+		}
+		h := fake(t, files)
+		if got, err := h.swapInBytes(); got != x.pages*int64(os.Getpagesize()) || err != nil {
+			t.Errorf("%s: %d, %v", name, got, err)
+		}
 	}
-	h = fake(t, map[string]string{"proc/vmstat": "pswpin 18446744073709551615\n"})
+	h := fake(t, map[string]string{"proc/vmstat": "pswpin 18446744073709551615\n"})
 	if got, err := h.swapInBytes(); got <= math.MaxInt64/2 || err != nil {
 		t.Errorf("%d, %v", got, err)
+	}
+	if _, err := fake(t, map[string]string{"proc/vmstat": "pgpgin 7\n"}).swapInBytes(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("of a kernel that does not count: %v", err)
 	}
 }
 

@@ -25,8 +25,9 @@ func Available() (int64, error) { return host{root: "/"}.available() }
 // counted there, else on the host. errors.ErrUnsupported if the kernel does not count.
 func Stall() (float64, error) { return host{root: "/"}.stall() }
 
-// SwapInBytes is how much the whole host has read back from swap since it was
-// started. It only grows: that it grows is the sign of trouble.
+// SwapInBytes is how much was read back from swap since the start: by the process's own
+// control group if it is counted there, else by the whole host, in which others may swap.
+// It only grows: that it grows is the sign of trouble.
 func SwapInBytes() (int64, error) { return host{root: "/"}.swapInBytes() }
 
 // host reads the kernel's files below root, which is "/" except in tests.
@@ -80,17 +81,48 @@ func (h host) stall() (float64, error) {
 	return 0, fmt.Errorf("memory pressure: %w", errors.ErrUnsupported)
 }
 
+// swapKeys are under which a group counts pages that come back from swap: as such since
+// Linux 6.12, before that as what was evicted, is not file cache, and was needed again. In
+// version 1 those that begin with total_ have the groups below in them, as in version 2 all.
+var (
+	unifiedSwapKeys = []string{"pswpin", "workingset_refault_anon"}
+	legacySwapKeys  = []string{"total_pswpin", "total_workingset_refault_anon"}
+)
+
 func (h host) swapInBytes() (int64, error) {
-	const name = "/proc/vmstat"
-	data, err := h.read(name)
+	m, err := h.membership()
 	if err != nil {
 		return 0, err
 	}
-	pages, err := parseKeyed(data, "pswpin")
-	if err != nil {
-		return 0, inFile(name, err)
+	type source struct {
+		file string
+		keys []string
 	}
-	return min(pages, math.MaxInt64/int64(os.Getpagesize())) * int64(os.Getpagesize()), nil
+	var sources []source
+	if m.legacy != nil {
+		sources = append(sources, source{filepath.Join(m.legacy.dir(), "memory.stat"), legacySwapKeys})
+	}
+	if m.unified != nil {
+		sources = append(sources, source{filepath.Join(m.unified.dir(), "memory.stat"), unifiedSwapKeys})
+	}
+	sources = append(sources, source{"/proc/vmstat", []string{"pswpin"}})
+	for _, s := range sources {
+		data, err := h.read(s.file)
+		if notThere(err) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		for _, key := range s.keys {
+			pages, err := parseKeyed(data, key)
+			if errors.Is(err, errMissing) {
+				continue
+			}
+			return min(pages, math.MaxInt64/int64(os.Getpagesize())) * int64(os.Getpagesize()), inFile(s.file, err)
+		}
+	}
+	return 0, fmt.Errorf("what comes back from swap: %w", errors.ErrUnsupported)
 }
 
 func (h host) meminfo(key string) (int64, error) {

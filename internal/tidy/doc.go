@@ -16,8 +16,8 @@
 //	docs      each test that a page names exists, each law and rule has its row
 //	          in docs/laws.md, no row of docs/mission.md is empty, links lead to
 //	          files that exist, docs/operating.md names every warning that there
-//	          is and no option that there is not, and the example of the README is
-//	          the tested one
+//	          is and no option that there is not, each rung, guard and level has a
+//	          test that reaches it, and the example of the README is the tested one
 //
 // All Go files count, whatever system or tag they are for.
 //

@@ -30,7 +30,7 @@ func Check(root string) ([]Finding, error) {
 	}
 	for _, rule := range []func(*tree){
 		checkImports, checkLengths, checkDocs, checkNames, checkCalls, checkLeftovers,
-		checkLaws, checkMission, checkNamedTests, checkLinks, checkOperating, checkExample,
+		checkLaws, checkMission, checkNamedTests, checkLinks, checkOperating, checkReached, checkExample,
 	} {
 		rule(t)
 	}

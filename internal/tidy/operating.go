@@ -53,17 +53,18 @@ func checkOperating(t *tree) {
 			}
 		}
 	}
-	for _, w := range t.warnings() {
+	for _, w := range t.warnings(warningTypes...) {
 		if !slices.Contains(named, w) {
 			t.report(operatingFile, 0, "docs", "it does not say what %q means", w)
 		}
 	}
 }
 
-// warnings are the values of the constants that name them.
-func (t *tree) warnings() (values []string) {
+// warnings are the values of the constants of these types, and of those whose names begin
+// like levels.
+func (t *tree) warnings(types ...string) (values []string) {
 	t.eachConst(warningDirs, func(kind, name, value string) {
-		typed := slices.Contains(warningTypes, kind)
+		typed := slices.Contains(types, kind)
 		begins := kind == "" && slices.ContainsFunc(warningPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 		if typed || begins {
 			values = append(values, value)
@@ -71,6 +72,35 @@ func (t *tree) warnings() (values []string) {
 	})
 	slices.Sort(values)
 	return slices.Compact(values)
+}
+
+// reachedTitle is the section of the page of laws that says which tests reach each rung,
+// guard and level; nobodyWarned stands in the row of a level that warns nobody.
+const (
+	reachedTitle = "\n## Rungs, guards and watermarks\n"
+	nobodyWarned = "warns nobody"
+)
+
+var reachedRow = regexp.MustCompile("^\\| `([^`]+)` \\|")
+
+// checkReached proves that for every rung, guard and level there is a test that reaches it.
+func checkReached(t *tree) {
+	if _, exists := t.texts[operatingFile]; !exists {
+		return // a tree without operators
+	}
+	_, section, _ := strings.Cut(t.texts[lawsFile], reachedTitle)
+	section, _, _ = strings.Cut(section, "\n## ")
+	var reached []string
+	for line := range strings.Lines(section) {
+		if m := reachedRow.FindStringSubmatch(line); m != nil && (namedOne.MatchString(line) || strings.Contains(line, nobodyWarned)) {
+			reached = append(reached, m[1])
+		}
+	}
+	for _, w := range t.warnings("Rung", "Guard") {
+		if !slices.Contains(reached, w) {
+			t.report(lawsFile, 0, "docs", "no test is named that reaches %q", w)
+		}
+	}
 }
 
 // eachConst calls f with type, name and value of the constants of some packages that are

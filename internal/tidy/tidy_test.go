@@ -145,3 +145,26 @@ func TestOperatingNamesEveryWarning(t *testing.T) {
 		}
 	}
 }
+
+// unreached is what is found of a level that no test reaches.
+const unreached = `no test is named that reaches "pool"`
+
+// TestReached_EachHasATest: a row that names a test, or says that there is nobody to warn, in
+// the section for that.
+func TestReached_EachHasATest(t *testing.T) {
+	for text, reached := range map[string]bool{
+		"| `pool` | `block.TestA` |\n":                    false,
+		reachedTitle + "| `pool` | by hand |\n":           false,
+		reachedTitle + "| `pond` | `block.TestA` |\n":     false,
+		reachedTitle + "| `pool` | `block.TestA` |\n":     true,
+		reachedTitle + "| `pool` | warns nobody | |\n":    true,
+		reachedTitle + "\n## x\n| `pool` | `a.TestA` |\n": false,
+	} {
+		found := findingsIn(t, map[string]string{
+			"mvcc/doc.go": "// Package mvcc is.\npackage mvcc\n\n// It is.\nconst LevelA = \"pool\"\n", operatingFile: "`pool`\n", lawsFile: text,
+		})
+		if slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, unreached) }) == reached {
+			t.Errorf("%q: found %q", text, found)
+		}
+	}
+}
