@@ -79,6 +79,29 @@ func TestL12_ClaimOnALostName(t *testing.T) {
 	}
 }
 
+// A claim that could not say what it is for is none, whatever of it went wrong.
+func TestL12_ClaimThatCouldNotBeWritten(t *testing.T) {
+	for _, ops := range []simfs.Op{simfs.OpWrite, simfs.OpTruncate} {
+		fs := simfs.New()
+		local := openRepo(t, fs, "/repo").objects.(*localObjects)
+		name := objectName(newBackupID(1), kindRun, 0)
+		fs.Fail(simfs.Fault{Ops: ops, File: local.path(name), Err: syscall.ENOSPC})
+		if _, err := local.Claim(t.Context(), name, []byte("note")); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("%v fails, and the claim: %v", ops, err)
+		}
+		if _, err := fs.Lstat(local.path(name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v fails, and leaves: %v", ops, err)
+		}
+		claim, err := local.Claim(t.Context(), name, []byte("note"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := claim.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The free blocks of a restored database are reserved like any others: that the
 // disk is full must not be found out when they are written in place (R7).
 func TestR7_RestoreReservesFreeBlocks(t *testing.T) {

@@ -1,6 +1,7 @@
 package livebackup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
 var errDamage, errUnread = errors.New("damaged"), errors.New("unreadable")
@@ -536,4 +538,52 @@ func (o *oracle) wrongLogs(gone map[BackupID]bool, plan PrunePlan) string {
 		}
 	}
 	return ""
+}
+
+// TestL13_PoliciesThatMakeNoSense are refused, each by itself: one that keeps nothing
+// would remove everything.
+func TestL13_PoliciesThatMakeNoSense(t *testing.T) {
+	repo := openRepo(t, simfs.New(), "/repo")
+	for _, p := range []RetentionPolicy{{Generations: -1}, {Window: -time.Second}, {Generations: -1, Window: -1}} {
+		if _, err := PlanPrune(t.Context(), repo, p); !errors.Is(err, ErrOptions) {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+	for _, p := range []RetentionPolicy{{}, {Generations: 1}, {Generations: 3, Window: time.Hour}} {
+		if _, err := PlanPrune(t.Context(), repo, p); err != nil {
+			t.Errorf("%+v: %v", p, err)
+		}
+	}
+}
+
+// TestPrunePlan_SaysHowMuchGoes: backups and log, each and together.
+func TestPrunePlan_SaysHowMuchGoes(t *testing.T) {
+	h := newStock()
+	h.full()
+	h.full()
+	h.log(0, 10)
+	h.full()
+	p := h.plan(RetentionPolicy{Generations: 1})
+	if backups, logs, bytes := p.Removes(); backups != 2 || logs != 1 || bytes != 2010 {
+		t.Errorf("%d backups and %d logs of %d bytes go", backups, logs, bytes)
+	}
+}
+
+// TestPrunePlan_SaysWhy: what adds to the oldest backup goes because of that, and log is
+// listed in its order, whatever that of the names is.
+func TestPrunePlan_SaysWhy(t *testing.T) {
+	h := newStock()
+	first := h.full()
+	h.backup(first)
+	h.log(10, 20)
+	h.log(0, 10)
+	h.log(0, 5)
+	h.full()
+	p := h.plan(RetentionPolicy{Generations: 1})
+	if why := p.Backups[1].Reason; !p.Backups[1].Remove || !strings.Contains(why, "it adds to "+first.String()) {
+		t.Errorf("the incremental goes because %s", why)
+	}
+	if !slices.IsSortedFunc(p.Logs, func(a, b PlannedLog) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) }) {
+		t.Errorf("log is listed as %v", p.Logs)
+	}
 }

@@ -82,7 +82,13 @@ func TestR8_HalvesTakeTurns(t *testing.T) {
 	for range 25 {
 		c.checkAfter(fsys.Crash(c.rng, simfs.Random), "between two batches", nil)
 	}
+	last := g.next(simfs.OpSync, fileData)
 	h.open()
+	<-last.reached
+	for range 25 { // what comes behind that sync has copies, too
+		c.checkAfter(fsys.Crash(c.rng, simfs.Random), "behind the last batch", nil)
+	}
+	last.open()
 	<-cleaned
 	mustClose(t, c.s)
 }

@@ -365,13 +365,13 @@ func (r *recovery) install(e *redoEntry, d []byte, image block.LSN) {
 	s.cache.Adopt(v, d)
 }
 
-// free forgets the block: what was before needs no redo, what comes is an image.
+// free forgets the block: what was before needs no redo, and was passed over, so that
+// nobody has found it bad; what comes is an image.
 func (r *recovery) free(id block.ID) {
 	s := r.s
 	if r.lsn < r.lastFree[id] || !s.geo.isVersioned(id) {
 		return
 	}
-	delete(r.bad, id)
 	l := s.cache.Latch(id)
 	defer l.Unlock()
 	if h := l.Head(id); h != nil && h.LSN < r.lsn {

@@ -600,6 +600,42 @@ func TestR13_Victims(t *testing.T) {
 		n.compare()
 		n.end()
 	})
+	t.Run("two runs", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a, b := n.reader(1), n.reader(2)
+		c, d := n.reader(5), n.reader(6)
+		n.set.Advance(9)
+		n.original(1, 1, 4)
+		n.original(2, 5, 9)
+		n.original(3, 5, 9)
+		old(n)
+		if !n.set.BreakVictim() || a.Err() != nil || b.Err() != nil || c.Err() == nil || d.Err() == nil {
+			t.Fatalf("not the run that frees most: a %v, b %v, c %v, d %v", a.Err(), b.Err(), c.Err(), d.Err())
+		}
+		n.dropBroken()
+		n.compare()
+		n.end()
+	})
+	t.Run("youth orders runs", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a, b := n.reader(1), n.reader(2)
+		c := n.reader(5)
+		n.set.Advance(6)
+		old(n)
+		d := &Reader{Owner: "young"}
+		n.set.OpenReader(d)
+		n.readers = append(n.readers, d)
+		n.set.Advance(9)
+		n.original(1, 1, 4)
+		n.original(2, 5, 9)
+		n.original(3, 5, 9)
+		if !n.set.BreakVictim() || a.Err() == nil || b.Err() == nil || c.Err() != nil || d.Err() != nil {
+			t.Fatalf("the run with a young one went first: a %v, b %v, c %v, d %v", a.Err(), b.Err(), c.Err(), d.Err())
+		}
+		n.dropBroken()
+		n.compare()
+		n.end()
+	})
 	t.Run("shared by reader and backup", func(t *testing.T) {
 		n := newNaive(t, 1)
 		n.reader(1)
@@ -617,6 +653,38 @@ func TestR13_Victims(t *testing.T) {
 		n.dropBroken()
 		n.end()
 	})
+}
+
+// TestL10_EveryReaderExpires: readers of one commit come and go in any order, and each
+// that is there is listed, and is broken when its lease is over.
+func TestL10_EveryReaderExpires(t *testing.T) {
+	for gone := range 3 {
+		n := newNaive(t, 1)
+		n.set.Advance(1)
+		open := func() {
+			r := &Reader{Owner: "named"}
+			r.SetLease(time.Minute)
+			n.set.OpenReader(r)
+			n.readers = append(n.readers, r)
+		}
+		open()
+		open()
+		open()
+		n.set.CloseReader(n.readers[gone])
+		n.readers = slices.Delete(n.readers, gone, gone+1)
+		open()
+		if list := n.set.List(100); len(list) != 3 {
+			t.Errorf("reader %d has gone: %d are listed", gone, len(list))
+		}
+		n.set.Expire(time.Now().Add(time.Hour), 0)
+		for i, r := range n.readers {
+			if e := new(BrokenError); !errors.As(r.Err(), &e) || e.Reason != ReasonExpired {
+				t.Errorf("reader %d has gone: the end of reader %d is %v", gone, i, r.Err())
+			}
+		}
+		n.dropBroken()
+		n.end()
+	}
 }
 
 // TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader that was closed belong to

@@ -686,3 +686,31 @@ func randomStep(r *rig, rng *rand.Rand) {
 		r.idle()
 	}
 }
+
+// TestR5_UnreadableIsNoTornTail: where a record is damaged, what stands behind it decides
+// whether that is a torn tail. If it cannot be read for a moment, nothing is decided: a
+// log that was cut there would have lost what was acknowledged.
+func TestR5_UnreadableIsNoTornTail(t *testing.T) {
+	r := logOf(t, 3)
+	hurt := r.placeOf(3)
+	for range 3 {
+		r.commit(windowBytes + 1000) // its head is read before it is
+	}
+	r.must()
+	reads := 0
+	for struck := true; struck; reads++ {
+		n := r.crash(simfs.DropAll)
+		n.damage(hurt.slot, hurt.off+50)
+		fault := n.fs.Fail(simfs.Fault{Ops: simfs.OpRead, Skip: reads})
+		l, err := Open(n.o, Start{Redo: 1})
+		if struck = fault.Fired() > 0; err == nil {
+			t.Fatalf("read %d fails, and the log is cut at LSN %v", reads, l.End())
+		}
+		if struck && !errors.Is(err, syscall.EIO) && !errors.Is(err, block.ErrCorrupt) {
+			t.Errorf("read %d fails: %v", reads, err)
+		}
+	}
+	if reads < 6 { // headers, what stands before the damage, and behind it
+		t.Errorf("%d reads", reads)
+	}
+}

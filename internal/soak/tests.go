@@ -232,9 +232,6 @@ func mutate(ctx context.Context, s *settings) error {
 	}
 	defer woven.Close()
 	results := s.tryAll(ctx, woven, list)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	var all tally
 	for _, p := range mutants.Parts() {
 		var of tally
@@ -249,7 +246,7 @@ func mutate(ctx context.Context, s *settings) error {
 		all.killed, all.unreached, all.survivors = all.killed+of.killed, all.unreached+of.unreached, append(all.survivors, of.survivors...)
 	}
 	s.say("%d of %d bugs are found", all.killed, all.tried())
-	return nil
+	return context.Cause(ctx) // nil, unless somebody has had enough
 }
 
 // makeBugs draws the bugs of each part, and says how many can be made of it.
@@ -299,6 +296,10 @@ func (s *settings) tryAll(ctx context.Context, woven *mutants.Woven, list []muta
 				mu.Unlock()
 				res, err := woven.Try(ctx, i)
 				mu.Lock()
+				if ctx.Err() != nil && !res.Killed { // nothing is known
+					mu.Unlock()
+					return
+				}
 				results = append(results, tried{list[i].Part, res, err})
 				s.tell(list[i], res, err)
 				mu.Unlock()
