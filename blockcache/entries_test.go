@@ -321,6 +321,9 @@ func TestL9_BuffersHaveAShare(t *testing.T) {
 	if total -= n; !errors.Is(err, ErrBudget) || 2*(total+n) <= c.budget.ram/4 {
 		t.Fatalf("%d bytes, then %v", total, err)
 	}
+	if got := c.budget.buffers.Load(); got != 2*total {
+		t.Fatalf("buffers are charged with %d bytes where %d were granted", got, 2*total)
+	}
 	c.Uncharge(total)
 	c.ChargeHeap(c.budget.ram/2 + 1)
 	if err := c.Charge(n); !errors.Is(err, ErrBudget) || !c.spiller.isFull() {

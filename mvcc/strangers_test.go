@@ -1,10 +1,13 @@
 package mvcc
 
 import (
+	"context"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
@@ -19,6 +22,23 @@ func superblocks(ev simfs.Event) bool { return ev.Off < 2*superblockStride }
 // touches matches what is read or written of a place in a file.
 func touches(at int64) func(simfs.Event) bool {
 	return func(ev simfs.Event) bool { return ev.Off <= at && at < ev.Off+ev.Len }
+}
+
+// fill changes a block, all of it, until so many bytes more are in the log.
+func fill(t *testing.T, s *Store, id block.ID, bytes int64) {
+	t.Helper()
+	for from := s.log.Stats().RecordBytes; s.log.Stats().RecordBytes < from+bytes; {
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		b, err := tx.Edit(id)
+		ok(t, err)
+		for i := range b.Payload() {
+			b.Payload()[i] += byte(2*i + 1)
+		}
+		b.Release()
+		_, err = tx.Commit()
+		ok(t, err)
+	}
 }
 
 // TestR8_ChangedWhileTheRoundComesToIt: a block that a round is due to write is changed
@@ -128,22 +148,7 @@ func TestR8_SuperblockOfTheKilledIsSecured(t *testing.T) {
 	g := newGates(fsys)
 	o := smallOptions(fsys)
 	s, id := oneBlock(t, o)
-	fill := func(s *Store, bytes int64) {
-		t.Helper()
-		for from := s.log.Stats().RecordBytes; s.log.Stats().RecordBytes < from+bytes; {
-			tx, err := s.BeginWrite()
-			ok(t, err)
-			b, err := tx.Edit(id)
-			ok(t, err)
-			for i := range b.Payload() {
-				b.Payload()[i] += byte(2*i + 1)
-			}
-			b.Release()
-			_, err = tx.Commit()
-			ok(t, err)
-		}
-	}
-	fill(s, 2*o.segmentBytes())
+	fill(t, s, id, 2*o.segmentBytes())
 	before := s.redoStart()
 	written := false
 	sync := g.next(simfs.OpWrite|simfs.OpSync, fileData, func(ev simfs.Event) bool {
@@ -162,7 +167,7 @@ func TestR8_SuperblockOfTheKilledIsSecured(t *testing.T) {
 	if s.redoStart() == before {
 		t.Fatal("the superblock was not there")
 	}
-	fill(s, 3*o.segmentBytes())
+	fill(t, s, id, 3*o.segmentBytes())
 	newest := s.newestLSN()
 	o.FS = killed.Crash(nil, simfs.DropAll)
 	_ = s.Close()
@@ -265,7 +270,9 @@ func tear(t *testing.T, fsys *simfs.FS, s *Store, id block.ID, v byte) {
 // TestR9_TailWaitsForItsFree: the commit that frees the end of the file is on its way to
 // the disk when the cleaner comes to cut it off. Until it is durable a power cut may
 // bring the blocks back into use.
-func TestR9_TailWaitsForItsFree(t *testing.T) {
+func TestR9_TailWaitsForItsFree(t *testing.T) { synctest.Test(t, tailWaitsForItsFree) }
+
+func tailWaitsForItsFree(t *testing.T) {
 	fsys := simfs.New()
 	g := newGates(fsys)
 	o := smallOptions(fsys)
@@ -289,7 +296,6 @@ func TestR9_TailWaitsForItsFree(t *testing.T) {
 	cleaned := async(func() { ok(t, s.cleaner.awaitRound(s.cleaner.rounds())) })
 	<-record.reached
 	sync := g.every(simfs.OpSync, filesLog)
-	before := s.newestLSN()
 	freed := async(func() {
 		tx, err := s.BeginWrite()
 		ok(t, err)
@@ -300,18 +306,10 @@ func TestR9_TailWaitsForItsFree(t *testing.T) {
 		ok(t, err)
 	})
 	<-sync.reached
-	eventually(t, func() string {
-		if s.newestLSN() == before || !s.writer.TryLock() {
-			return "the commit is not on its way"
-		}
-		s.writer.Unlock()
-		return ""
-	})
+	synctest.Wait()
 	size := s.data.length()
 	record.open()
-	for range 10 {
-		mustWait(t, cleaned, "the cleaner")
-	}
+	synctest.Wait()
 	if s.data.length() != size {
 		t.Error("the tail is cut off, and a power cut may take the free of it back")
 	}
@@ -341,5 +339,62 @@ func TestR16_DistrustIsDurable(t *testing.T) {
 	if got := s.mapFloor(); got != newest {
 		t.Errorf("bases from %v on are taken, those below %v must not be", got, newest)
 	}
+	mustClose(t, s)
+}
+
+// TestL11_RolledBackBlocksAreUsedAgain: what a transaction took and gave up is free, and
+// the next one takes it, spilled or not.
+func TestL11_RolledBackBlocksAreUsedAgain(t *testing.T) {
+	s := mustOpen(t, smallOptions(simfs.New()))
+	take := func(n int) (ids []block.ID) {
+		t.Helper()
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		for range n {
+			b, err := tx.Alloc(block.TypeLeaf)
+			ok(t, err)
+			ids = append(ids, b.ID())
+			b.Release()
+		}
+		ok(t, tx.Rollback())
+		return ids
+	}
+	for _, n := range []int{3, 2 * s.privateMax()} {
+		if first, again := take(n), take(n); !slices.Equal(first, again) {
+			t.Errorf("%d blocks from %v on, and then from %v on", n, first[0], again[0])
+		}
+	}
+	mustClose(t, s)
+}
+
+// TestRepair_ImageAsOfTheCommitBeforeTheLog: the oldest state that the log leads on from
+// is the one before its first commit.
+func TestRepair_ImageAsOfTheCommitBeforeTheLog(t *testing.T) {
+	fsys := simfs.New()
+	o := smallOptions(fsys)
+	s, id := oneBlock(t, o)
+	other := anotherBlock(t, s)
+	fill(t, s, other, 3*o.segmentBytes())
+	settle(t, s)
+	data, err := fsys.Bytes(fileData)
+	ok(t, err)
+	image := data[s.geo.offset(id):][:s.geo.size]
+	set(t, s, id, 2)
+	settle(t, s)
+	before := s.log.Oldest() - 1
+	if before < 2 {
+		t.Fatal("the log was not recycled")
+	}
+	squeeze(t, s)
+	ok(t, fsys.FlipBits(fileData, s.geo.offset(id)+100, 4))
+	out, err := s.RepairBlock(context.Background(), BlockRepair{Block: id, Image: image, AsOf: before})
+	if err != nil || out.State != RepairImage {
+		t.Errorf("repaired: %+v, %v", out, err)
+	}
+	r := beginRead(t, s)
+	if got := value(t, r, id); got != 2 {
+		t.Errorf("block %v is %d", id, got)
+	}
+	r.Close()
 	mustClose(t, s)
 }

@@ -2,6 +2,7 @@ package spill
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +100,41 @@ func TestFailedTrimKeepsCount(t *testing.T) {
 			}
 		}
 	}
+}
+
+// R7: a cut that failed leaves everything as it was: what had no space has none, and is
+// not written to before some was reserved.
+func TestR7_FailedCutLeavesHolesHoles(t *testing.T) {
+	disk := newMemDisk(1 << 40)
+	s := mustOpen(t, Options{Dirs: []Dir{{Path: "a", BytesMax: 64 << 20}}, FS: disk})
+	slots := mustWrite(t, s, versions(64*extentSlots))
+	const last = 63 * extentSlots
+	s.Free(slots[extentSlots:last]...)
+	s.trim() // most extents between the first and the last are holes now
+	s.Free(slots[last:]...)
+	d := s.dirs[0]
+	classes := func() []class {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return slices.Clone(d.space.class)
+	}
+	before := classes()
+	if !slices.Contains(before, hole) || before[len(before)-1] != idle {
+		t.Fatalf("classes %v", before)
+	}
+	disk.setFault(func(op string, _ int, _ string) error {
+		if op == "truncate" {
+			return errNoSpace
+		}
+		return nil
+	})
+	d.trimTail()
+	if after := classes(); !slices.Equal(before, after) {
+		t.Errorf("classes were %v, and are %v", before, after)
+	}
+	disk.setFault(nil)
+	s.Free(slots[:extentSlots]...)
+	mustBeEmpty(t, s)
 }
 
 // TestL9_MetaFollowsUse proves that maps shrink with the file.

@@ -1,0 +1,123 @@
+package blockcache
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+// writeGate holds the n-th write to temporary storage back until pass is closed.
+func writeGate(fsys *simfs.FS, n int) (reached, pass chan struct{}) {
+	reached, pass = make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	fsys.Before(func(ev simfs.Event) {
+		if ev.Op != simfs.OpWrite {
+			return
+		}
+		mu.Lock()
+		n--
+		last := n == 0
+		mu.Unlock()
+		if last {
+			close(reached)
+			<-pass
+		}
+	})
+	return reached, pass
+}
+
+// kill ends versions as their owner does.
+func kill(c *Cache, list []*Version) {
+	for _, v := range list {
+		l := c.Latch(v.ID)
+		c.Kill(v)
+		l.Unlock()
+	}
+}
+
+// TestL1_ReadWhileItIsSpilled: who pins an original while it goes to temporary storage
+// keeps its frame.
+func TestL1_ReadWhileItIsSpilled(t *testing.T) {
+	fsys := simfs.New()
+	reached, pass := writeGate(fsys, 1)
+	c := openOn(t, fsys, 400, 1000, nil)
+	var all []*Version
+	for i := range c.FramesMax() - 5 {
+		all = append(all, original(t, c, block.ID(i), 7))
+	}
+	v := all[0] // the oldest goes first
+	c.spiller.demand()
+	<-reached
+	l := c.Latch(v.ID)
+	v.Pin()
+	l.Unlock()
+	close(pass)
+	for c.spilled.Load() == 0 {
+		runtime.Gosched()
+	}
+	l = c.Latch(v.ID)
+	kept := v.data != nil
+	if v.slot == 0 || !kept {
+		t.Errorf("the frame is gone (slot %v), and somebody reads it", v.slot)
+	}
+	l.Unlock()
+	if kept {
+		c.Unpin(v)
+	}
+	kill(c, all)
+	awaitFree(t, c)
+	closeEmpty(t, c)
+}
+
+// TestR13_RoomThatComesWhileNoneIsFound: temporary storage was full when a batch was
+// written, and has room again when that is told: it does not count as full, or snapshots
+// would end for nothing.
+func TestR13_RoomThatComesWhileNoneIsFound(t *testing.T) {
+	const room = 200 // blocks: a batch and a half
+	c := open(t, 400, room, nil)
+	var all []*Version
+	for i := range c.FramesMax() - 5 {
+		all = append(all, original(t, c, block.ID(i), 7))
+	}
+	spilled := func(n int64) {
+		for c.spilled.Load() < n {
+			runtime.Gosched()
+		}
+	}
+	c.spiller.demand()
+	spilled(spillBatch)
+	first, last := all[spillBatch], all[2*spillBatch-1] // of the second batch
+	held := c.Latch(last.ID)
+	if c.latchOf(first.ID) == held {
+		t.Fatal("choose other blocks")
+	}
+	c.spiller.demand()
+	for told := false; !told; runtime.Gosched() { // that the write has ended, with too little room
+		l := c.Latch(first.ID)
+		told = first.slot != 0
+		l.Unlock()
+	}
+	var gone []*Version
+	for i, v := range all[:spillBatch] {
+		if c.latchOf(v.ID) != held && int64(len(gone)) <= c.spiller.worthWhile {
+			gone = append(gone, v)
+			all[i] = nil
+		}
+	}
+	kill(c, gone)
+	held.Unlock()
+	spilled(room)
+	if c.spiller.full.Load() {
+		t.Errorf("it counts as full, and %d of %d blocks have room", len(gone), room)
+	}
+	for _, v := range all {
+		if v != nil {
+			kill(c, []*Version{v})
+		}
+	}
+	awaitFree(t, c)
+	closeEmpty(t, c)
+}
