@@ -115,6 +115,7 @@ type Level struct {
 	TimeState         LevelState    // by how soon it will be full
 	Rate              int64         // bytes per second at which it fills; 0: it does not
 	TimeToFull        time.Duration // at that rate; 0: never
+	Marks             [3]float64    // shares of the limit at which it is low, high, critical
 }
 
 // Crossing is a watermark that was crossed.
@@ -180,7 +181,10 @@ func (g *gauge) move(share float64) {
 
 func (g *gauge) level(r reading) Level {
 	rate, left := g.fill.soonest(r)
-	return Level{g.name, r.used, r.limit, max(g.peak, r.used), g.state, g.fill.state, rate, left}
+	return Level{
+		Name: g.name, Used: r.used, Limit: r.limit, Peak: max(g.peak, r.used), State: g.state, TimeState: g.fill.state,
+		Rate: rate, TimeToFull: left, Marks: [3]float64(g.marks.share[LevelLow:]),
+	}
 }
 
 // filling follows how fast what is left of a level shrinks: because it fills, or because

@@ -21,6 +21,7 @@ type Level struct {
 
 	RateBytesPerSecond int64         // at which it fills; 0: it does not
 	TimeToFull         time.Duration // at that rate; 0: never
+	Marks              [3]float64    // shares of the limit at which it is low, high, critical; 0: it warns nobody
 }
 
 // The units of levels.

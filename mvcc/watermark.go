@@ -45,6 +45,7 @@ func levelOf(g blockcache.Level, unit string) Level {
 	return Level{
 		Name: g.Name, Unit: unit, Used: g.Used, Limit: g.Limit, Peak: g.Peak, State: g.State.String(),
 		TimeState: g.TimeState.String(), RateBytesPerSecond: g.Rate, TimeToFull: g.TimeToFull,
+		Marks: g.Marks,
 	}
 }
 

@@ -50,6 +50,22 @@ func sameStrings(t *testing.T, what string, got []string, want ...string) {
 	}
 }
 
+// TestWatermark_MarksAreTold: whoever draws a level knows where it warns.
+func TestWatermark_MarksAreTold(t *testing.T) {
+	o := smallOptions(simfs.New())
+	o.Marks = map[string]Marks{"": {Low: 0.4}, LevelTemporary: {High: 0.6, Critical: 0.7}, LevelHeldLog: {Critical: 0.99}}
+	s := mustOpen(t, o)
+	for name, want := range map[string][3]float64{
+		LevelTemporary: {0.4, 0.6, 0.7}, LevelOverflow: {0.4, 0.75, 0.9}, LevelHeldLog: {0.4, 0.75, 0.99},
+		LevelSnapshotAge: {1, 2, 4}, LevelLog: {},
+	} {
+		if l := levelNow(t, s, name); l.Marks != want {
+			t.Errorf("%s: %v, want %v", name, l.Marks, want)
+		}
+	}
+	mustClose(t, s)
+}
+
 // TestWatermark_SnapshotAge: at once, twice and four times the age that is configured,
 // for a reader with a name, a backup, and readers without one from when they keep
 // something; back to normal when the last of them ends.

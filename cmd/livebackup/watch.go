@@ -19,9 +19,9 @@ long they take, how full each level is, how far each backup is and when it will
 be done, and what happened last. With --repo also how much would be lost with
 the database's disk.
 
-Levels are those of "livebackup status". A gauge has its marks at 50, 75 and
-90 %: from there on the level is low, high, critical. FULL IN is when it is
-full if it goes on like that.
+Levels are those of "livebackup status". A gauge has the marks that the database
+was opened with: from there on the level is low, high, critical. FULL IN is when
+it is full if it goes on like that.
 
 q or Ctrl-C quits. If standard output is no terminal, each look is one line, and
 so is each event; with --json a look is one JSON object a line, with lengths of

@@ -235,15 +235,12 @@ func styleOf(state string) Style {
 	return Plain
 }
 
-// watermarks are the shares at which a level is low, high and critical.
-var watermarks = [...]float64{0.5, 0.75, 0.9}
-
-// Gauge draws how full something is, with its marks where they are not passed.
+// Gauge draws how full something is, with its marks where they are not passed; 0 is none.
 func Gauge(share float64, width int, marks []float64) string {
 	full := max(0, min(width, int(share*float64(width)+0.5)))
 	bar := []byte(strings.Repeat("#", full) + strings.Repeat(".", width-full))
 	for i, m := range marks {
-		if at := int(m * float64(width)); at < width && at >= full {
+		if at := int(m * float64(width)); m > 0 && at < width && at >= full {
 			bar[at] = ":+|"[i%3]
 		}
 	}
@@ -290,7 +287,7 @@ func levelRow(l Level, sc Screen) Row {
 	style := styleOf(worst)
 	name := Span{fmt.Sprintf("%-12s ", clip(l.Name, 12)), Plain}
 	percent := fmt.Sprintf("%4.0f%% ", 100*l.Share)
-	bar := Span{Gauge(l.Share, gaugeWidth(sc), watermarks[:]) + " ", style}
+	bar := Span{Gauge(l.Share, gaugeWidth(sc), l.Marks[:]) + " ", style}
 	state := Span{words, style}
 	if worst == mvcc.StateNormal {
 		state, bar.Style = Span{"", Plain}, Good

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func busy() View {
 	at := time.Date(2026, 11, 22, 14, 3, 22, 0, time.UTC)
 	level := func(name string, used, limit int64, state string, in time.Duration) Level {
-		return Level{name, "bytes", used, limit, used, float64(used) / float64(max(limit, 1)), state, "normal", in}
+		return Level{name, "bytes", used, limit, used, float64(used) / float64(max(limit, 1)), state, "normal", in, [3]float64{0.5, 0.75, 0.9}}
 	}
 	v := View{
 		Time: at, Since: at, Dir: "/srv/app/db", Database: "0123456789abcdef", Mode: "read-write", FileBytes: 386 << 20,
@@ -43,8 +43,9 @@ func busy() View {
 		Repository: &Repository{Backups: 12, Newest: livebackup.BackupID{Sequence: 12, Random: 0x8f3a9c21}, Kind: "full", State: livebackup.StateProven,
 			Committed: at.Add(-25 * time.Hour), Archived: true, ArchivedTo: 1234001, Until: at.Add(-7 * time.Second)},
 	}
+	v.Levels[3].Marks, v.Levels[5].Marks = [3]float64{0.2, 0.3, 0.95}, [3]float64{} // set otherwise, and none
 	v.Levels[2].TimeState, v.Levels[2].TimeToFull = "high", 50*time.Second
-	v.Levels = append(v.Levels, Level{"snapshot age", "ns", int64(2 * time.Hour), int64(4 * time.Hour), 0, 0.5, "low", "normal", 2 * time.Hour})
+	v.Levels = append(v.Levels, Level{"snapshot age", "ns", int64(2 * time.Hour), int64(4 * time.Hour), 0, 0.5, "low", "normal", 2 * time.Hour, [3]float64{1, 2, 4}})
 	for i := range 30 {
 		v.recent = append(v.recent, float64(i%10))
 	}

@@ -148,7 +148,7 @@ func levels(st *mvcc.Status) []Level {
 		}
 		v := Level{
 			Name: l.Name, Unit: l.Unit, Used: l.Used, Limit: l.Limit, Peak: max(l.Peak, l.Used),
-			State: l.State, TimeState: l.TimeState, TimeToFull: l.TimeToFull,
+			State: l.State, TimeState: l.TimeState, TimeToFull: l.TimeToFull, Marks: l.Marks,
 		}
 		if l.Limit > 0 {
 			v.Share = float64(l.Used) / float64(l.Limit)

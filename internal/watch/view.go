@@ -63,6 +63,7 @@ type Level struct {
 	State      string        `json:"state"`                     // by how full it is
 	TimeState  string        `json:"time_state"`                // by how soon it will be full
 	TimeToFull time.Duration `json:"time_to_full_ns,omitempty"` // at the present rate; 0: never
+	Marks      [3]float64    `json:"marks"`                     // shares at which it is low, high, critical; 0: it warns nobody
 }
 
 // amount is n in the level's unit, for people.
