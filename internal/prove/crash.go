@@ -142,7 +142,10 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, beg
 	if err != nil {
 		return CrashCounts{}, &Failure{What: fmt.Sprintf("the run of workload %q itself", wl.Name), Seed: seed, Err: err}
 	}
-	s := &sweep{o: o, r: r, known: make(map[uint64]bool), stores: make(map[uint64]recovered), listed: make(map[listing]bool)}
+	if wl.dear > 1 { // fewer of them
+		o.States, o.Recovery = (o.States+wl.dear-1)/wl.dear, (o.Recovery+wl.dear-1)/wl.dear
+	}
+	s := &sweep{o: o, r: r, began: began, known: make(map[uint64]bool), stores: make(map[uint64]recovered), listed: make(map[listing]bool)}
 	s.counts.Runs = 1
 	moments := make(chan *moment)
 	var workers sync.WaitGroup
@@ -161,7 +164,7 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, beg
 		order = order[:o.States]
 	}
 	for _, i := range order {
-		if s.failed() != nil || ctx.Err() != nil || o.Duration > 0 && time.Since(began) > o.Duration || s.isEnough(before) {
+		if s.failed() != nil || s.isOver(ctx) || s.isEnough(before) {
 			break
 		}
 		moments <- &r.moments[i]
@@ -174,8 +177,9 @@ func crashRun(ctx context.Context, wl Workload, seed uint64, o CrashOptions, beg
 
 // sweep is what the workers share.
 type sweep struct {
-	o CrashOptions
-	r *recording
+	o     CrashOptions
+	r     *recording
+	began time.Time
 
 	mu     sync.Mutex
 	known  map[uint64]bool      // distinct states
@@ -210,6 +214,11 @@ func (s *sweep) failed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+// isOver reports whether nothing new is to be begun.
+func (s *sweep) isOver(ctx context.Context) bool {
+	return ctx.Err() != nil || s.o.Duration > 0 && time.Since(s.began) > s.o.Duration
 }
 
 func (s *sweep) isEnough(before CrashCounts) bool {
@@ -303,9 +312,9 @@ const depthMax = 2
 // try opens states of a moment, all or as many as are given, and goes on within the
 // recovery of some of them. depth is how many recoveries were cut.
 func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where string) error {
-	opened, known := 0, map[int]int{}
+	opened, dry, known := 0, 0, map[int]int{}
 	for _, state := range v.order(m.disk.States()) {
-		if ctx.Err() != nil || most > 0 && opened >= most {
+		if v.s.isOver(ctx) || most > 0 && (opened >= most || dry >= dryMax) {
 			return nil
 		}
 		if known[state.Change()] >= knownMax {
@@ -316,9 +325,10 @@ func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where st
 		if err != nil {
 			return err
 		}
-		if known[state.Change()]++; fresh {
+		known[state.Change()]++
+		if dry++; fresh {
 			opened++
-			known[state.Change()] = 0
+			dry, known[state.Change()] = 0, 0
 		}
 		v.s.count(counts)
 	}
@@ -328,6 +338,9 @@ func (v *verifier) try(ctx context.Context, m *moment, most, depth int, where st
 // knownMax is how many states of one change, drawn at random and known already, say that
 // its others are known, too: zeros over zeros have hundreds of states, and all are equal.
 const knownMax = 12
+
+// dryMax is the same for a moment of which not all states are asked for: there are others.
+const dryMax = 24
 
 // order is those two states that keep nothing and all, and the others as chance has it.
 func (v *verifier) order(states []simfs.State) []simfs.State {

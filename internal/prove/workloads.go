@@ -15,23 +15,24 @@ type Workload struct {
 	Name string
 	set  func(*mvcc.Options)
 	run  func(*world) error
+	dear int // how many states of others one of it costs, where that is not one
 }
 
 // Workloads are all of them, but those on trees.
 func Workloads() []Workload {
 	return []Workload{
-		{"commits", nil, func(w *world) error { return w.commits(6, 3, 20) }},
-		{"group commits", nil, groupCommits},
-		{"checkpoints", nil, checkpoints},
-		{"grow and shrink", nil, growAndShrink},
-		{"reuse under a reader", nil, reuse},
-		{"large transactions", nil, largeTransactions},
-		{"backups", nil, backups},
-		{"archive and prune", nil, archiveAndPrune},
-		{"reopened", nil, reopened},
-		{"interval", func(o *mvcc.Options) { o.Durability = mvcc.DurableNever }, weak},
-		{"a backup falls forward", littleTemp, fallsForward},
-		{"encrypted temporary storage", func(o *mvcc.Options) { o.EncryptTemp = true }, largeTransactions},
+		{Name: "commits", run: func(w *world) error { return w.commits(6, 3, 20) }},
+		{Name: "group commits", run: groupCommits},
+		{Name: "checkpoints", run: checkpoints},
+		{Name: "grow and shrink", run: growAndShrink},
+		{Name: "reuse under a reader", run: reuse},
+		{Name: "large transactions", run: largeTransactions},
+		{Name: "backups", run: backups},
+		{Name: "archive and prune", run: archiveAndPrune},
+		{Name: "reopened", run: reopened},
+		{Name: "interval", set: func(o *mvcc.Options) { o.Durability = mvcc.DurableNever }, run: weak},
+		{Name: "a backup falls forward", set: littleTemp, run: fallsForward, dear: 6},
+		{Name: "encrypted temporary storage", set: func(o *mvcc.Options) { o.EncryptTemp = true }, run: largeTransactions},
 	}
 }
 

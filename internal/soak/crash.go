@@ -13,7 +13,7 @@ import (
 )
 
 func crash(ctx context.Context, s *settings) error {
-	return s.sweep(ctx, prove.CrashOptions{States: s.states, Recovery: 20, RecoveryStates: 8})
+	return s.sweep(ctx, prove.CrashOptions{States: s.states, Recovery: 5, RecoveryStates: 8})
 }
 
 func recoveryCrash(ctx context.Context, s *settings) error {
