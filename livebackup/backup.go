@@ -202,16 +202,16 @@ func backup(ctx context.Context, src Source, repo *Repository, o BackupOptions) 
 
 // attempt makes one backup of the type that o asks for.
 func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions, res *Result) error {
-	heads, err := repo.heads(ctx) // before the snapshot is opened: see heads
+	v, err := repo.inventory(ctx)
 	if err != nil {
 		return err
 	}
-	entries, err := List(ctx, repo)
+	heads, err := repo.headsOf(ctx, v) // before the snapshot is opened: see heads
 	if err != nil {
 		return err
 	}
 	started := time.Now()
-	picker := &basePicker{o: o, entries: entries}
+	picker := &basePicker{o: o, entries: v.entries}
 	session, base, err := picker.openSession(ctx, src)
 	if err != nil {
 		return err

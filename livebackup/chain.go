@@ -41,7 +41,7 @@ func (r *Repository) chain(ctx context.Context, id BackupID) ([]Entry, error) {
 		if !slices.Contains(c.published, id) {
 			return nil, fmt.Errorf("%v: %w", id, ErrBackupNotFound)
 		}
-		e, err := r.entry(ctx, c, id)
+		e, err := r.entry(ctx, c, id, r.owner(ctx))
 		return &e, err
 	})
 }

@@ -29,6 +29,7 @@ func craft(t *testing.T, repo *Repository, src *fakeSource, id BackupID, order [
 		for _, id := range ids {
 			g.stored = append(g.stored, src.images[id]...)
 		}
+		g.crc = checksum(g.stored)
 		// A section for each group: what is wrong within one, its decoder finds.
 		if err := errors.Join(r.writeGroup(t.Context(), g), r.index.flush(t.Context())); err != nil {
 			t.Fatal(err)

@@ -40,42 +40,39 @@ func (h *heads) add(t block.TimelineID, lsn block.LSN, sum uint32) {
 // heads reads them. A run does so before its snapshot is opened, so that one that
 // runs beside it and is younger does not count.
 func (r *Repository) heads(ctx context.Context) (heads, error) {
+	v, err := r.inventory(ctx)
+	if err != nil {
+		return heads{}, err
+	}
+	return r.headsOf(ctx, v)
+}
+
+// headsOf is heads of who has looked at the repository anyway.
+func (r *Repository) headsOf(ctx context.Context, v *inventory) (heads, error) {
 	h := heads{newest: map[block.TimelineID]mvcc.Head{}, seen: map[BackupID]bool{}}
-	c, err := r.catalog(ctx)
-	if err != nil {
-		return h, err
-	}
-	list, err := r.entries(ctx, c)
-	if err != nil {
-		return h, err
-	}
-	for i := range list {
-		e := &list[i]
+	for i := range v.entries {
+		e := &v.entries[i]
 		if e.Unreadable != nil {
 			return h, fmt.Errorf("whether the repository is ahead cannot be told: %v: %w", e.ID, e.Unreadable)
 		}
 		h.add(e.Manifest.Timeline, e.Manifest.EndLSN, e.Manifest.RecordSum)
 		h.seen[e.ID] = true
 	}
-	g, err := r.registry(ctx, c, nil)
-	if err != nil {
-		return h, err
-	}
-	for i := range g.records {
-		t := &g.records[i]
+	for i := range v.records.records {
+		t := &v.records.records[i]
 		h.add(t.timeline(), t.HeadLSN, t.HeadSum)
 	}
-	return h, r.logHeads(ctx, c, &h)
+	return h, r.logHeads(ctx, v.logs, &h)
 }
 
 // logHeads adds the newest archived log of each timeline. What is damaged is passed over:
 // that log, or what comes before it, is in the history as well.
-func (r *Repository) logHeads(ctx context.Context, c *catalog, h *heads) error {
-	for i, o := range c.logs { // by timeline
-		if i > 0 && c.logs[i-1].timeline == o.timeline {
+func (r *Repository) logHeads(ctx context.Context, logs []LogObject, h *heads) error {
+	for i, o := range logs { // by timeline
+		if i > 0 && logs[i-1].timeline == o.timeline {
 			continue
 		}
-		s, err := r.newestLog(ctx, c.logs, o.timeline, nil, func(LogObject, error) error { return nil })
+		s, err := r.newestLog(ctx, logs, o.timeline, nil, func(LogObject, error) error { return nil })
 		if err != nil {
 			return fmt.Errorf("whether the repository is ahead cannot be told: %w", err)
 		}
@@ -198,7 +195,7 @@ func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own B
 		return newest, err
 	}
 	since := heads{newest: map[block.TimelineID]mvcc.Head{}}
-	if err := r.logHeads(ctx, c, &since); err != nil {
+	if err := r.logHeads(ctx, c.logs, &since); err != nil {
 		return newest, err
 	}
 	rivals := []mvcc.Head{since.newest[t]}

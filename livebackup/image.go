@@ -23,6 +23,8 @@ type ImageOptions struct {
 	// CacheBytes is how much is kept decoded at most; 0: 64 MiB, and never less than
 	// 16 MiB. Each goroutine that reads takes two groups more while it decodes one.
 	CacheBytes int64
+
+	singly bool // blocks are wanted here and there: of a group that is not compressed only they are read
 }
 
 // Image reads a backup in place: blocks, in any order, of a full backup or of an
@@ -43,6 +45,7 @@ type Image struct {
 	cache   *imageCache
 	objects imageObjects
 	decoder chan *decoder
+	singly  bool
 	lease   io.Closer // nil: whoever opened it has one
 
 	mu     sync.RWMutex // held for reading by those who read
@@ -113,7 +116,7 @@ func openImage(ctx context.Context, repo *Repository, members []Entry, windows [
 	m := &members[0].Manifest
 	img := &Image{
 		repo: repo, info: infoOf(m), layout: mvcc.LayoutOf(m.BlockSize), seed: block.SeedOf(m.Database),
-		decoder: make(chan *decoder, min(4, runtime.GOMAXPROCS(0))),
+		decoder: make(chan *decoder, min(4, runtime.GOMAXPROCS(0))), singly: o.singly,
 	}
 	img.objects.open, img.objects.name = img.openObject, img.objectName
 	var err error
@@ -240,18 +243,30 @@ func (img *Image) read(id block.ID, dst []byte) error {
 
 // copy copies the image of a block as a backup has it.
 func (img *Image) copy(at imagePlace, id block.ID, dst []byte) error {
-	images, err := img.group(at)
+	image, err := img.image(at, dst)
 	if err != nil {
 		return err
 	}
-	size := img.info.BlockSize
-	image := images[int(at.slot)*size:][:size]
 	if _, reason := at.part.bounds().wrong(image, id); reason != "" {
 		name := at.name()
 		return &block.CorruptError{Path: name, Offset: int64(at.entry.offset), Block: id, Reason: reason}
 	}
 	copy(dst, image)
 	return nil
+}
+
+// image is what is at a place, not proven yet. It may use buf, a block.
+func (img *Image) image(at imagePlace, buf []byte) ([]byte, error) {
+	slot := int(at.slot) * img.info.BlockSize
+	if img.singly && at.entry.codec == codecNone {
+		key := objectKey{at.part.number, kindBlocks, at.entry.object}
+		return buf, img.objects.read(key, buf, int64(at.entry.offset)+groupHeaderSize+int64(slot))
+	}
+	images, err := img.group(at)
+	if err != nil {
+		return nil, err
+	}
+	return images[slot:][:img.info.BlockSize], nil
 }
 
 // imagePlace is where a block is.

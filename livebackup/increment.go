@@ -6,10 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -236,54 +232,58 @@ type auditBlock struct {
 	image []byte
 }
 
-// neighbours divides what is to be audited, in the order of blocks, where a block is
-// not the next one.
-func neighbours(list []auditBlock) (runs [][]auditBlock) {
-	from := 0
-	for i := 1; i <= len(list); i++ {
-		if i == len(list) || list[i].id != list[i-1].id+1 {
-			runs = append(runs, list[from:i])
-			from = i
-		}
-	}
-	return runs
+// auditor holds blocks against the base while the backup goes on: what it reads is in
+// other places, and it has all been read when the last one has come.
+type auditor struct {
+	blocks chan auditBlock // room for all
+	cancel context.CancelFunc
+	ended  chan error
 }
 
-// audit compares with the base what the database said is as it was then. Nearly each
-// run of neighbours costs a whole group of the base: so two are at work, never on the same
-// run, where both would read it.
-func (r *run) audit(ctx context.Context) error {
-	if len(r.audits) == 0 {
+// startAudit starts the auditor of an incremental.
+func (r *run) startAudit(ctx context.Context) *auditor {
+	if r.base == nil {
 		return nil
 	}
-	img, err := openChain(ctx, r.repo, r.base, ImageOptions{CacheBytes: imageCacheMin})
+	ctx, cancel := context.WithCancel(ctx)
+	a := &auditor{make(chan auditBlock, auditBlocks(&r.base[0].Manifest)), cancel, make(chan error, 1)}
+	go func() { a.ended <- r.audit(ctx, a.blocks) }()
+	return a
+}
+
+// end waits for the last block, and returns what was found.
+func (a *auditor) end() error {
+	if a == nil {
+		return nil
+	}
+	defer a.cancel()
+	close(a.blocks)
+	return <-a.ended
+}
+
+// give ends it: nobody asks any more.
+func (a *auditor) give() {
+	if a != nil {
+		a.cancel()
+		_ = a.end()
+	}
+}
+
+// audit compares with the base what the database said is as it was then, until there is
+// no more. Of a group that is not compressed it reads what it compares.
+func (r *run) audit(ctx context.Context, blocks <-chan auditBlock) error {
+	first, ok := <-blocks
+	if !ok {
+		return nil
+	}
+	img, err := openChain(ctx, r.repo, r.base, ImageOptions{CacheBytes: imageCacheMin, singly: true})
 	if err != nil {
 		return r.auditFailed(ctx, err)
 	}
 	defer img.Close()
-	r.bufferBytes += imageCacheMin
-	slices.SortFunc(r.audits, func(a, b auditBlock) int { return cmp.Compare(a.id, b.id) })
-	runs := neighbours(r.audits)
-	errs := make([]error, len(runs))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(2, runtime.GOMAXPROCS(0)) {
-		wg.Go(func() {
-			held := make([]byte, r.info.BlockSize)
-			for i := next.Add(1) - 1; i < int64(len(errs)); i = next.Add(1) - 1 {
-				if errs[i] = r.auditRun(ctx, img, runs[i], held); errs[i] != nil {
-					next.Store(int64(len(errs))) // one is enough
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (r *run) auditRun(ctx context.Context, img *Image, run []auditBlock, held []byte) error {
-	for i := range run {
-		if err := r.auditOne(ctx, img, &run[i], held); err != nil {
+	held := make([]byte, r.info.BlockSize)
+	for a := first; ok; a, ok = <-blocks {
+		if err := r.auditOne(ctx, img, &a, held); err != nil {
 			return err
 		}
 	}

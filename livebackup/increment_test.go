@@ -534,24 +534,34 @@ func TestIncremental_AuditMismatchMakesAFull(t *testing.T) {
 	}
 }
 
-// A base that rotted since it was listed is found by the audit, if it looks there.
+// A base that rotted since it was listed is found by the audit, if it looks there: at
+// whole groups that are compressed, and at the blocks themselves of others.
 func TestIncremental_AuditFindsADamagedBase(t *testing.T) {
-	fs := simfs.New()
-	h := newHistory(t, rand.New(rand.NewPCG(6, 1)), fs, "/db")
-	repo := openRepo(t, fs, "/repo")
-	h.commit(60, 0, 0)
-	o := smallGroups(TypeFull)
-	o.GroupBytes = 1 << 20 // one group: whatever is looked at is in it
-	first := h.backup(repo, o)
-	name := objectName(first.ID, kindBlocks, 1)
-	data := objectsOf(t, repo)[name]
-	rewrite(t, repo, name, flipped(data, len(data)/2))
-	h.commit(1, 1, 1)
-	if _, err := Backup(t.Context(), NewSource(h.store), repo, smallGroups(TypeIncremental)); !errors.Is(err, ErrNoBase) || !errors.Is(err, block.ErrCorrupt) {
-		t.Fatal(err)
-	}
-	res, err := Backup(t.Context(), NewSource(h.store), repo, smallGroups(TypeAuto))
-	if err != nil || res.Manifest.Kind != KindFull || !errors.Is(res.WhyFull, ErrNoBase) {
-		t.Fatalf("%+v, %v", res, err)
+	for _, how := range []Compression{CompressionFastest, CompressionNone} {
+		fs := simfs.New()
+		h := newHistory(t, rand.New(rand.NewPCG(6, 1)), fs, "/db")
+		repo := openRepo(t, fs, "/repo")
+		h.commit(60, 0, 0)
+		o := smallGroups(TypeFull)
+		o.GroupBytes, o.Compression = 1<<20, how // one group
+		first := h.backup(repo, o)
+		name := objectName(first.ID, kindBlocks, 1)
+		data := objectsOf(t, repo)[name]
+		if how == CompressionNone {
+			for at := objectHeaderSize + groupHeaderSize + 2000; at < len(data); at += first.BlockSize {
+				data[at] ^= 1
+			}
+			rewrite(t, repo, name, data)
+		} else {
+			rewrite(t, repo, name, flipped(data, len(data)/2))
+		}
+		h.commit(1, 1, 1)
+		if _, err := Backup(t.Context(), NewSource(h.store), repo, smallGroups(TypeIncremental)); !errors.Is(err, ErrNoBase) || !errors.Is(err, block.ErrCorrupt) {
+			t.Fatal(err)
+		}
+		res, err := Backup(t.Context(), NewSource(h.store), repo, smallGroups(TypeAuto))
+		if err != nil || res.Manifest.Kind != KindFull || !errors.Is(res.WhyFull, ErrNoBase) {
+			t.Fatalf("%+v, %v", res, err)
+		}
 	}
 }

@@ -104,8 +104,12 @@ func (r *Repository) inventory(ctx context.Context) (*inventory, error) {
 // entries looks at every backup. None of them is disabled yet.
 func (r *Repository) entries(ctx context.Context, c *catalog) ([]Entry, error) {
 	list := make([]Entry, 0, len(c.published))
+	if len(c.published) == 0 {
+		return list, nil
+	}
+	own := r.owner(ctx)
 	for _, id := range c.published {
-		e, err := r.entry(ctx, c, id)
+		e, err := r.entry(ctx, c, id, own)
 		if err != nil {
 			return nil, err
 		}
@@ -197,10 +201,11 @@ func (c *catalog) enterOther(o ObjectInfo, temp bool) {
 	}
 }
 
-// entry looks at one backup, without its chain and without reading its blocks.
-func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry, error) {
+// entry looks at one backup, without its chain and without reading its blocks. own is
+// whose the repository is.
+func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID, own owner) (Entry, error) {
 	e := Entry{ID: id}
-	m, data, err := r.manifest(ctx, id)
+	m, data, err := r.manifestOf(ctx, id, own)
 	if ctx.Err() != nil {
 		return e, context.Cause(ctx)
 	}
@@ -233,6 +238,11 @@ func (r *Repository) entry(ctx context.Context, c *catalog, id BackupID) (Entry,
 
 // manifest reads the manifest of backup id; data is the object, whole.
 func (r *Repository) manifest(ctx context.Context, id BackupID) (m Manifest, data []byte, err error) {
+	return r.manifestOf(ctx, id, r.owner(ctx))
+}
+
+// manifestOf is manifest for who knows whose the repository is.
+func (r *Repository) manifestOf(ctx context.Context, id BackupID, own owner) (m Manifest, data []byte, err error) {
 	data, err = readSmall(ctx, r.objects, objectName(id, kindManifest, 0), manifestBytesMax)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil, fmt.Errorf("%v: %w", id, ErrBackupNotFound)
@@ -243,16 +253,27 @@ func (r *Repository) manifest(ctx context.Context, id BackupID) (m Manifest, dat
 	if m, err = decodeManifest(data, id, r.id); err != nil {
 		return Manifest{}, nil, err
 	}
-	return m, data, r.checkOwner(ctx, &m)
+	return m, data, own.check(&m)
 }
 
-// checkOwner proves that m is of the database that the repository belongs to.
-func (r *Repository) checkOwner(ctx context.Context, m *Manifest) error {
-	owner, bound, err := r.Database(ctx)
-	if err != nil {
-		return err
+// owner is the database that a repository belongs to, as far as that could be read.
+type owner struct {
+	database block.DatabaseID
+	bound    bool
+	err      error
+}
+
+func (r *Repository) owner(ctx context.Context) (o owner) {
+	o.database, o.bound, o.err = r.Database(ctx)
+	return o
+}
+
+// check proves that m is of that database.
+func (o owner) check(m *Manifest) error {
+	if o.err != nil {
+		return o.err
 	}
-	if !bound || owner != m.Database {
+	if !o.bound || o.database != m.Database {
 		return damaged(objectName(m.ID, kindManifest, 0), -1, "it is of database "+m.Database.String()+", which is not the repository's", nil)
 	}
 	return nil

@@ -210,7 +210,7 @@ func (w *localWriter) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	n, err := w.f.WriteAt(p, w.size)
-	w.f.DropCache(w.size, int64(n)) // starts writing: not all at once at Commit, which others would feel
+	w.f.WriteOut(w.size, int64(n)) // not all at once at Commit, which others would feel
 	w.size += int64(n)
 	w.err = err
 	return n, err

@@ -94,6 +94,77 @@ func TestModel_MergeRule(t *testing.T) {
 	}
 }
 
+// Among random objects, some of them damaged, with holes between some: passes come to an
+// end; and of those who come next, and know nothing of what was found, soon one has
+// nothing to write.
+func TestModel_MergeEnds(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 4))
+	rule := mergeRule{bytes: 1 << 20, objects: 16}
+	for range 200 {
+		var list []LogObject
+		var cuts []block.LSN
+		damaged := map[string]bool{}
+		total, at := int64(0), block.LSN(0)
+		for range 20 + rng.IntN(300) {
+			if at += block.LSN(rng.IntN(20) / 19); rng.IntN(50) == 0 {
+				cuts = append(cuts, at)
+			}
+			size := int64(300 + rng.IntN(5000))
+			if rng.IntN(30) == 0 {
+				size = 1 + rng.Int64N(rule.bytes)
+			}
+			o := logIdentity{from: at, to: at + 1 + block.LSN(rng.IntN(5))}.object(size)
+			if list, at, total = append(list, o), o.To, total+size; rng.IntN(40) == 0 {
+				damaged[o.Name()] = true
+			}
+		}
+		left, passes, written := mergedModel(rng, rule, list, cuts, damaged)
+		if passes > len(list) || written > 6*total {
+			t.Fatalf("%d objects of %d bytes: %d passes, %d bytes were written", len(list), total, passes, written)
+		}
+		again := written
+		for n := 0; again > 0; n++ {
+			if n > 3 {
+				t.Fatalf("of what was merged %d bytes are written again the fourth time", again)
+			}
+			left, _, again = mergedModel(rng, rule, left, cuts, damaged)
+		}
+	}
+}
+
+// mergedModel does what a merger does to a list of objects.
+func mergedModel(rng *rand.Rand, rule mergeRule, list []LogObject, cuts []block.LSN, damaged map[string]bool) (left []LogObject, passes int, written int64) {
+	bad := map[string]bool{}
+	for again := true; again && passes <= len(list); passes++ {
+		before := len(bad)
+		sound := withoutBad(slices.Clone(list), bad)
+		runs := rule.runs(sound[:max(0, len(sound)-1)], cuts)
+		for _, run := range runs {
+			n := slices.IndexFunc(run, func(o LogObject) bool { return damaged[o.Name()] })
+			late := false // it is found in the records
+			if n >= 0 {
+				bad[run[n].Name()], late = true, rng.IntN(2) == 0
+				run = run[:n]
+			}
+			switch {
+			case late || len(run) == 0:
+			case len(run) == 1:
+				bad[run[0].Name()] = true
+			default:
+				size := logMerge(run).Bytes
+				size -= rng.Int64N(size/8 + 1) // it compresses better
+				i := slices.Index(list, run[0])
+				list = slices.Replace(slices.Clone(list), i, i+len(run), logIdentity{from: run[0].From, to: run[len(run)-1].To}.object(size))
+				written += size
+			}
+		}
+		again = len(runs) > 0 || len(bad) > before
+	}
+	return list, passes, written
+}
+
 // Random timelines with backups, and among their objects some that are damaged, or of
 // another database, or missing: merged, the archive has what it had, commit by commit, in fewer
 // objects. What is no good is as it was, and nothing is merged over it.
@@ -537,7 +608,7 @@ func TestR18_HeadsWhileLogIsMerged(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 	heads := heads{newest: map[block.TimelineID]mvcc.Head{}}
-	if err := repo.logHeads(t.Context(), old, &heads); err != nil || heads.newest[fakeTimeline].LSN != h.newest() {
+	if err := repo.logHeads(t.Context(), old.logs, &heads); err != nil || heads.newest[fakeTimeline].LSN != h.newest() {
 		t.Fatalf("%+v, %v", heads, err)
 	}
 	var s recordText

@@ -108,8 +108,11 @@ func (r *resumed) has(id block.ID, lsn block.LSN) bool {
 
 // checkpoint makes what is written of the run one that another can go on with.
 func (r *run) checkpoint(ctx context.Context) error {
-	if r.behind || r.info.RecordSum == 0 || len(r.blocks.done) == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
+	if r.behind || r.info.RecordSum == 0 || r.blocks.full() == r.recorded || r.blocks.w != nil || time.Since(r.lastRecord) < cmp.Or(r.o.resumeEvery, resumeEvery) {
 		return nil
+	}
+	if err := r.blocks.settle(); err != nil {
+		return err
 	}
 	if err := r.index.flush(ctx); err != nil {
 		return err

@@ -52,9 +52,10 @@ type run struct {
 	inRecord    uint64      // blocks that are in these
 	left        uint64      // blocks that stay for the next run, of one that failed
 	lastRecord  time.Time
-	forward     *runForward  // nil: the session did not fall forward
-	kept        uint64       // blocks that are in the groups
-	audits      []auditBlock // blocks that are not, to be held against the base
+	forward     *runForward // nil: the session did not fall forward
+	kept        uint64      // blocks that are in the groups
+	audited     int         // blocks that are not, and are held against the base
+	auditor     *auditor    // nil: a full backup
 
 	costMu sync.Mutex
 	cost   mvcc.Cost // as of the last pull; guarded by costMu
@@ -68,6 +69,7 @@ type group struct {
 	out    []byte // room for the compressor
 	stored []byte // what to write: in out or in raw
 	codec  codec
+	crc    uint32    // of stored
 	newest block.LSN // of the images
 	redo   bool      // it is a chunk of redo: raw is records
 }
@@ -130,16 +132,16 @@ func (r *run) undo(ctx context.Context, keep bool) error {
 
 // write brings every block into durable objects.
 func (r *run) write(ctx context.Context, s Session) (Manifest, error) {
+	r.auditor = r.startAudit(ctx) // it reads what was there before, while this reads and writes
 	if err := r.copy(ctx, s); err != nil {
+		r.auditor.give()
 		return Manifest{}, err
 	}
 	// Every block is in hand and proven: from here on the database need not
 	// pay, and whatever becomes of the session takes nothing away.
 	s.Close()
-	audited := make(chan error, 1)
-	go func() { audited <- r.audit(ctx) }() // it reads what was there before, while this waits for the disk
 	err := r.finish(ctx)
-	if err := cmp.Or(<-audited, err); err != nil {
+	if err := cmp.Or(r.auditor.end(), err); err != nil {
 		return Manifest{}, err
 	}
 	m := r.manifest(s.Cost())
@@ -165,7 +167,7 @@ func (r *run) manifest(cost mvcc.Cost) Manifest {
 	m.ID, m.Groups, m.StoredBytes = r.id, r.groups, r.blocks.bytes+r.index.out.bytes
 	if r.base != nil {
 		m.Blocks, m.RawBytes = r.written, int64(r.written)*int64(m.BlockSize)
-		m.Audit = Audit{Asked: auditBlocks(&r.base[0].Manifest), Compared: len(r.audits)}
+		m.Audit = Audit{Asked: auditBlocks(&r.base[0].Manifest), Compared: r.audited}
 	}
 	m.Objects = append(append(m.Objects, r.blocks.done...), r.index.out.done...)
 	if r.forward != nil || r.resumed != nil {
@@ -420,12 +422,16 @@ func (r *run) take(g *group, images []byte, ids []block.ID, seen *blockSet) (n i
 }
 
 func (r *run) putAside(a auditBlock) error {
-	if most := auditBlocks(&r.base[0].Manifest); len(r.audits) == most {
+	if most := auditBlocks(&r.base[0].Manifest); r.audited == most {
 		return fmt.Errorf("source handed out more than the %d blocks to be audited that it was asked for", most)
 	}
+	if r.audited == 0 {
+		r.bufferBytes += imageCacheMin
+	}
 	a.image = bytes.Clone(a.image)
-	r.audits = append(r.audits, a)
+	r.audited++
 	r.bufferBytes += int64(len(a.image))
+	r.auditor.blocks <- a
 	return nil
 }
 
@@ -469,6 +475,7 @@ func pack(e *encoder, filled <-chan *group, packed chan<- *group) {
 	for g := range filled {
 		size := len(g.raw) / cap(g.ids)
 		g.stored, g.codec = e.encode(g.raw[:len(g.ids)*size], g.out)
+		g.crc = checksum(g.stored)
 		packed <- g
 	}
 }
@@ -486,7 +493,7 @@ func (r *run) writeGroup(ctx context.Context, g *group) error {
 	if len(g.ids) == 0 {
 		return nil
 	}
-	e := groupEntry{blocks: uint32(len(g.ids)), stored: uint32(len(g.stored)), codec: g.codec, crc: checksum(g.stored)}
+	e := groupEntry{blocks: uint32(len(g.ids)), stored: uint32(len(g.stored)), codec: g.codec, crc: g.crc}
 	header := encodeGroupHeader(r.groups, e)
 	object, off, err := r.blocks.append(ctx, header[:], g.stored)
 	if err != nil {

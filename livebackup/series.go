@@ -11,8 +11,9 @@ import (
 	"github.com/spillwaydb/spillway/block"
 )
 
-// objectSeries writes what a backup has of one kind: a run of bounded objects,
-// each durable when it is full. Not safe for concurrent use.
+// objectSeries writes what a backup has of one kind: a run of bounded objects. One that is
+// full is made durable while the next one is written: one at a time, and it counts when
+// that is done. Not safe for concurrent use.
 type objectSeries struct {
 	objects Objects
 	pace    *pacer
@@ -23,8 +24,10 @@ type objectSeries struct {
 	id      BackupID
 	limit   int64 // bytes at which an object is closed
 
-	done   []Object
-	bytes  int64 // in all objects
+	done   []Object   // durable
+	last   Object     // the one that is being made durable
+	behind chan error // its outcome; nil: there is none
+	bytes  int64      // in all objects
 	w      ObjectWriter
 	sum    hash.Hash
 	size   int64  // of the open object
@@ -46,9 +49,17 @@ func (s *objectSeries) append(ctx context.Context, parts ...[]byte) (object uint
 	}
 	object = s.number
 	if s.size >= s.limit {
-		err = s.finish()
+		err = s.finishBehind()
 	}
 	return object, off, err
+}
+
+// full is how many objects are full, durable or about to be.
+func (s *objectSeries) full() int {
+	if s.behind != nil {
+		return len(s.done) + 1
+	}
+	return len(s.done)
 }
 
 func (s *objectSeries) start(ctx context.Context) error {
@@ -102,23 +113,55 @@ func (s *objectSeries) put(p []byte) error {
 	return err
 }
 
-// finish makes the open object durable, if there is one.
+// finish makes the open object durable, if there is one, and all before it.
 func (s *objectSeries) finish() error {
+	if err := s.finishBehind(); err != nil {
+		return err
+	}
+	return s.settle()
+}
+
+// finishBehind has the open object made durable, if there is one.
+func (s *objectSeries) finishBehind() error {
 	if s.w == nil {
 		return nil
 	}
-	s.meter.begin()
-	defer s.meter.end(0)
-	if err := s.w.Commit(); err != nil {
-		return writeError(fmt.Sprintf("finish %s object %d", s.kind, s.number), err)
+	if err := s.settle(); err != nil {
+		return err
 	}
-	s.done = append(s.done, Object{Kind: string(s.kind), Number: s.number, Size: s.size, SHA256: Digest(s.sum.Sum(nil))})
-	s.w = nil
+	w, behind := s.w, make(chan error, 1)
+	s.last = Object{Kind: string(s.kind), Number: s.number, Size: s.size, SHA256: Digest(s.sum.Sum(nil))}
+	s.w, s.behind = nil, behind
+	go func() {
+		err := w.Commit()
+		if err != nil {
+			w.Abort()
+		}
+		behind <- err
+	}()
 	return nil
 }
 
-// abort gives up the open object. Finished ones are the caller's to remove.
+// settle waits for the object that is being made durable.
+func (s *objectSeries) settle() error {
+	if s.behind == nil {
+		return nil
+	}
+	s.meter.begin()
+	err := <-s.behind
+	s.meter.end(0)
+	s.behind = nil
+	if err != nil {
+		return writeError(fmt.Sprintf("finish %s object %d", s.kind, s.last.Number), err)
+	}
+	s.done = append(s.done, s.last)
+	return nil
+}
+
+// abort gives up the open object. Finished ones are the caller's to remove: none comes
+// any more.
 func (s *objectSeries) abort() {
+	_ = s.settle()
 	if s.w != nil {
 		s.w.Abort()
 		s.w = nil

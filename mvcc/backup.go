@@ -78,6 +78,7 @@ type Backup struct {
 	group   uint64     // the scan is in this group
 	pending []block.ID // blocks of the group that the scan has not come to
 	loaded  bool       // pending was filled for group
+	asked   block.ID   // up to here a full backup has told the system what it will read
 	meta    bool       // the meta block was handed out
 	queued  []block.ID
 	file    vfs.File   // the data file, for the scan
@@ -472,8 +473,41 @@ func (b *Backup) fromScan(ctx context.Context, buf []byte, ids []block.ID) (int,
 	if b.inc != nil {
 		return b.fromPending(buf, ids, gapMax, b.takeChanged)
 	}
+	b.askAhead()
 	return b.fromPending(buf, ids, readAhead, b.takeRun) // a full backup wants what lies between, too
 }
+
+// aheadBytes is how much of the file a full backup has the system read before it is asked
+// for.
+const aheadBytes = 512 << 10
+
+// askAhead tells the system what the scan will read next, while it has the disk for
+// itself: it waits for each of its reads, and in between a fast disk would idle. Where
+// others commit their reads would wait behind these.
+func (b *Backup) askAhead() {
+	if len(b.pending) == 0 || !b.alone() {
+		return
+	}
+	g, first := b.s.geo, b.pending[0]
+	ahead := block.ID(aheadBytes / g.size)
+	if b.asked >= first+ahead/2 {
+		return
+	}
+	end := first + ahead
+	i, _ := slices.BinarySearch(b.pending, max(b.asked, first))
+	for list := b.pending[i:]; len(list) > 0 && list[0] < end; {
+		n := 1 // up to the end, or to what no read reaches over
+		for n < len(list) && list[n] < end && list[n]-list[n-1] < block.ID(readAhead/g.size) {
+			n++
+		}
+		b.file.WillRead(g.offset(list[0]), int64(list[n-1]-list[0]+1)*int64(g.size))
+		list = list[n:]
+	}
+	b.asked = end
+}
+
+// alone reports whether nobody needs the disk, or the backup need not care.
+func (b *Backup) alone() bool { return b.pace == nil || b.hurry.Load() || !b.pace.busy() }
 
 // fromPending hands out the next of the blocks that are listed, a stretch at a time, by
 // way of take, which leaves the rest of one with an error.

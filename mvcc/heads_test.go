@@ -37,6 +37,10 @@ func checkHead(t testing.TB, s *Store, repo [16]byte, h Head, want error) {
 func TestR18_UnknownSumIsNoOtherHistory(t *testing.T) {
 	c, fsys := newCrashRun(t, seeded(t), nil)
 	ok(t, c.commits(3, 5, 20))
+	fsys = fsys.Crash(nil, simfs.KeepAll)
+	mustClose(t, c.s)
+	c.o.FS = fsys
+	c.s = mustOpen(t, c.o) // which has to read it: who has committed knows it
 	fault := fsys.Fail(simfs.Fault{Ops: simfs.OpOpen, File: filesLog, Err: syscall.EMFILE, Sticky: true})
 	b, err := c.s.OpenBackup(t.Context(), BackupOptions{})
 	ok(t, err)

@@ -99,6 +99,9 @@ func (f imageFile) NoReadAhead() {}
 // WillRead does nothing.
 func (f imageFile) WillRead(int64, int64) {}
 
+// WriteOut does nothing.
+func (f imageFile) WriteOut(int64, int64) {}
+
 // WriteAt fails, as everything below.
 func (f imageFile) WriteAt([]byte, int64) (int, error) { return 0, ErrReadOnly }
 

@@ -45,6 +45,17 @@ type increment struct {
 	extents []byte     // one of the first level
 	listed  []block.ID // blocks of changed extents
 	ahead   lookAhead
+	changed changedGroup
+	asked   uint64 // the group of which the system was told before its turn; 0: none
+}
+
+// changedGroup is the first blocks of a group's changed extents, as the map had them at
+// some moment of the backup: each is as good as another, since what counts was marked
+// before S was fixed.
+type changedGroup struct {
+	group uint64
+	known bool
+	list  []block.ID
 }
 
 // lookAhead is how much an incremental has to look at, by the map: the changed extents of
@@ -86,11 +97,25 @@ func (b *Backup) countNext() (bool, error) {
 	if group == b.track.groups {
 		return false, nil
 	}
+	if group%mapsAhead == 0 {
+		b.announceMaps(group)
+	}
 	if err := b.eachChanged(group, func(block.ID) { n++ }); err != nil {
 		return false, err
 	}
 	a.extents, a.left = append(a.extents, n), a.left+uint64(n)
 	return true, nil
+}
+
+// mapsAhead is of how many groups map and bitmap are asked for at once.
+const mapsAhead = 16
+
+// announceMaps tells the system that map and bitmap of some groups will be read.
+func (b *Backup) announceMaps(group uint64) {
+	g := b.s.geo
+	for end := min(group+mapsAhead, b.track.groups); group < end; group++ {
+		b.file.WillRead(g.offset(g.bitmapOf(group)), int64(reserved-offsetBitmap)*int64(g.size))
+	}
 }
 
 // expect works out how many blocks an incremental will have handed out in the end, as far
@@ -246,12 +271,19 @@ func (b *Backup) listChanges() error {
 			b.pending = append(b.pending, id)
 		}
 	}
+	slices.Sort(b.pending)
+	audited := slices.Clone(b.pending)
 	if err := b.keepInUse(); err != nil {
 		return err
 	}
 	slices.Sort(b.pending)
 	b.pending = slices.Compact(b.pending)
-	b.announce()
+	if b.group > 0 && b.inc.asked == b.group {
+		b.announce(audited) // the others were, before
+	} else {
+		b.announce(b.pending)
+	}
+	b.announceNext()
 	return nil
 }
 
@@ -261,14 +293,51 @@ const announcedMax = 1 << 20
 
 // announce tells the system what of the data file will be read next. What changed lies
 // scattered: one by one, the scan would wait for the disk once for each place.
-func (b *Backup) announce() {
+func (b *Backup) announce(list []block.ID) {
 	g, left := b.s.geo, int64(announcedMax)
-	for list := b.pending; len(list) > 0 && left > 0; {
+	for len(list) > 0 && left > 0 {
 		n := b.stretch(list, len(list), gapMax)
 		bytes := int64(list[n-1]-list[0]+1) * int64(g.size)
 		b.file.WillRead(g.offset(list[0]), bytes)
 		list, left = list[n:], left-bytes
 	}
+}
+
+// announceNext announces what the map says of the group that comes next: it is fetched
+// while this one is read. Where others need the disk it waits for its turn.
+func (b *Backup) announceNext() {
+	next := b.group + 1
+	if next >= b.track.groups || !b.alone() {
+		return
+	}
+	list, err := b.changedOf(next)
+	if err != nil {
+		return // it comes again when it is the group's turn
+	}
+	g, left := b.s.geo, int64(announcedMax)
+	for i := 0; i < len(list) && left > 0; {
+		n := 1
+		for i+n < len(list) && list[i+n] == list[i]+block.ID(n*extentBlocks) {
+			n++
+		}
+		bytes := int64(n*extentBlocks) * int64(g.size)
+		b.file.WillRead(g.offset(list[i]), bytes)
+		i, left = i+n, left-bytes
+	}
+	b.inc.asked = next
+}
+
+// changedOf is the first blocks of the changed extents of a group, valid until it is
+// called for another one.
+func (b *Backup) changedOf(group uint64) ([]block.ID, error) {
+	c := &b.inc.changed
+	if c.known && c.group == group {
+		return c.list, nil
+	}
+	c.known, c.list = false, c.list[:0]
+	err := b.eachChanged(group, func(first block.ID) { c.list = append(c.list, first) })
+	c.known, c.group = err == nil, group
+	return c.list, err
 }
 
 // changedExtents lists the blocks of the group's extents whose mark is above the base.
@@ -278,11 +347,13 @@ func (b *Backup) changedExtents() error {
 		a.left -= uint64(a.extents[b.group])
 		a.extents[b.group] = 0 // should it be listed again
 	}
-	return b.eachChanged(b.group, func(first block.ID) {
+	list, err := b.changedOf(b.group)
+	for _, first := range list {
 		for i := range block.ID(extentBlocks) {
 			inc.listed = append(inc.listed, first+i)
 		}
-	})
+	}
+	return err
 }
 
 // eachChanged calls fn with the first block of each extent of a group whose mark is above

@@ -45,6 +45,9 @@ func (p *scanPace) read(took time.Duration, newest block.LSN) {
 	}
 }
 
+// busy reports whether somebody was seen to commit a moment ago.
+func (p *scanPace) busy() bool { return time.Since(p.active) < activeFor }
+
 // rest waits for what is owed, unless ctx ends.
 func (p *scanPace) rest(ctx context.Context) {
 	if p.owed < restMin {

@@ -215,6 +215,7 @@ func (f *memFile) DropCache(off, n int64) {}
 func (f *memFile) NoReadAhead() {}
 
 func (f *memFile) WillRead(off, n int64) {}
+func (f *memFile) WriteOut(off, n int64) {}
 
 func (f *memFile) Close() error {
 	f.disk.mu.Lock()

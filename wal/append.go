@@ -161,7 +161,7 @@ func (l *Log) put(flags recordFlags, lsn block.LSN, body []byte) {
 		run := &g.runs[len(g.runs)-1]
 		run.last = lsn
 		run.commits++
-		l.end = lsn
+		l.end, l.endSum = lsn, l.sum
 		l.reserved = 0
 	}
 }

@@ -37,6 +37,7 @@ type Log struct {
 	sum     uint32    // of the record before it
 	open    bool      // the commit lsn is not complete
 	end     block.LSN // last complete commit
+	endSum  uint32    // checksum of the record that ends it; 0: not known
 	claimed block.LSN // highest "synced" in the log
 	ended   bool      // the last record is an end mark
 

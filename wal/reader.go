@@ -161,11 +161,36 @@ func (l *Log) Checksum(lsn block.LSN) (sum uint32, err error) {
 	if lsn > l.Durable() {
 		return 0, fmt.Errorf("checksum of LSN %v: above the durable horizon: %w", lsn, ErrOrder)
 	}
+	if sum := l.sumOfEnd(lsn); sum != 0 {
+		return sum, nil
+	}
 	err = l.read(lsn, lsn, func(r *record) error {
 		sum = r.sum
 		return nil
 	})
+	if err == nil {
+		l.keepSumOfEnd(lsn, sum)
+	}
 	return sum, err
+}
+
+// sumOfEnd is the checksum of the newest commit, the one that is asked for nearly always,
+// or 0: to read it may take a whole segment.
+func (l *Log) sumOfEnd(lsn block.LSN) uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || lsn != l.end {
+		return 0
+	}
+	return l.endSum
+}
+
+func (l *Log) keepSumOfEnd(lsn block.LSN, sum uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lsn == l.end {
+		l.endSum = sum
+	}
 }
 
 // read hands out the records of commits [from, to], bodies reassembled.

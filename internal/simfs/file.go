@@ -249,6 +249,9 @@ func (f *file) NoReadAhead() {}
 // WillRead implements vfs.File: nothing takes time.
 func (f *file) WillRead(int64, int64) {}
 
+// WriteOut implements vfs.File: what is not synced may be on the disk or not anyway.
+func (f *file) WriteOut(int64, int64) {}
+
 // Close implements vfs.File. The file is closed whatever it returns.
 func (f *file) Close() error {
 	err := f.run(Event{Op: OpClose}, func(*Event) error { return nil })

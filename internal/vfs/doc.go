@@ -24,7 +24,7 @@
 //
 // Each mechanism stands in a file of its own, named after it. Linux has the best
 // of each. Elsewhere: no holes; Allocate writes zeros (or sets the size, on
-// Windows) and cannot fill holes; DropCache does nothing; on Windows there are
+// Windows) and cannot fill holes; advice is not passed on; on Windows there are
 // no modes, and SyncDir is worth what open_reparse_windows.go says.
 //
 // # Testing

@@ -90,6 +90,12 @@ func (f *osFile) WillRead(off, n int64) {
 	}
 }
 
+func (f *osFile) WriteOut(off, n int64) {
+	if checkRange(off, n) == nil && n > 0 {
+		writeOut(f.f, off, n)
+	}
+}
+
 // Lock enters the file in the list of this process first: some file systems
 // would grant one process the same lock twice.
 func (f *osFile) Lock() error {

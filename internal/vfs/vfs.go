@@ -62,4 +62,7 @@ type File interface {
 	// WillRead asks the system to begin with reading a range, so that what is asked for
 	// in many places is fetched at once and not one by one. Only advice: it has no error.
 	WillRead(off, n int64)
+	// WriteOut asks the system to begin with writing what was written to a range, so
+	// that Sync finds less to do. Only advice: it has no error.
+	WriteOut(off, n int64)
 }

@@ -77,6 +77,7 @@ func testClosed(b *bench) {
 	f.DropCache(0, 1)
 	f.NoReadAhead()
 	f.WillRead(0, 1)
+	f.WriteOut(0, 1)
 }
 
 func testTruncate(b *bench) {

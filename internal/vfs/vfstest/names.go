@@ -202,6 +202,8 @@ func testSync(b *bench) {
 	f.NoReadAhead()
 	f.WillRead(0, 1)
 	f.WillRead(-1, -1)
+	f.WriteOut(0, 1)
+	f.WriteOut(-1, -1)
 	b.holds(f, "x")
 	free, err := b.fs.FreeBytes(b.dir)
 	b.ok(err)

@@ -1,0 +1,35 @@
+package mvcc
+
+import (
+	"testing"
+
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/simfs"
+)
+
+// S3-V: MaxRAM is a share of what control group and host allow, unless it is said.
+func TestMaxRAM_IsAShareOfWhatTheHostAllows(t *testing.T) {
+	for _, c := range []struct {
+		o                      Options
+		ram, overflow, reserve int64
+	}{
+		{Options{}, 2 << 30, 8 << 30, 512 << 20},
+		{Options{MaxRAMShare: 0.5}, 4 << 30, 8 << 30, 512 << 20},
+		{Options{MaxRAM: 64 << 20}, 64 << 20, 8 << 30, 512 << 20},
+		{Options{MaxRAM: 64 << 20, OverflowMax: -1}, 64 << 20, 0, 512 << 20},
+		{Options{MaxRAM: 64 << 20, OverflowMax: 5, HostReserve: 7}, 64 << 20, 5, 7},
+		{Options{OverflowMax: 5, HostReserve: 7}, 2 << 30, 5, 7},
+	} {
+		o := c.o
+		o.FS = simfs.New()
+		o.host = func() (blockcache.HostMemory, error) {
+			return blockcache.HostMemory{Limit: 8 << 30, Available: 4 << 30}, nil
+		}
+		if err := o.validate(); err != nil {
+			t.Fatal(err)
+		}
+		if o.MaxRAM != c.ram || o.OverflowMax != c.overflow || o.HostReserve != c.reserve {
+			t.Errorf("%+v: MaxRAM %d, overflow %d, reserve %d", c.o, o.MaxRAM, o.OverflowMax, o.HostReserve)
+		}
+	}
+}
