@@ -3,6 +3,8 @@ package livebackup
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -63,6 +65,35 @@ func TestDrill(t *testing.T) {
 	}
 	if proof().Drill.LSN != a.from {
 		t.Fatalf("recorded %+v", proof())
+	}
+}
+
+// A scratch directory may be named relative to the working directory, or be that: what a
+// drill restored goes from there, too, and what a dead one left.
+func TestDrill_InTheWorkingDirectory(t *testing.T) {
+	a := newArchived(t, 41)
+	a.change(5)
+	a.full()
+	a.tail.Close()
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("below", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const dead = "drill-00112233445566778899aabbccddeeff"
+	for _, scratch := range []string{".", "", "below", "./below/"} {
+		if err := os.WriteFile(filepath.Join(scratch, dead+lockSuffix), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(scratch, dead), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Drill(t.Context(), a.repo, RestoreTarget{}, scratch, DrillOptions{MaxRAM: 16 << 20, NoRecord: true}); err != nil {
+			t.Errorf("in %q: %v", scratch, err)
+		}
+		left, err := filepath.Glob(filepath.Join(scratch, "*drill-*"))
+		if err != nil || len(left) != 0 {
+			t.Errorf("in %q: %v is left, %v", scratch, left, err)
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func newDrill(fsys vfs.FS, scratch string) (lock *placeLock, err error) {
 // removeDrill removes what the drill with a lock file restored, and what it built for
 // that.
 func removeDrill(fsys vfs.FS, lock string) error {
-	scratch, dir := filepath.Split(drillDir(lock))
+	scratch, dir := filepath.Dir(lock), filepath.Base(drillDir(lock))
 	entries, err := fsys.ReadDir(scratch)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func removeDrill(fsys vfs.FS, lock string) error {
 // sweepDrills removes what drills that were killed have left. It is no matter of the
 // drill that begins whether that succeeds.
 func sweepDrills(fsys vfs.FS, scratch string) {
-	entries, err := fsys.ReadDir(scratch)
+	entries, err := fsys.ReadDir(filepath.Clean(scratch)) // "" is the working directory, as in Join
 	if err != nil {
 		return
 	}
