@@ -123,8 +123,10 @@ func (b *Backup) narrowSome(from block.ID) (next block.ID, more bool) {
 		}
 	}
 	s.account()
+	s.leaving.begin()
 	s.mu.Unlock()
 	s.drop(drop)
+	s.left()
 	return next, more
 }
 

@@ -687,19 +687,43 @@ func TestL10_EveryReaderExpires(t *testing.T) {
 	}
 }
 
-// TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader that was closed belong to
-// nobody, and are not given back yet. Who needs room meanwhile ends nobody else.
+// TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader that was closed, or those
+// that an incremental does not carry, belong to nobody, and are not given back yet. Who
+// needs room meanwhile ends nobody else.
 func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
-	n := newNaive(t, 1)
-	a, b := n.reader(1), n.reader(2)
-	n.set.Advance(9)
-	n.original(1, 1, 2)
-	n.original(2, 2, 9)
+	t.Run("closed", func(t *testing.T) {
+		n := newNaive(t, 1)
+		a, b := n.reader(1), n.reader(2)
+		n.set.Advance(9)
+		n.original(1, 1, 2)
+		n.original(2, 2, 9)
+		n.waitsFor(func() { n.set.CloseReader(a) }, b)
+	})
+	t.Run("narrowed", func(t *testing.T) {
+		n := newNaive(t, 1)
+		n.set.Advance(1)
+		incremental, err := n.set.OpenBackup("", "")
+		ok(t, err)
+		b := n.reader(2)
+		n.set.Advance(9)
+		n.original(1, 1, 2)
+		n.original(2, 2, 9)
+		n.waitsFor(func() {
+			incremental.Narrow(1, func(block.ID) bool { return false })
+			incremental.Close()
+		}, b)
+	})
+}
+
+// waitsFor has block 1's original let go, and somebody need room before that has happened:
+// he waits, and the reader beside it lives on. It is closed, and the cache.
+func (n *naive) waitsFor(letGo func(), beside *Reader) {
+	t := n.t
 	l := n.cache.Latch(1)
 	ended, broke := make(chan struct{}), make(chan bool)
 	go func() {
 		defer close(ended)
-		n.set.CloseReader(a)
+		letGo()
 	}()
 	for n.set.Len() > 1 { // until it is at the latch
 		runtime.Gosched()
@@ -715,13 +739,13 @@ func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
 	}
 	l.Unlock()
 	<-ended
-	if freed := <-broke; !freed || b.Err() != nil {
-		t.Fatalf("freed: %v, the other reader: %v", freed, b.Err())
+	if freed := <-broke; !freed || beside.Err() != nil {
+		t.Fatalf("freed: %v, the other reader: %v", freed, beside.Err())
 	}
 	if n.set.leaving.lists != 0 {
 		t.Fatalf("%d lists are still leaving", n.set.leaving.lists)
 	}
-	n.set.CloseReader(b)
+	n.set.CloseReader(beside)
 	ok(t, n.cache.Close())
 }
 
