@@ -58,6 +58,15 @@ func (g *MemoryGroup) Close() error { return os.Remove(g.Dir) }
 // there.
 func (g *MemoryGroup) Join() error { return joinGroup(g.Dir) }
 
+// KeepOutOfSwap has the kernel take file cache, not pages of processes, when the group is
+// full: the setting of docs/operating.md.
+func (g *MemoryGroup) KeepOutOfSwap() error {
+	if err := os.WriteFile(filepath.Join(g.Dir, "memory.swappiness"), []byte("0"), 0); err != nil {
+		return fmt.Errorf("keep memory group out of swap: %w", err)
+	}
+	return nil
+}
+
 func joinGroup(dir string) error {
 	pid := []byte(strconv.Itoa(os.Getpid()))
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), pid, 0); err != nil {

@@ -110,7 +110,7 @@ func costCounts(ctx context.Context, r *report, o costOptions, mode string, limi
 		}
 	}
 	n, m := is.counts, was.counts
-	r.atMost(limit, more(n.instructions, m.instructions), " %", fmt.Sprintf("more instructions (%.0f, were %.0f)", n.instructions, m.instructions))
+	r.atMost(limit, more(n.instructions, m.instructions), " %", fmt.Sprintf("more instructions, but for the runtime's (%.0f, were %.0f)", n.instructions, m.instructions))
 	r.atMost(limit, more(n.calls, m.calls), " %", fmt.Sprintf("more system calls (%.3f, were %.3f)", n.calls, m.calls))
 	return nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"debug/elf"
+	"debug/gosym"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,26 +24,85 @@ import (
 // That takes some microseconds each, and gives exact numbers on any machine under any load.
 // The thread marks where the commits begin and end with a signal to itself, which the tracer
 // keeps from being delivered (kv/commitcost_linux_test.go).
+//
+// Instructions of Go's runtime are left out: under a tracer its scheduler waits for other
+// threads most of the time, and what else it does, allocating, is counted as such.
 
 // commitCounts is what the thread that commits did for a commit, on average.
 type commitCounts struct{ instructions, calls float64 }
 
 // countCommits counts both, in two runs.
 func countCommits(ctx context.Context, binary, mode string, commits int) (c commitCounts, err error) {
-	steps, err := traced(ctx, binary, mode, commits, unix.PtraceSingleStep)
+	ours, err := outsideRuntime(binary)
+	if err != nil {
+		return c, fmt.Errorf("count instructions: %w", err)
+	}
+	steps, err := traced(ctx, binary, mode, commits, stepInstruction(ours))
 	if err != nil {
 		return c, fmt.Errorf("count instructions: %w", err)
 	}
 	// A call stops the thread when it begins and when it ends; the second mark is one, too.
-	stops, err := traced(ctx, binary, mode, 20*commits, func(tid int) error { return unix.PtraceSyscall(tid, 0) })
+	stops, err := traced(ctx, binary, mode, 20*commits, func(tid int) (bool, error) { return true, unix.PtraceSyscall(tid, 0) })
 	if err != nil {
 		return c, fmt.Errorf("count system calls: %w", err)
 	}
 	return commitCounts{float64(steps) / float64(commits), float64(stops/2-1) / float64(20*commits)}, nil
 }
 
-// traced counts how often the thread stops between its two marks.
-func traced(ctx context.Context, binary, mode string, commits int, step func(tid int) error) (stops int, err error) {
+// stepFunc has a stopped thread go on to its next stop, and reports whether the stop that it
+// leaves counts.
+type stepFunc func(tid int) (counts bool, err error)
+
+// stepInstruction goes on by an instruction. One that repeats itself, to copy bytes, stops
+// for each of these, and counts once.
+func stepInstruction(counted func(pc uint64) bool) stepFunc {
+	var last uint64
+	var regs unix.PtraceRegs
+	return func(tid int) (bool, error) {
+		if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+			return false, err
+		}
+		at := regs.PC()
+		counts := at != last && counted(at)
+		last = at
+		return counts, unix.PtraceSingleStep(tid)
+	}
+}
+
+// outsideRuntime tells whether an instruction of a program is one of a function that is not
+// of package runtime, nor of the kernel's.
+func outsideRuntime(binary string) (func(pc uint64) bool, error) {
+	f, err := elf.Open(binary)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	lines, text := f.Section(".gopclntab"), f.Section(".text")
+	if lines == nil || text == nil {
+		return nil, fmt.Errorf("%s has no table of functions", binary)
+	}
+	data, err := lines.Data()
+	if err != nil {
+		return nil, err
+	}
+	table, err := gosym.NewTable(nil, gosym.NewLineTable(data, text.Addr))
+	if err != nil {
+		return nil, err
+	}
+	known := map[uint64]bool{}
+	return func(pc uint64) bool {
+		ours, seen := known[pc]
+		if !seen {
+			fn := table.PCToFunc(pc)
+			ours = fn != nil && !strings.HasPrefix(fn.Name, "runtime.")
+			known[pc] = ours
+		}
+		return ours
+	}, nil
+}
+
+// traced counts the stops of the thread between its two marks.
+func traced(ctx context.Context, binary, mode string, commits int, step stepFunc) (stops int, err error) {
 	runtime.LockOSThread() // the kernel knows the tracer by its thread
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancel(ctx)
@@ -68,7 +130,7 @@ func traced(ctx context.Context, binary, mode string, commits int, step func(tid
 
 // traceThread traces the thread that the other process names, from its first mark to its
 // second.
-func traceThread(in io.Writer, out *bufio.Reader, step func(tid int) error) (stops int, err error) {
+func traceThread(in io.Writer, out *bufio.Reader, step stepFunc) (stops int, err error) {
 	var tid int
 	for tid == 0 {
 		line, err := out.ReadString('\n')
@@ -87,8 +149,12 @@ func traceThread(in io.Writer, out *bufio.Reader, step func(tid int) error) (sto
 		return 0, err
 	}
 	for {
-		if err := step(tid); err != nil {
+		counts, err := step(tid)
+		if err != nil {
 			return 0, fmt.Errorf("go on: %w", err)
+		}
+		if counts {
+			stops++
 		}
 		marked, err := stopped(tid)
 		if err != nil {
@@ -97,7 +163,6 @@ func traceThread(in io.Writer, out *bufio.Reader, step func(tid int) error) (sto
 		if marked {
 			return stops, unix.PtraceDetach(tid)
 		}
-		stops++
 	}
 }
 

@@ -13,7 +13,7 @@
 // make, where originals outgrow everything and the backup falls forward; into one of
 // 20 MB/s, or less, that they outrun, which the plan has to say beforehand; and the
 // second again with swap switched on, if that can be done here. What comes back from swap
-// is counted for the group.
+// is counted for the group, which is kept out of it as docs/operating.md says.
 //
 // cost (cost.go, count_linux.go): instructions and system calls of the thread that commits,
 // allocations and CPU time of a commit, of this code and of an older commit of the

@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&o.memory.valueBytes, "value", 850, "memory: bytes of a value; from about 1000 on each takes a block of its own")
 	flag.IntVar(&o.memory.writers, "writers", 4, "memory: goroutines that write")
 	flag.DurationVar(&o.memory.before, "before", 15*time.Second, "memory: for how long writers are measured without a backup")
+	flag.StringVar(&o.memory.runs, "runs", "", "memory: some of below,half,faster,swap; default: all")
 	flag.Int64Var(&o.memory.logHold, "log-hold", 128<<20, "memory: LogHoldMax, in bytes")
 	flag.StringVar(&o.cost.baseline, "baseline", "2688c8c", "cost: the commit to compare with")
 	flag.IntVar(&o.cost.pairs, "pairs", 2, "cost: pairs of runs of the benchmark")

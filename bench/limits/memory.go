@@ -43,8 +43,8 @@ type redoRate string
 
 const (
 	redoBelow  redoRate = "at most half of the sink's rate" // of 20 MB/s, or more if need be
-	redoHalf   redoRate = "half of the sink's rate"
-	redoFaster redoRate = "faster than the sink" // of 20 MB/s, or less if need be
+	redoHalf   redoRate = "half of the sink's rate"         // all the time: the sink follows the writers
+	redoFaster redoRate = "faster than the sink"            // of 20 MB/s, or less if need be
 )
 
 // sinkRate is that of the figures, in bytes per second.
@@ -215,9 +215,13 @@ func (m *memoryRunning) plan(ctx context.Context) error {
 
 // back takes the backup; that it is broken is no error here.
 func (m *memoryRunning) back(ctx context.Context) error {
-	repo, err := newSink(m.r.Sink).repository(ctx, m.Repository)
+	to := newSink(m.r.Sink)
+	repo, err := to.repository(ctx, m.Repository)
 	if err != nil {
 		return err
+	}
+	if m.memoryTask.Redo == redoHalf {
+		defer m.follow(ctx, to)()
 	}
 	m.running(true)
 	res, err := livebackup.Backup(ctx, livebackup.NewSource(m.db.Store()), repo, m.options())
@@ -231,6 +235,29 @@ func (m *memoryRunning) back(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// follow has a sink take twice the redo of the last second: writers at full speed are not
+// always as fast.
+func (m *memoryRunning) follow(ctx context.Context, to *sink) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		was, at := m.db.Store().Status().Log.RecordBytes, time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			is, now := m.db.Store().Status().Log.RecordBytes, time.Now()
+			to.slow(max(int64(2*float64(is-was)/now.Sub(at).Seconds()), 64<<10))
+			was, at = is, now
+		}
+	})
+	return func() { cancel(); done.Wait() }
 }
 
 func (m *memoryRunning) running(yes bool) {
@@ -288,7 +315,8 @@ type memorySizes struct {
 	valueBytes    int
 	writers       int
 	logHold       int64
-	sink          int64 // bytes per second
+	sink          int64  // bytes per second
+	runs          string // which of memoryRuns, "" is all
 }
 
 // memoryOutcome is a run, seen from outside.
@@ -317,6 +345,9 @@ func limited(ctx context.Context, dir string, s memorySizes, redo redoRate) (o m
 		return o, err
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
+	if err := group.KeepOutOfSwap(); err != nil {
+		return o, err
+	}
 	if err = inChild(ctx, "fill", t, &o.databaseBytes); err == nil {
 		err = bench.DropFileCache(t.Dir)
 	}

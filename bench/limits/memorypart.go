@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spillwaydb/spillway/bench"
 	"github.com/spillwaydb/spillway/forecast"
@@ -13,12 +15,19 @@ import (
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
+// memoryRuns are what is measured, by the names that the flag -runs knows.
+var memoryRuns = []struct {
+	name string
+	redo redoRate
+	swap bool
+}{{"below", redoBelow, false}, {"half", redoHalf, false}, {"faster", redoFaster, false}, {"swap", redoHalf, true}}
+
 // memoryPart measures the backups of a process whose memory is limited.
 func memoryPart(ctx context.Context, r *report, dir string, s memorySizes) error {
-	for _, run := range []struct {
-		redo redoRate
-		swap bool
-	}{{redoBelow, false}, {redoHalf, false}, {redoFaster, false}, {redoHalf, true}} {
+	for _, run := range memoryRuns {
+		if s.runs != "" && !slices.Contains(strings.Split(s.runs, ","), run.name) {
+			continue
+		}
 		if err := memoryOnce(ctx, r, dir, s, run.redo, run.swap); err != nil {
 			return fmt.Errorf("redo %s: %w", run.redo, err)
 		}
@@ -62,7 +71,7 @@ func (o *memoryOutcome) print(r *report, s memorySizes, redo redoRate, swap bool
 	r.want(o.killed == 0, "none", "processes that the kernel ended", "%d", o.killed)
 	r.say("most that the group had, page cache included", "%s", human.Bytes(o.usagePeak))
 	r.want(o.SwapIn == 0, "0", "read back from swap, by the group", "%s", human.Bytes(o.SwapIn))
-	r.say("of the process in swap, at most", "%s", human.Bytes(o.SwapOut))
+	r.say("of the process in swap, at most (swappiness 0)", "%s", human.Bytes(o.SwapOut))
 	r.want(o.Failed == "", "none", "commits failed or refused", "%s", nothing(o.Failed, "none"))
 	r.say("commits per second before, during, after", "%.0f, %.0f, %.0f", o.Before, o.During, o.After)
 	promise := map[bool]string{true: ", no promise"}[o.PlanShort]
