@@ -264,17 +264,26 @@ func (r *Repository) readPartial(ctx context.Context, id BackupID, number uint32
 }
 
 // keepOnly removes what a run that was cut off has beside the objects of its record:
-// their names are about to be used again.
+// their names are about to be used again. The objects of its record are there, each as
+// long as it was recorded: a backup that is published with them is whole (L12).
 func (r *Repository) keepOnly(ctx context.Context, id BackupID, number uint32, objects []Object) error {
 	c, err := r.catalog(ctx)
 	if err != nil {
 		return err
 	}
 	keep := map[string]bool{objectName(id, kindPartial, number): true, objectName(id, kindRun, 0): true}
-	for _, o := range objects {
+	before := int64(0) // what encryption puts before each, the same for all
+	for i, o := range objects {
 		name := objectName(id, kind(o.Kind), o.Number)
-		if _, found := c.sizes[name]; !found {
+		size, found := c.sizes[name]
+		if !found {
 			return damaged(name, -1, "object is missing", nil)
+		}
+		if i == 0 && len(r.recipients) > 0 {
+			before = max(size-r.storedBytes(o.Size), 0)
+		}
+		if want := before + r.storedBytes(o.Size); size != want {
+			return damaged(name, -1, fmt.Sprintf("it has %d bytes, by the record it should have %d", size, want), nil)
 		}
 		keep[name] = true
 	}

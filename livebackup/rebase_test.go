@@ -199,6 +199,45 @@ func TestRebase_R18_NotFromACopy(t *testing.T) {
 	copied.wantState(repo, res.Manifest, "/restored")
 }
 
+// TestRebase_L12_OnlyWhatIsWhole: of a run that was cut off an object was cut short, or is
+// gone, that nobody reads before the backup is published. It is not gone on with.
+func TestRebase_L12_OnlyWhatIsWhole(t *testing.T) {
+	for name, spoil := range map[string]func(repo *Repository, name string, data []byte) error{
+		"short": func(repo *Repository, name string, data []byte) error {
+			rewrite(t, repo, name, data[:len(data)/2])
+			return nil
+		},
+		"gone": func(repo *Repository, name string, _ []byte) error { return repo.objects.Delete(t.Context(), name) },
+	} {
+		fs := simfs.New()
+		h := newHistory(t, rand.New(rand.NewPCG(9, 9)), fs, "/db")
+		for range 10 {
+			h.commit(60, 0, 0)
+		}
+		repo := openRepo(t, fs, "/repo")
+		o := rebaseOptions
+		o.Type = TypeFull
+		if _, err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+			t.Fatal(err)
+		}
+		c, err := repo.catalog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := c.cutOff()
+		first := objectName(id, kindBlocks, 1)
+		if err := spoil(repo, first, objectBytes(t, repo, first)); err != nil {
+			t.Fatal(err)
+		}
+		h.keep(1, 1, 1)
+		res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+		if err != nil || res.Resumed != 0 {
+			t.Fatalf("%s: %d blocks of it, %v", name, res.Resumed, err)
+		}
+		h.wantState(repo, res.Manifest, "/restored")
+	}
+}
+
 // TestRebase_OnlyWhatFits: what was cut off is of no use to a backup of another kind,
 // and goes.
 func TestRebase_OnlyWhatFits(t *testing.T) {
