@@ -180,6 +180,23 @@ func (d *spoiltRun) versioned() []byte {
 	return b
 }
 
+// repairNamed repairs blocks that no check finds, and what they hid.
+func (d *spoiltRun) repairNamed(src Source, named []block.ID) []RepairedBlock {
+	d.t.Helper()
+	if len(named) == 0 {
+		return nil
+	}
+	more, err := Repair(d.t.Context(), src, d.repo, RepairOptions{Blocks: named})
+	if err != nil || more.Failed() > 0 || len(more.Blocks) != len(named) {
+		d.t.Fatalf("%+v, %v", more, err)
+	}
+	hid, err := Repair(d.t.Context(), src, d.repo, RepairOptions{}) // if the bitmap was an old one
+	if err != nil || hid.Failed() > 0 || len(hid.Blocks) > 0 && !slices.Contains(named, 3) {
+		d.t.Fatalf("%+v, %v", hid, err)
+	}
+	return append(more.Blocks, hid.Blocks...)
+}
+
 // Random histories of backups and archived log; random damage of every kind in random
 // blocks, of a store in this process or behind the socket: repaired, the file is what it
 // was, byte for byte. What a dry run says is what is done, and it does nothing.
@@ -222,18 +239,7 @@ func TestModel_Repair(t *testing.T) {
 				t.Fatalf("a dry run said %+v, it was %+v", b, got)
 			}
 		}
-		if len(named) > 0 {
-			more, err := Repair(t.Context(), src, d.repo, RepairOptions{Blocks: named})
-			if err != nil || more.Failed() > 0 || len(more.Blocks) != len(named) {
-				t.Fatalf("%+v, %v", more, err)
-			}
-			res.Blocks = append(res.Blocks, more.Blocks...)
-			hid, err := Repair(t.Context(), src, d.repo, RepairOptions{}) // if the bitmap was an old one
-			if err != nil || hid.Failed() > 0 || len(hid.Blocks) > 0 && !slices.Contains(named, 3) {
-				t.Fatalf("%+v, %v", hid, err)
-			}
-			res.Blocks = append(res.Blocks, hid.Blocks...)
-		}
+		res.Blocks = append(res.Blocks, d.repairNamed(src, named)...)
 		for _, b := range res.Blocks {
 			from[b.State]++
 			if b.AsOf > b.BackupLSN {
