@@ -37,7 +37,7 @@ func seeded(t testing.TB) uint64 {
 
 // TestCrash_D1_D2_D3_D9_EveryState cuts the power at events of every workload, and
 // again within the recovery from some of the states that this leaves: a sample by
-// default, the slice of CI with -for 75s -enough 100000 -states 3000 -recovery 6.
+// default, the slice of CI with -for 75s -enough 100000 -states 3000 -recovery 8.
 func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 	o := CrashOptions{Seed: seeded(t), States: 150, Recovery: 40, RecoveryStates: 2, Duration: *flagFor, Workers: runtime.GOMAXPROCS(0)}
 	if testing.Short() {
