@@ -31,6 +31,10 @@ import (
 // commitCounts is what the thread that commits did for a commit, on average.
 type commitCounts struct{ instructions, calls float64 }
 
+// callsEach is for how many times as many commits system calls are counted: there are few of
+// them, and to stop for these only takes little.
+const callsEach = 400
+
 // countCommits counts both, in two runs.
 func countCommits(ctx context.Context, binary, mode string, commits int) (c commitCounts, err error) {
 	ours, err := outsideRuntime(binary)
@@ -42,11 +46,11 @@ func countCommits(ctx context.Context, binary, mode string, commits int) (c comm
 		return c, fmt.Errorf("count instructions: %w", err)
 	}
 	// A call stops the thread when it begins and when it ends; the second mark is one, too.
-	stops, err := traced(ctx, binary, mode, 20*commits, func(tid int) (bool, error) { return true, unix.PtraceSyscall(tid, 0) })
+	stops, err := traced(ctx, binary, mode, callsEach*commits, func(tid int) (bool, error) { return true, unix.PtraceSyscall(tid, 0) })
 	if err != nil {
 		return c, fmt.Errorf("count system calls: %w", err)
 	}
-	return commitCounts{float64(steps) / float64(commits), float64(stops/2-1) / float64(20*commits)}, nil
+	return commitCounts{float64(steps) / float64(commits), float64(stops/2-1) / float64(callsEach*commits)}, nil
 }
 
 // stepFunc has a stopped thread go on to its next stop, and reports whether the stop that it

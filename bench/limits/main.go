@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&o.cost.baseline, "baseline", "2688c8c", "cost: the commit to compare with")
 	flag.IntVar(&o.cost.pairs, "pairs", 2, "cost: pairs of runs of the benchmark")
 	flag.IntVar(&o.cost.commits, "commits", 50_000, "cost: commits of such a run")
-	flag.IntVar(&o.cost.counted, "counted", 200, "cost: commits of which every instruction is counted")
+	flag.IntVar(&o.cost.counted, "counted", 24, "cost: commits of which every instruction is counted")
 	flag.IntVar(&o.stall.originals, "originals", 1_000_000, "stall: originals that go at once")
 	flag.Int64Var(&o.stall.ram, "stall-ram", 1<<30, "stall: MaxRAM, in bytes")
 	flag.IntVar(&o.stall.atOnce, "at-once", 1000, "stall: blocks that a commit changes while originals are made")
