@@ -6,16 +6,21 @@ type breaking struct {
 	set     *Set
 	errs    []*BrokenError
 	free    []*sublist   // of points that ended
-	backups []*Backup    // that were broken
+	backups []*Backup    // that were broken, or had ended and not let go yet
 	forward []forwarding // that fell forward instead
 }
 
-// backup breaks a backup. mu is held, here and in what follows.
+// backup breaks a backup, unless it has ended: that was told, or is nothing to tell. Then
+// finish only helps to let go of what it held. mu is held, here and in what follows.
 func (x *breaking) backup(b *Backup, why Reason, cause error) {
+	x.backups = append(x.backups, b)
+	if b.ended() {
+		return
+	}
 	e := &BrokenError{ID: b.id, Kind: "backup", Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
-	b.broken.CompareAndSwap(nil, e)
+	b.broken.Store(e)
 	x.set.broken++
-	x.errs, x.backups = append(x.errs, e), append(x.backups, b)
+	x.errs = append(x.errs, e)
 }
 
 // point breaks all readers of a point, which leaves Set.points.
