@@ -46,7 +46,7 @@ func (b *Backup) canForward() bool {
 	return b.onForward != nil && !b.ended() && !b.forward.Load()
 }
 
-// fallForward ends the backup's wants. mu is held; finishForward does the rest.
+// fallForward ends the backup's wants. mu is held; what it returns does the rest, without.
 func (b *Backup) fallForward(why Reason, cause error) forwarding {
 	b.forward.Store(true)
 	return forwarding{b, b.exclusive, why, cause}

@@ -525,8 +525,8 @@ func TestL3_NarrowLetsGo(t *testing.T) {
 	n.end()
 }
 
-// exhausting makes n originals that each reader alone, or only two together,
-// hold.
+// original makes one original of a block, of the version that lived from one commit until
+// another.
 func (n *naive) original(id block.ID, from, until block.LSN) {
 	v, err := n.cache.NewVersion(id, block.TypeLeaf)
 	ok(n.t, err)
