@@ -77,7 +77,9 @@ func TestL1_ReadWhileItIsSpilled(t *testing.T) {
 // would end for nothing.
 func TestR13_RoomThatComesWhileNoneIsFound(t *testing.T) {
 	const room = 200 // blocks: a batch and a half
-	c := open(t, 400, room, nil)
+	fsys := simfs.New()
+	reached, pass := writeGate(fsys, 1+spillBatch/64) // the second batch's first: 64 blocks go in one
+	c := openOn(t, fsys, 400, room, nil)
 	var all []*Version
 	for i := range c.FramesMax() - 5 {
 		all = append(all, original(t, c, block.ID(i), 7))
@@ -90,11 +92,13 @@ func TestR13_RoomThatComesWhileNoneIsFound(t *testing.T) {
 	c.spiller.demand()
 	spilled(spillBatch)
 	first, last := all[spillBatch], all[2*spillBatch-1] // of the second batch
+	c.spiller.demand()
+	<-reached // all of the batch was chosen
 	held := c.Latch(last.ID)
 	if c.latchOf(first.ID) == held {
 		t.Fatal("choose other blocks")
 	}
-	c.spiller.demand()
+	close(pass)
 	for told := false; !told; runtime.Gosched() { // that the write has ended, with too little room
 		l := c.Latch(first.ID)
 		told = first.slot != 0

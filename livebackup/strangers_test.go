@@ -1,7 +1,9 @@
 package livebackup
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -102,4 +104,31 @@ func TestL13_RestoreLeasesItsLog(t *testing.T) {
 	if err != nil || looks == 0 || len(unheld) > 0 {
 		t.Errorf("%d looks, log %v is not held: %v", looks, unheld, err)
 	}
+}
+
+// An incremental does not go on with what a full backup left, that has blocks which its
+// base has, too.
+func TestRebase_IncrementalLeavesWhatAFullLeft(t *testing.T) {
+	fs := simfs.New()
+	h := newHistory(t, rand.New(rand.NewPCG(12, 12)), fs, "/db")
+	for range 10 {
+		h.commit(60, 0, 0)
+	}
+	repo := openRepo(t, fs, "/repo")
+	o := rebaseOptions
+	o.Type = TypeFull
+	mustBackup(t, NewSource(h.store), repo, o)
+	h.churn(100)
+	if _, err := h.cutBackup(repo, 6, o); !errors.Is(err, context.Canceled) || partials(t, repo) != 1 {
+		t.Fatal(err)
+	}
+	h.churn(100)
+	h.keep(1, 1, 1)
+	o.Type = TypeIncremental
+	res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+	if err != nil || res.Resumed != 0 {
+		t.Fatalf("%d blocks were taken over, %v", res.Resumed, err)
+	}
+	mustProve(t, repo, res.Manifest.ID)
+	h.wantState(repo, res.Manifest, "/restored")
 }

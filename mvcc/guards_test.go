@@ -167,6 +167,23 @@ func TestT16_GuardsDoNotSwing(t *testing.T) {
 		ok(t, g.open(BackupOptions{}).Close())
 		begins(least * 111 / 100)
 		begins(least)
+
+		with = BackupOptions{Guards: Guards{PressureMax: 50}} // one that must not be passed from below
+		pressed := g.open(with)
+		g.stalled.Store(51)
+		time.Sleep(time.Second)
+		if !errors.Is(pressed.live.Err(), ErrGuard) {
+			t.Fatalf("%v", pressed.live.Err())
+		}
+		ok(t, pressed.Close())
+		for _, percent := range []int64{50, 46} {
+			g.stalled.Store(percent)
+			refused(least)
+		}
+		g.stalled.Store(44)
+		begins(least)
+		g.stalled.Store(50)
+		begins(least)
 		mustClose(t, g.s)
 	})
 }

@@ -16,6 +16,9 @@ import (
 // Tests that a stranger's planted bugs have asked for: no other test found these
 // (internal/mutants).
 
+// segments are those that have their names: the syncs of others are nobody's commit.
+const segments = testDir + "/log/*.wal"
+
 // superblocks matches what is written to or behind the superblocks.
 func superblocks(ev simfs.Event) bool { return ev.Off < 2*superblockStride }
 
@@ -295,7 +298,7 @@ func tailWaitsForItsFree(t *testing.T) {
 	record := g.next(simfs.OpWrite, fileData, superblocks)
 	cleaned := async(func() { ok(t, s.cleaner.awaitRound(s.cleaner.rounds())) })
 	<-record.reached
-	sync := g.every(simfs.OpSync, filesLog)
+	sync := g.every(simfs.OpSync, segments)
 	freed := async(func() {
 		tx, err := s.BeginWrite()
 		ok(t, err)
@@ -394,6 +397,69 @@ func TestRepair_ImageAsOfTheCommitBeforeTheLog(t *testing.T) {
 	r := beginRead(t, s)
 	if got := value(t, r, id); got != 2 {
 		t.Errorf("block %v is %d", id, got)
+	}
+	r.Close()
+	mustClose(t, s)
+}
+
+// TestR1_FreeBehindTheHorizon: a block is changed and then freed, and the change is
+// durable before the free is. Who opens now sees the change.
+func TestR1_FreeBehindTheHorizon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := simfs.New()
+		g := newGates(fsys)
+		s, id := oneBlock(t, smallOptions(fsys))
+		before := s.newestLSN()
+		first := g.next(simfs.OpSync, segments)
+		changed := async(func() { set(t, s, id, 2) })
+		<-first.reached
+		freed := async(func() {
+			tx, err := s.BeginWrite()
+			ok(t, err)
+			ok(t, tx.Free(id))
+			_, err = tx.Commit()
+			ok(t, err)
+		})
+		synctest.Wait()
+		if end := s.log.End(); end != before+2 {
+			t.Fatalf("the log ends at %v, not behind two commits more than %v", end, before)
+		}
+		second := g.next(simfs.OpSync, segments)
+		first.open()
+		<-changed
+		<-second.reached
+		r := beginRead(t, s)
+		if r.LSN() != before+1 || value(t, r, id) != 2 {
+			t.Errorf("at %v, where %v is durable, the block is %d", r.LSN(), before+1, value(t, r, id))
+		}
+		second.open()
+		<-freed
+		if got := value(t, r, id); got != 2 {
+			t.Errorf("when the free is durable the snapshot has %d", got)
+		}
+		r.Close()
+		mustClose(t, s)
+	})
+}
+
+// TestR8_DamagedBlockThatTheLogMakesWhole: the place of a block is damaged, and no second
+// copy is of use. A change of it is in the log, and then a whole image.
+func TestR8_DamagedBlockThatTheLogMakesWhole(t *testing.T) {
+	fsys := simfs.New()
+	o := smallOptions(fsys)
+	s, id := oneBlock(t, o)
+	set(t, s, id, 2)
+	fill(t, s, id, 1)
+	r := beginRead(t, s)
+	want := value(t, r, id)
+	r.Close()
+	o.FS = fsys.Crash(nil, simfs.DropAll)
+	mustClose(t, s)
+	ok(t, o.FS.(*simfs.FS).FlipBits(fileData, s.geo.offset(id)+100, 4))
+	s = mustOpen(t, o)
+	r = beginRead(t, s)
+	if got := value(t, r, id); got != want {
+		t.Errorf("the block is %d, not %d", got, want)
 	}
 	r.Close()
 	mustClose(t, s)
