@@ -10,5 +10,5 @@ const devicesAreKnown = false
 // onOtherDevice does not know: the rename at the end of a restore fails then.
 func onOtherDevice(_, _ fs.FileInfo) bool { return false }
 
-// isOurs does not know: the system refuses to remove what is another user's.
-func isOurs(fs.FileInfo) bool { return true }
+// sameOwner does not know: the system refuses to remove what is another user's.
+func sameOwner(_, _ fs.FileInfo) bool { return true }

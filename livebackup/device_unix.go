@@ -4,7 +4,6 @@ package livebackup
 
 import (
 	"io/fs"
-	"os"
 	"syscall"
 )
 
@@ -18,8 +17,9 @@ func onOtherDevice(a, b fs.FileInfo) bool {
 	return ok1 && ok2 && sa.Dev != sb.Dev
 }
 
-// isOurs reports whether the user that this process runs as owns a file.
-func isOurs(info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return !ok || int(st.Uid) == os.Geteuid()
+// sameOwner reports whether one user owns both files.
+func sameOwner(a, b fs.FileInfo) bool {
+	sa, ok1 := a.Sys().(*syscall.Stat_t)
+	sb, ok2 := b.Sys().(*syscall.Stat_t)
+	return !ok1 || !ok2 || sa.Uid == sb.Uid
 }

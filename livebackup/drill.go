@@ -46,11 +46,11 @@ func Drill(ctx context.Context, repo *Repository, t RestoreTarget, scratch strin
 		o.Check = func(ctx context.Context, dir string) error { return checkBlocks(ctx, dir, o) }
 	}
 	began := time.Now()
-	sweepDrills(o.FS, scratch)
 	lock, err := newDrill(o.FS, scratch)
 	if err != nil {
 		return DrillResult{}, fmt.Errorf("drill: %w", err)
 	}
+	sweepDrills(o.FS, lock.name)
 	res, err := drill(ctx, repo, t, drillDir(lock.name), o)
 	res.Duration = time.Since(began)
 	// What was restored goes, also if ctx ended.

@@ -3,7 +3,6 @@ package livebackup
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,7 +20,8 @@ import (
 // So a lock file that can be locked is that of a drill that was killed, and what has its
 // name is nobody's. Without a lock file nothing is touched, whatever it is called. The
 // scratch directory may be one that other users write to as well: they are not to lead us
-// to files elsewhere, so what is not our own is left alone.
+// to files elsewhere, so what is not our own is left alone. Our own is what has the owner
+// of a file that we have just made there: who that is, a mount may decide.
 
 const (
 	drillPrefix = "drill-"
@@ -45,6 +45,10 @@ func newDrill(fsys vfs.FS, scratch string) (lock *placeLock, err error) {
 // removeDrill removes what the drill with a lock file restored, and what it built for
 // that.
 func removeDrill(fsys vfs.FS, lock string) error {
+	own, err := fsys.Lstat(lock)
+	if err != nil {
+		return err
+	}
 	scratch, dir := filepath.Dir(lock), filepath.Base(drillDir(lock))
 	entries, err := fsys.ReadDir(scratch)
 	if err != nil {
@@ -57,10 +61,8 @@ func removeDrill(fsys vfs.FS, lock string) error {
 		name := filepath.Join(scratch, e.Name())
 		info, err := fsys.Lstat(name)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist) || err == nil && !sameOwner(info, own):
 			continue
-		case err == nil && !isOurs(info):
-			err = fmt.Errorf("remove %s: it is another user's: %w", name, fs.ErrPermission)
 		case err == nil && info.IsDir():
 			err = removeTree(fsys, name)
 		case err == nil:
@@ -73,25 +75,31 @@ func removeDrill(fsys vfs.FS, lock string) error {
 	return nil
 }
 
-// sweepDrills removes what drills that were killed have left. It is no matter of the
-// drill that begins whether that succeeds.
-func sweepDrills(fsys vfs.FS, scratch string) {
-	entries, err := fsys.ReadDir(filepath.Clean(scratch)) // "" is the working directory, as in Join
+// sweepDrills removes what drills that were killed have left, beside the one with a lock
+// file, which begins. It is no matter of that whether it succeeds.
+func sweepDrills(fsys vfs.FS, lock string) {
+	own, err := fsys.Lstat(lock)
+	if err != nil {
+		return
+	}
+	scratch := filepath.Dir(lock)
+	entries, err := fsys.ReadDir(scratch)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		id, isLock := strings.CutSuffix(e.Name(), lockSuffix)
 		id, isDrill := strings.CutPrefix(id, drillPrefix)
-		if raw, err := hex.DecodeString(id); isLock && isDrill && err == nil && len(raw) == len(RepositoryID{}) {
-			sweepDrill(fsys, filepath.Join(scratch, e.Name()))
+		if raw, err := hex.DecodeString(id); isLock && isDrill && err == nil && len(raw) == len(RepositoryID{}) && e.Name() != own.Name() {
+			sweepDrill(fsys, filepath.Join(scratch, e.Name()), own)
 		}
 	}
 }
 
-// sweepDrill removes what the drill with a lock file has left, if it is dead.
-func sweepDrill(fsys vfs.FS, lock string) {
-	if info, err := fsys.Lstat(lock); err != nil || !info.Mode().IsRegular() || !isOurs(info) {
+// sweepDrill removes what the drill with a lock file has left, if it is dead, and of the
+// owner of a file of our own.
+func sweepDrill(fsys vfs.FS, lock string, own fs.FileInfo) {
+	if info, err := fsys.Lstat(lock); err != nil || !info.Mode().IsRegular() || !sameOwner(info, own) {
 		return
 	}
 	f, err := fsys.OpenFile(lock, os.O_RDWR, 0)
