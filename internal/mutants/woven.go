@@ -55,6 +55,9 @@ func Weave(ctx context.Context, root string, list []Made, say func(format string
 	if err != nil {
 		return nil, fmt.Errorf("weave: %w", err)
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // tests have helpers that run as other users
+		return nil, errors.Join(fmt.Errorf("weave: %w", err), os.RemoveAll(dir))
+	}
 	w := &Woven{root: root, dir: dir, list: list, unfit: map[int]bool{}, tests: map[string][]*wovenTest{}, kills: map[string]int{}, hangsMore: hangsMore}
 	for _, m := range list {
 		for _, pkg := range m.Packages {
@@ -213,6 +216,9 @@ func (w *Woven) run(ctx context.Context, pkg string, timeout time.Duration, env 
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return nil, err
+	}
 	args = append([]string{"-test.short", "-test.failfast", "-test.timeout", timeout.String()}, args...)
 	cmd := exec.CommandContext(ctx, w.program(pkg), args...)
 	if runtime.GOOS == "linux" { // a bug may ask for memory without end
