@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestPlant_EachFits: the text that each planted bug changes is there exactly once, so
@@ -106,12 +105,6 @@ func unused(a int) int {
 	}
 	return a + 1
 }
-
-func hang(a int) {
-	for a < 5 {
-		a++
-	}
-}
 `
 
 const wovenTests = `package sum
@@ -133,8 +126,6 @@ func TestSum(t *testing.T) {
 	}
 }
 
-func TestHang(t *testing.T) { hang(0) }
-
 func TestName(t *testing.T) {
 	if name("a", "b") != "ab" {
 		t.Fatal()
@@ -143,7 +134,7 @@ func TestName(t *testing.T) {
 `
 
 // TestWeave_SaysTheSame: many bugs in one program, each woken by itself: what is found,
-// what hangs, what no test reaches, and what does not build.
+// what no test reaches, and what does not build.
 func TestWeave_SaysTheSame(t *testing.T) {
 	root := newModule(t, map[string]string{"sum/a.go": wovenCode, "sum/a_test.go": wovenTests})
 	list, err := Generate(root, Part{Name: "sum", Files: []string{"sum/a.go"}, Packages: []string{"sum"}}, 1)
@@ -155,7 +146,6 @@ func TestWeave_SaysTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	w.hangsMore = time.Second
 	of := map[string]int{}
 	for i, m := range list {
 		_, text, _ := strings.Cut(m.Name, " ")
@@ -166,8 +156,6 @@ func TestWeave_SaysTheSame(t *testing.T) {
 			what = "unfit"
 		case err != nil:
 			t.Error(err)
-		case res.Killed && strings.Contains(res.By, "hangs"):
-			what = "hangs"
 		case res.Killed:
 			what = "killed"
 		case res.Unreached:
@@ -193,9 +181,21 @@ var wovenDue = map[string]string{
 	"unused: negated: a > 3":                        "unreached",
 	"unused: left out: a--":                         "unreached",
 	"unused: - for + in: a + 1":                     "unreached",
-	"hang: <= for < in: a < 5":                      "SURVIVES",
-	"hang: left out: a++":                           "hangs",
 	"next: left out: calls++":                       "SURVIVES",
+}
+
+// TestFailing_NamesTheTest, whatever way it ends.
+func TestFailing_NamesTheTest(t *testing.T) {
+	for out, want := range map[string]string{
+		"--- FAIL: TestA (0.1s)\n    --- FAIL: TestA/b (0.1s)\n":                          "TestA/b",
+		"panic: test timed out after 1s\n\trunning tests:\n\t\tTestA (1s)\n\ngoroutine 1": "TestA (hangs)",
+		"panic: no\n\ngoroutine 7 [running]:\nexample.org/sum.TestA(0xc0)\n":              "TestA (panics)",
+		"signal: killed\n": "(the process ends: signal: killed)",
+	} {
+		if got := failing([]byte(out)); got != want {
+			t.Errorf("%q: %q, want %q", out, got, want)
+		}
+	}
 }
 
 // TestGenerate_EachFits: every part has files, each bug that is made of them fits, and

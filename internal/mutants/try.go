@@ -15,7 +15,7 @@ var groups = []time.Duration{time.Second, 4 * time.Second, 16 * time.Second}
 // A test hangs if it takes so many times as long as with no bug awake, and so much more.
 const (
 	hangsTimes = 6
-	hangsMore  = 10 * time.Second // by default
+	hangsMore  = 10 * time.Second
 )
 
 // Try wakes bug i of the list and runs the tests that reach its place, until one of
@@ -82,7 +82,7 @@ func (w *Woven) order(pkg string, id int) (list [][]*wovenTest) {
 func (w *Woven) findIn(ctx context.Context, pkg string, id int, group []*wovenTest) (by string, err error) {
 	awake := []string{fmt.Sprintf("%s=%d", envAwake, id)}
 	for len(group) > 0 {
-		out, err := w.run(ctx, pkg, w.hangs(group, 1), awake, "-test.run", only(group))
+		out, err := w.run(ctx, pkg, hangs(group, 1), awake, "-test.run", only(group))
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
@@ -97,7 +97,7 @@ func (w *Woven) findIn(ctx context.Context, pkg string, id int, group []*wovenTe
 			return by, nil // hangs, panics, or ends the process
 		}
 		one := group[at : at+1]
-		if _, err := w.run(ctx, pkg, w.hangs(one, 4), awake, "-test.run", only(one), "-test.count", "4"); err != nil {
+		if _, err := w.run(ctx, pkg, hangs(one, 4), awake, "-test.run", only(one), "-test.count", "4"); err != nil {
 			w.noteKill(pkg, top)
 			return by, nil
 		}
@@ -115,12 +115,12 @@ func (w *Woven) noteKill(pkg, by string) {
 }
 
 // hangs is after how long tests hang, that are run so many times.
-func (w *Woven) hangs(group []*wovenTest, times int) time.Duration {
+func hangs(group []*wovenTest, times int) time.Duration {
 	var sum time.Duration
 	for _, t := range group {
 		sum += t.took
 	}
-	return w.hangsMore + sum*hangsTimes*time.Duration(times)
+	return hangsMore + sum*hangsTimes*time.Duration(times)
 }
 
 // only is what runs these tests and no others.

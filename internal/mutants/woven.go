@@ -26,7 +26,6 @@ type Woven struct {
 	unfit     map[int]bool // by number: index in list plus 1
 	packages  []string
 	tests     map[string][]*wovenTest // by package
-	hangsMore time.Duration
 
 	mu    sync.Mutex
 	kills map[string]int // by package and test
@@ -58,7 +57,7 @@ func Weave(ctx context.Context, root string, list []Made, say func(format string
 	if err := os.Chmod(dir, 0o755); err != nil { // tests have helpers that run as other users
 		return nil, errors.Join(fmt.Errorf("weave: %w", err), os.RemoveAll(dir))
 	}
-	w := &Woven{root: root, dir: dir, list: list, unfit: map[int]bool{}, tests: map[string][]*wovenTest{}, kills: map[string]int{}, hangsMore: hangsMore}
+	w := &Woven{root: root, dir: dir, list: list, unfit: map[int]bool{}, tests: map[string][]*wovenTest{}, kills: map[string]int{}}
 	for _, m := range list {
 		for _, pkg := range m.Packages {
 			if !slices.Contains(w.packages, pkg) {
