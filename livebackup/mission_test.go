@@ -186,7 +186,7 @@ func TestMission_MoreBackupsThan65535(t *testing.T) {
 		a.full()
 	}
 	for i, e := range mustList(t, a.repo) {
-		if want := uint64(1<<32 - 1 + i); e.ID.Sequence != want || e.ID != a.made[i].ID {
+		if want := uint64(1<<32-1) + uint64(i); e.ID.Sequence != want || e.ID != a.made[i].ID {
 			t.Fatalf("backup %d of the list is %v, want number %d", i, e.ID, want)
 		}
 	}
