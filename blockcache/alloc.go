@@ -32,15 +32,17 @@ const standingReserve = 32
 func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 	var moved chan struct{}
 	for {
-		if d, err := c.take(extra); d != nil || err != nil {
+		if d, _, err := c.take(extra, 0); d != nil || err != nil {
 			return d, err
 		}
 		if c.makeRoom(needClean) {
 			continue
 		}
 		if c.Frames(ClassOriginal) > 0 && c.spiller.isFull() {
-			if d, err := c.take(extra + c.overflowMax()); d != nil || err != nil {
-				c.overflowed.Add(1)
+			if d, over, err := c.take(extra, c.overflowMax()); d != nil || err != nil {
+				if over {
+					c.overflowed.Add(1)
+				}
 				return d, err
 			}
 			if c.opts.Exhausted != nil && c.opts.Exhausted() {
@@ -70,15 +72,15 @@ func (c *Cache) overflowMax() int64 {
 	return most
 }
 
-func (c *Cache) take(extra int64) ([]byte, error) {
+func (c *Cache) take(extra, overflow int64) (d []byte, over bool, err error) {
 	if refused("frame") {
-		return nil, nil
+		return nil, false, nil
 	}
-	d, err := c.frames.take(extra)
+	d, over, err = c.frames.take(extra, overflow)
 	if d != nil {
 		c.counts[ClassReserve].Add(1)
 	}
-	return d, err
+	return d, over, err
 }
 
 // GiveFrame takes back a frame of class reserve that no version adopted.

@@ -290,7 +290,7 @@ func TestL9_OverheadTakesFrames(t *testing.T) {
 		t.Fatalf("room for %d frames, want %d", got, want)
 	}
 	list := take(all - 101)
-	if d, _ := c.frames.take(0); d != nil {
+	if d, _, _ := c.frames.take(0, 0); d != nil {
 		t.Fatal("a frame beyond MaxRAM")
 	}
 	if resident := c.frames.inUse + int64(len(c.frames.hot)); resident > max(all-100, int64(c.frames.hotMax())) {

@@ -54,20 +54,21 @@ func (f *frames) init(size int) {
 	f.moved = make(chan struct{})
 }
 
-// take returns a frame if fewer than the limit and extra ones are in use. A nil
-// frame without error means "full".
-func (f *frames) take(extra int64) ([]byte, error) {
+// take returns a frame if fewer than the limit, extra ones and overflow are in use, and
+// whether it is one of overflow: a frame may have come free since that was resorted to. A
+// nil frame without error means "full".
+func (f *frames) take(extra, overflow int64) (d []byte, over bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.inUse+f.lent.Load() >= f.limit+extra {
-		return nil, nil
+	beyond := f.inUse + f.lent.Load() - f.limit - extra
+	if beyond >= overflow {
+		return nil, false, nil
 	}
-	d, err := f.carve()
-	if err != nil {
-		return nil, err
+	if d, err = f.carve(); err != nil {
+		return nil, false, err
 	}
 	f.took()
-	return d, nil
+	return d, beyond >= 0, nil
 }
 
 func (f *frames) took() {

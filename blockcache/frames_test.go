@@ -22,7 +22,7 @@ func TestL9_TheNextChunkIsWithinTheLimit(t *testing.T) {
 			f.overflow.Store(c.overflow)
 			seen := map[*byte]bool{}
 			for range c.taken {
-				d, err := f.take(0)
+				d, _, err := f.take(0, 0)
 				ok(t, err)
 				if len(d) != size || seen[&d[0]] {
 					t.Fatal("no frame, or one of another")
@@ -36,4 +36,32 @@ func TestL9_TheNextChunkIsWithinTheLimit(t *testing.T) {
 			ok(t, f.close())
 		})
 	}
+}
+
+// TestR13_AFrameThatCameFreeIsNoOverflow: who resorts to overflow, and finds that a frame
+// under MaxRAM has come free meanwhile, has not used it: nothing is told of a rung that
+// was not reached.
+func TestR13_AFrameThatCameFreeIsNoOverflow(t *testing.T) {
+	f := &frames{limit: 2}
+	f.init(size)
+	var taken [][]byte
+	for i, want := range []struct {
+		overflow int64
+		over     bool
+		full     bool
+	}{{overflow: 1}, {overflow: 1}, {overflow: 1, over: true}, {overflow: 1, full: true}, {overflow: 0, full: true}} {
+		d, over, err := f.take(0, want.overflow)
+		if err != nil || over != want.over || (d == nil) != want.full {
+			t.Fatalf("take %d: %d bytes, %v, %v", i, len(d), over, err)
+		}
+		if d != nil {
+			taken = append(taken, d)
+		}
+	}
+	f.give(taken[2])
+	f.give(taken[1])
+	if d, over, err := f.take(0, 1); d == nil || over || err != nil {
+		t.Fatalf("of a frame under MaxRAM: %d bytes, %v, %v", len(d), over, err)
+	}
+	ok(t, f.close())
 }

@@ -83,7 +83,7 @@ func TestOverflow_InUseIsNotCountedTwice(t *testing.T) {
 	c := open(t, frames, 0, func(o *Options) { o.OverflowBytesMax, o.Host = 1<<40, h.ask })
 	var taken [][]byte
 	for range c.frames.limit + 20 {
-		d, err := c.take(20)
+		d, _, err := c.take(20, 0)
 		if err != nil || d == nil {
 			t.Fatalf("no frame: %v", err)
 		}
