@@ -40,6 +40,7 @@
 // others. Where less was seen than a minute, or than a twentieth of the backup's time, a
 // forecast promises nothing ([Forecast].Short): blocks that were born in a window are not
 // counted in it, so a database that has just been filled seems to change nowhere. Then it
-// goes by how much is being written right now, as if that hit all blocks alike. What the forecast cannot know is bounded by [Forecast].PeakMax: no backup holds
-// more originals than there are blocks in use.
+// goes by how much is being written right now, as if that hit all blocks alike. What the
+// forecast cannot know is bounded by [Forecast].PeakMax: no backup holds more originals
+// than there are blocks in use.
 package forecast
