@@ -52,20 +52,22 @@ func (s *sharedHost) ask() (HostMemory, error) {
 }
 
 // hostEvery is how often the host is asked for its memory: each time, some files
-// of the system are read.
+// of the system are read. With less than twice its reserve it is asked whenever someone
+// looks, so that the first warning comes before the reserve is touched.
 const hostEvery = 400 * time.Millisecond
 
 // hostMemory remembers what the host said last.
 type hostMemory struct {
-	ask   func() (HostMemory, error)
-	asked time.Time
-	last  HostMemory
-	said  bool // else the host said nothing
+	ask     func() (HostMemory, error)
+	reserve int64
+	asked   time.Time
+	last    HostMemory
+	said    bool // else the host said nothing
 }
 
-// now is what the host said at most hostEvery ago; false if it said nothing.
+// now is what the host said last, at most hostEvery ago; false if it said nothing.
 func (h *hostMemory) now(now time.Time) (HostMemory, bool) {
-	if h.asked.IsZero() || now.Sub(h.asked) >= hostEvery {
+	if near := h.said && h.last.Available < 2*h.reserve; near || h.asked.IsZero() || now.Sub(h.asked) >= hostEvery {
 		var err error
 		h.last, err = h.ask()
 		h.asked, h.said = now, err == nil

@@ -75,6 +75,30 @@ func TestOverflow_NeverMoreThanTheHostGives(t *testing.T) {
 	}
 }
 
+// TestOverflow_NearTheReserveTheHostIsAskedEachTime: what others take is seen at the next
+// look, not hostEvery later.
+func TestOverflow_NearTheReserveTheHostIsAskedEachTime(t *testing.T) {
+	const reserve = 1000 * size
+	h := &hostSays{HostMemory: HostMemory{1 << 40, 1 << 39}}
+	c := open(t, 200, 0, func(o *Options) { o.OverflowBytesMax, o.HostReserve, o.Host = 50*size, reserve, h.ask })
+	defer closeEmpty(t, c)
+	now := time.Now().Add(hostEvery)
+	h.Available = 2*reserve - 1
+	c.Watch(now)
+	h.Available = reserve + c.frames.limit*size + 7*size
+	c.Watch(now.Add(1))
+	if got := c.frames.overflow.Load(); got != 7 {
+		t.Errorf("granted %d frames, the host had 7 beside its reserve", got)
+	}
+	h.Available = 1 << 39
+	c.Watch(now.Add(2))
+	h.Available = 0
+	c.Watch(now.Add(3))
+	if got := c.frames.overflow.Load(); got != 50 {
+		t.Errorf("far from the reserve it was asked at once: granted %d", got)
+	}
+}
+
 // TestOverflow_InUseIsNotCountedTwice: what overflow has is no longer available, and
 // still its own.
 func TestOverflow_InUseIsNotCountedTwice(t *testing.T) {

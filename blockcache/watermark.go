@@ -35,7 +35,7 @@ func (g *gauges) init(o *Options) {
 	g.temp = newGauge(LevelTemporary, marks(LevelTemporary, DefaultMarks()))
 	g.overflow = newGauge(LevelOverflow, marks(LevelOverflow, DefaultMarks()))
 	g.host = newGauge(LevelHost, marks(LevelHost, memoryMarks))
-	g.memory.ask = o.Host
+	g.memory.ask, g.memory.reserve = o.Host, o.HostReserve
 }
 
 // levelReading is a level's reading, and the gauge that follows it.
