@@ -495,15 +495,25 @@ func (b *Backup) askAhead() {
 	}
 	end := first + ahead
 	i, _ := slices.BinarySearch(b.pending, max(b.asked, first))
-	for list := b.pending[i:]; len(list) > 0 && list[0] < end; {
-		n := 1 // up to the end, or to what no read reaches over
-		for n < len(list) && list[n] < end && list[n]-list[n-1] < block.ID(readAhead/g.size) {
+	j, _ := slices.BinarySearch(b.pending, end)
+	b.willRead(b.pending[i:max(i, j)], 1, block.ID(readAhead/g.size), aheadBytes)
+	b.asked = end
+}
+
+// willRead tells the system that blocks will be read, width of them from each that is
+// listed, in order: about most bytes of the file. What has no more than gap blocks
+// between it is asked for at once.
+func (b *Backup) willRead(list []block.ID, width, gap block.ID, most int64) {
+	size := int64(b.s.geo.size)
+	for len(list) > 0 && most > 0 {
+		n := 1
+		for n < len(list) && list[n]-list[n-1] <= width+gap && int64(list[n]-list[0])*size < most {
 			n++
 		}
-		b.file.WillRead(g.offset(list[0]), int64(list[n-1]-list[0]+1)*int64(g.size))
-		list = list[n:]
+		bytes := int64(list[n-1]-list[0]+width) * size
+		b.file.WillRead(b.s.geo.offset(list[0]), bytes)
+		list, most = list[n:], most-bytes
 	}
-	b.asked = end
 }
 
 // alone reports whether nobody needs the disk, or the backup need not care.

@@ -293,15 +293,7 @@ const announcedMax = 1 << 20
 
 // announce tells the system what of the data file will be read next. What changed lies
 // scattered: one by one, the scan would wait for the disk once for each place.
-func (b *Backup) announce(list []block.ID) {
-	g, left := b.s.geo, int64(announcedMax)
-	for len(list) > 0 && left > 0 {
-		n := b.stretch(list, len(list), gapMax)
-		bytes := int64(list[n-1]-list[0]+1) * int64(g.size)
-		b.file.WillRead(g.offset(list[0]), bytes)
-		list, left = list[n:], left-bytes
-	}
-}
+func (b *Backup) announce(list []block.ID) { b.willRead(list, 1, gapMax, announcedMax) }
 
 // announceNext announces what the map says of the group that comes next: it is fetched
 // while this one is read. Where others need the disk it waits for its turn.
@@ -314,16 +306,7 @@ func (b *Backup) announceNext() {
 	if err != nil {
 		return // it comes again when it is the group's turn
 	}
-	g, left := b.s.geo, int64(announcedMax)
-	for i := 0; i < len(list) && left > 0; {
-		n := 1
-		for i+n < len(list) && list[i+n] == list[i]+block.ID(n*extentBlocks) {
-			n++
-		}
-		bytes := int64(n*extentBlocks) * int64(g.size)
-		b.file.WillRead(g.offset(list[i]), bytes)
-		i, left = i+n, left-bytes
-	}
+	b.willRead(list, extentBlocks, 0, announcedMax)
 	b.inc.asked = next
 }
 
