@@ -2,7 +2,6 @@ package blockcache
 
 import (
 	"errors"
-	"flag"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -12,13 +11,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/spill"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var flagSeed = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
 
 const size = 4096
 
@@ -29,14 +27,7 @@ func ok(t testing.TB, err error) {
 	}
 }
 
-func seeded(t testing.TB) *rand.Rand {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
+func seeded(t testing.TB) *rand.Rand { return rand.New(rand.NewPCG(chance.Seed(t), 1)) }
 
 // open makes a cache of so many frames' worth of MaxRAM, with temporary storage
 // for tempBlocks.

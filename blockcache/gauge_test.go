@@ -2,7 +2,6 @@ package blockcache
 
 import (
 	"errors"
-	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -14,9 +13,8 @@ func at(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
 // between readings, the events alone tell the state; each changes it; a level that is or
 // was over a mark has been told, and one that moved within a mark's band has not.
 func TestLaw_NoCrossingWithoutItsEvent(t *testing.T) {
-	for range 200 {
-		seed := rand.Uint64()
-		rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seeded(t)
+	for round := range 200 {
 		own := Marks{Low: 0.02 + 0.3*rng.Float64(), High: 0.4 + 0.2*rng.Float64(), Critical: 0.7 + 0.6*rng.Float64()}
 		g := newGauge("l", own.Or(DefaultMarks()))
 		m := g.marks
@@ -35,7 +33,7 @@ func TestLaw_NoCrossingWithoutItsEvent(t *testing.T) {
 					by, is = 1, c.Level.TimeState
 				}
 				if c.Was != told[by] || is == c.Was {
-					t.Fatalf("seed %d, reading %d: event %+v after state %v", seed, i, c, told[by])
+					t.Fatalf("round %d, reading %d: event %+v after state %v", round, i, c, told[by])
 				}
 				told[by] = is
 				if by == 0 {
@@ -46,18 +44,18 @@ func TestLaw_NoCrossingWithoutItsEvent(t *testing.T) {
 			for s := LevelLow; s <= LevelCritical; s++ {
 				switch {
 				case high >= m.share[s] && peak < s:
-					t.Fatalf("seed %d, reading %d: it was at %v, over %v, and that was not told", seed, i, high, s)
+					t.Fatalf("round %d, reading %d: it was at %v, over %v, and that was not told", round, i, high, s)
 				case now >= m.share[s] && told[0] < s:
-					t.Fatalf("seed %d, reading %d: at %v, told %v", seed, i, now, told[0])
+					t.Fatalf("round %d, reading %d: at %v, told %v", round, i, now, told[0])
 				case now < m.leave(s) && told[0] >= s:
-					t.Fatalf("seed %d, reading %d: at %v, still told %v", seed, i, now, told[0])
+					t.Fatalf("round %d, reading %d: at %v, still told %v", round, i, now, told[0])
 				}
 			}
 			inBand := func(share float64) bool {
 				return (before == LevelCritical || share < m.share[before+1]) && (before == LevelNormal || share >= m.leave(before))
 			}
 			if inBand(high) && inBand(now) && (told[0] != before || peak != before) {
-				t.Fatalf("seed %d, reading %d: told %v after %v, but nothing was crossed from %v to %v", seed, i, told[0], before, high, now)
+				t.Fatalf("round %d, reading %d: told %v after %v, but nothing was crossed from %v to %v", round, i, told[0], before, high, now)
 			}
 		}
 	}

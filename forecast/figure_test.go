@@ -3,7 +3,6 @@ package forecast_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -12,22 +11,14 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/forecast"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-var flagSeed = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
-
-// seeded gives a test its source of chance and prints how to repeat it.
-func seeded(t *testing.T) *rand.Rand {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("repeat with -seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
+// seeded gives a test its source of chance.
+func seeded(t *testing.T) *rand.Rand { return rand.New(rand.NewPCG(chance.Seed(t), 1)) }
 
 func ok(t *testing.T, err error) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -15,7 +16,7 @@ import (
 // transaction changes the tree, the transaction says so from then on in whatever
 // way it is asked, and the next one finds what was there before it.
 func TestFault_AnyReadOfAChange(t *testing.T) {
-	s := seed(t)
+	s := chance.Seed(t)
 	fsys := simfs.New()
 	db, err := kv.Open("/db", kv.Options{Store: mvcc.Options{
 		FS: fsys, MaxRAM: 2 << 20, Durability: mvcc.DurableNever, CloseWait: -1,

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -38,7 +39,7 @@ type handles struct {
 // TestModel_HeldHandles: buckets, cursors and readers go on to say what is so
 // while everything under them is changed, merged, deleted and made again.
 func TestModel_HeldHandles(t *testing.T) {
-	s := seed(t)
+	s := chance.Seed(t)
 	rounds := 6
 	if raceEnabled || testing.Short() {
 		rounds = 2

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
 )
@@ -50,7 +51,7 @@ func TestKill_D1_D2_D9(t *testing.T) {
 	if raceEnabled {
 		rounds = min(rounds, 2)
 	}
-	s := seed(t)
+	s := chance.Seed(t)
 	k := &killRun{t: t, dir: t.TempDir(), rng: rand.New(rand.NewPCG(s, 9))}
 	must(t, os.Mkdir(killTemp(k.dir), 0o700))
 	for round := range rounds {

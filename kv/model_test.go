@@ -3,28 +3,16 @@ package kv_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the model tests; 0 draws one")
-
-func seed(t testing.TB) uint64 {
-	s := *seedFlag
-	if s == 0 {
-		s = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed %d", s)
-	return s
-}
 
 // model is what a bucket should hold: the deliberately dumb implementation.
 type model struct {
@@ -445,7 +433,7 @@ var errRollback = errors.New("roll back")
 // TestModel does random things in random transactions and compares the database
 // with maps of maps; a part of the transactions is rolled back.
 func TestModel(t *testing.T) {
-	s := seed(t)
+	s := chance.Seed(t)
 	for _, bs := range []int{4 << 10, 8 << 10, 16 << 10, 64 << 10} {
 		t.Run(fmt.Sprintf("block=%d", bs), func(t *testing.T) {
 			rounds := 40

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -71,7 +72,7 @@ func openStandby(t testing.TB, img backupImage) *kv.DB {
 // the newest commit that was applied, whatever it and others before it have
 // looked up; open ones keep what they see. Names of buckets come and go.
 func TestR20_StandbyIsReadWhileItFollows(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seed(t), 3))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 3))
 	primary := namesDB(t, mvcc.DurableCommit)
 	top := &named{kids: map[string]*named{}}
 	n := namer{rng: rng}

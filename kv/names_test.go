@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -187,7 +188,7 @@ type snapshotOf struct {
 // commit, and the same if it looks again.
 func TestModel_L1_NamesOfBuckets(t *testing.T) {
 	for _, d := range []mvcc.Durability{mvcc.DurableCommit, mvcc.DurableNever} {
-		s := seed(t)
+		s := chance.Seed(t)
 		p := &namesPlay{t: t, db: namesDB(t, d), top: &named{kids: map[string]*named{}}}
 		p.rng = rand.New(rand.NewPCG(s, uint64(d)))
 		p.namer = namer{rng: p.rng}
@@ -297,7 +298,7 @@ func TestConcurrent_L1_NamesOfBuckets(t *testing.T) {
 	if raceEnabled {
 		commits = 600
 	}
-	s := seed(t)
+	s := chance.Seed(t)
 	r := &namesRace{db: namesDB(t, mvcc.DurableCommit)}
 	r.history.Store(block.LSN(0), &named{kids: map[string]*named{}})
 	var readers sync.WaitGroup

@@ -6,12 +6,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 // TestNodeAgainstSlice does random things to a node and to a sorted slice.
 func TestNodeAgainstSlice(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 200 {
 		n, scratch := make(node, 4072), make(node, 4072)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/kv"
 )
 
@@ -161,7 +162,7 @@ func (c *cutRun) await(lines int) *killRun {
 // to look, with what had been said before.
 func powerCuts(t *testing.T, kind, child string, cuts int, look func(*killRun)) {
 	rig := newCutRig(t, kind)
-	rng := rand.New(rand.NewPCG(seed(t), 11))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 11))
 	c := &cutRun{cutRig: rig}
 	c.said.L = &c.mu
 	at := filepath.Join(rig.outer, "cut")

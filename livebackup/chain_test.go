@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -266,8 +267,7 @@ func (s *fakeSource) reseal(id block.ID, lsn block.LSN) {
 
 // A set of blocks is what was put in and merged in.
 func TestModel_BlockSetMerge(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 50 {
 		sum, model := newBlockSet(), map[block.ID]bool{}

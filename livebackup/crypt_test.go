@@ -17,6 +17,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 )
@@ -254,8 +255,7 @@ func TestEncryption_SplicesAreFound(t *testing.T) {
 
 // A sealed object has the bytes of the object, at every offset.
 func TestEncryption_RandomAccess(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	repo := sealedRepo(t, sealedOptions(simfs.New(), newKeys(t)))
 	stored := repo.objects.(*sealedObjects).Objects

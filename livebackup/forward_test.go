@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -83,8 +84,7 @@ func (h *history) forwardBackup(src Source, repo *Repository, at int, o BackupOp
 // restored, read in place and proven with the database at E. An incremental may fall
 // forward, too, and be laid over a backup that has.
 func TestR12_BackupFallsForward(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	for _, at := range []int{1, 3, 9} {
 		fs := simfs.New()
 		h := smallHistory(t, rand.New(rand.NewPCG(seed, uint64(at))), fs, "/db")

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -43,7 +44,7 @@ func TestR12_RestoreOfAForwardBackupResumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, events := dataOf(t, whole, "/d/new"), whole.Events()-before
-	rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	for n := range 12 {
 		k := events - 1 - rng.IntN(events/(1+n%3)) // the redo comes last
 		fs := base.Crash(nil, simfs.KeepAll)
@@ -67,8 +68,7 @@ func TestR12_RestoreOfAForwardBackupResumes(t *testing.T) {
 // TestR12_L12_CutWhileFallingForward cuts the repository off at random moments of a
 // backup that falls forward: what is listed then is whole.
 func TestR12_L12_CutWhileFallingForward(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 5 {
 		disk := simfs.New()

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -206,8 +207,7 @@ func TestModel_Incremental_EveryBackupIsItsState(t *testing.T) {
 		rounds = 2
 	}
 	for range rounds {
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
+		seed := chance.Seed(t)
 		rng := rand.New(rand.NewPCG(seed, 1))
 		fs := simfs.New()
 		if err := makeDir(fs, "/d"); err != nil {

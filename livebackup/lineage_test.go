@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 // family is a tree of timelines as they came to be; its commits have names that
@@ -43,8 +44,7 @@ func randomFamily(rng *rand.Rand) *family {
 // A state is held to be of a history if and only if it is: timelines and forks say
 // what the commits themselves would (L14, R18).
 func TestL14_R18_LineageIsTheTree(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 200 {
 		f := randomFamily(rng)

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -25,8 +26,7 @@ var ourLineage = lineageOf(fakeTimeline, nil)
 
 // R15: whatever way a history is cut into objects, what they hold is the history.
 func TestR15_ObjectsHoldWholeCommits(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 8 {
 		h := newFakeHistory(rng.Uint64()).grow(100)

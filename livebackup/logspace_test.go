@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -69,8 +70,7 @@ func (t *randomTree) has(i int, lsn block.LSN) bool {
 // R18, L14: what the archive covers of a history, across timelines, is what a
 // search commit by commit finds: a parent's log counts up to the fork and no further.
 func TestModel_R18_CoverageAcrossTimelines(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 500 {
 		tree := newTree(rng)
@@ -175,8 +175,7 @@ func wantMoment(t *testing.T, h *fakeHistory, first, at block.LSN, m LogMoment, 
 // R19, T46: a time is resolved to the last commit in commit order with a time at or
 // before it, and its neighbours, wherever objects and timelines meet.
 func TestR19_TimeIsResolvedToACommit(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 8 {
 		h := newFakeHistory(rng.Uint64()).grow(40)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -55,7 +56,7 @@ func manySmall(t testing.TB, fs *simfs.FS, seed uint64, n int) (*Repository, *fa
 // over: there are never more than their bytes are worth and a few for each log space,
 // and each byte is written anew a few times at most.
 func TestModel_MergeRule(t *testing.T) {
-	rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	rule := mergeRule{bytes: 1 << 20, objects: 16}
 	var list []LogObject
 	var cuts []block.LSN
@@ -98,8 +99,7 @@ func TestModel_MergeRule(t *testing.T) {
 // end; and of those who come next, and know nothing of what was found, soon one has
 // nothing to write.
 func TestModel_MergeEnds(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 4))
 	rule := mergeRule{bytes: 1 << 20, objects: 16}
 	for range 200 {
@@ -174,8 +174,7 @@ func TestModel_R15_MergeKeepsEveryCommit(t *testing.T) {
 		rounds = 2
 	}
 	for range rounds {
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
+		seed := chance.Seed(t)
 		rng := rand.New(rand.NewPCG(seed, 2))
 		repo := boundRepo(t, simfs.New(), "/repo")
 		tree := newTree(rng)

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 // TestPlan_Model compares the router with a search through every way there is.
 func TestPlan_Model(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for range 2000 {
 		p := randomRouter(rnd)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -367,8 +368,7 @@ func TestR18_HeadOutlivesItsBackup(t *testing.T) {
 // is what it was when it was made, to the byte; what a policy keeps is there; and
 // what goes leaves nothing behind (L13, L14).
 func TestModel_L13_L14_AnyOrder(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	worlds := 6
 	if testing.Short() {
 		worlds = 2

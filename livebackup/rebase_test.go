@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -76,8 +77,7 @@ func (h *history) mustCut(repo *Repository) {
 // random moments, while blocks are changed, made and freed; the next one takes over what
 // is there, and is exactly the database as of its own snapshot.
 func TestRebase_CutRunsGoOn(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	gone := 0
 	for range 2 {
@@ -135,8 +135,7 @@ func TestRebase_CutRunsGoOn(t *testing.T) {
 // TestRebase_L12_PowerCut cuts the power of the repository at random moments of a backup
 // that goes on with another: what is listed is whole, and the next backup goes on.
 func TestRebase_L12_PowerCut(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	h := newHistory(t, rng, simfs.New(), "/db")
 	for range 6 {

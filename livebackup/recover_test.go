@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -145,7 +146,7 @@ func TestRecover_EveryCommit(t *testing.T) {
 	percent := debug.SetGCPercent(1000)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	for range rounds {
-		seed := rand.Uint64()
+		seed := chance.Seed(t)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			a := newArchived(t, seed)

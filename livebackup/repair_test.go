@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -208,8 +208,7 @@ func TestModel_Repair(t *testing.T) {
 	from := map[mvcc.RepairState]int{}
 	rolled := 0
 	for round := range rounds {
-		seed := rand.Uint64()
-		t.Logf("seed %d", seed)
+		seed := chance.Seed(t)
 		d := newDamaged(t, seed)
 		var src Source = NewSource(d.store)
 		if round%2 == 0 {

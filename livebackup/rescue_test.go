@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -145,8 +146,7 @@ func TestL8_RescueOfEveryFile(t *testing.T) {
 		"second copy sync": {Ops: simfs.OpSync, File: "/db/doublewrite"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
+			seed := chance.Seed(t)
 			fsys := simfs.New()
 			h := newHistory(t, rand.New(rand.NewPCG(seed, 3)), fsys, "/db")
 			first := h.commit(100, 0, 0)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -417,8 +418,7 @@ func (o *oracle) wanted() map[BackupID]bool {
 // Random histories: a plan removes nothing that is wanted or needed by what is, and
 // everything else that the policy has a say in (L13).
 func TestModel_L13_PlanKeepsWhatIsNeeded(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	removals := 0
 	for range 4000 {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -210,8 +211,7 @@ func (w *world) restore(c *copyOf) {
 // what counts there is always the history of who pushed last, nobody's base is
 // another's, and who is alone is never refused.
 func TestModel_L14_R18_WhoPushesIsThePresent(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	worlds := 12
 	if testing.Short() {
 		worlds = 5

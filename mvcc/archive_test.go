@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -187,7 +188,7 @@ func (p *incrementals) reopen() {
 // an incremental from any past commit, laid over the state at that commit, is the
 // state at its own.
 func TestModel_R16_Incrementals(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rounds := max(2, 3**flagLong/slower)
 	if testing.Short() {
 		rounds = 2

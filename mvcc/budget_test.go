@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -32,7 +33,7 @@ func newCrowd(t testing.TB, blocks int) *crowd {
 	o := smallOptions(simfs.New())
 	o.Temp[0].BytesMax = 1 << 30
 	o.LogBytesMax = 0
-	c := &crowd{t: t, rng: rand.New(rand.NewPCG(seeded(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
+	c := &crowd{t: t, rng: rand.New(rand.NewPCG(chance.Seed(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
 	c.s = c.dog.watch(mustOpen(t, o))
 	c.grow(blocks, 500)
 	return c
@@ -415,7 +416,7 @@ func TestR9_TailIsSecuredInSlices(t *testing.T) {
 func TestR13_NoTransactionFailsForWhatSnapshotsHold(t *testing.T) {
 	o := smallOptions(simfs.New())
 	o.Temp[0].BytesMax, o.OverflowMax = 1<<20, -1
-	c := &crowd{t: t, rng: rand.New(rand.NewPCG(seeded(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
+	c := &crowd{t: t, rng: rand.New(rand.NewPCG(chance.Seed(t), 1)), dog: newWatchdog(t), changes: map[block.ID][]block.LSN{}}
 	c.s = c.dog.watch(mustOpen(t, o))
 	c.grow(600, 100)
 	for range 20 {

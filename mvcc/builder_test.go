@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -47,7 +48,7 @@ func (p *backupPull) build(t testing.TB, fsys *simfs.FS, bo BuildOptions, rng *r
 // not find it is given again. A database that was finished is none until it is
 // finished again. The result is the backup, whatever was kept.
 func TestBuilder_Resumes(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 12))
 	c, _ := newCrashRun(t, seed, nil)
 	ok(t, c.commits(5, 20, 100))
@@ -106,7 +107,7 @@ func emptyDir(t testing.TB) *simfs.FS {
 // and the name of its newest commit, where the log knows it and it means
 // something to others.
 func TestR18_BackupNamesItsHistory(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	info := func(s *Store) BackupInfo {
 		p := openBackup(t, s)
 		defer p.b.Close()
@@ -140,7 +141,7 @@ func TestR18_BackupNamesItsHistory(t *testing.T) {
 // and a promotion, also if its own clock is behind: what is committed then is
 // later.
 func TestR19_TimeOfAStandby(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(5))
 	standby, _ := newStandby(t, c.s, nil)
 	tail := openTail(t, c.s, standby.newestLSN())

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -505,7 +506,7 @@ func TestR16_RegrownGroup(t *testing.T) {
 // TestR16_BuiltMap: the marks of a database that was built are those of the trailers,
 // also where the builder does not keep them in RAM; and old bases serve.
 func TestR16_BuiltMap(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	o := smallOptions(simfs.New())
 	c := &crashRun{t: t, o: o, m: newModel(), rng: rng}

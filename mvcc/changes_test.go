@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -103,7 +104,7 @@ func TestChanges_Lately(t *testing.T) {
 // TestChanges_EachBlockOnce: what a window counts is what changed between its ends,
 // each block once, whatever is allocated, changed and freed meanwhile.
 func TestChanges_EachBlockOnce(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	clock, o := newHandClock(), smallOptions(simfs.New())
 	o.changesClock = clock.now
 	s := mustOpen(t, o)
@@ -401,7 +402,7 @@ func FuzzChanges(f *testing.F) {
 }
 
 func TestShortNumbers(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 2))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 2))
 	for range 10000 {
 		v := math.Exp2(-7.99 + 63.98*rng.Float64())
 		if got := fromShort(shortOf(v)); math.Abs(got-v) > v/1000 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -36,7 +37,7 @@ func (s *shared) add(im image) {
 
 // TestConcurrent_L1_L7_ReadersWritersBackups: everybody at once, in little RAM.
 func TestConcurrent_L1_L7_ReadersWritersBackups(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for i, set := range []func(*Options){
 		func(o *Options) {},
 		func(o *Options) { o.Temp = []TempDir{}; o.OverflowMax = -1 },

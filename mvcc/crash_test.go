@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -321,7 +322,7 @@ func crashes(fsys *simfs.FS, rng *rand.Rand, randoms int, f func(*simfs.FS, stri
 // TestCrash_D1_D2_EveryEvent cuts the power at events of scripted workloads
 // (all of them with -long), and again within the recovery that follows.
 func TestCrash_D1_D2_EveryEvent(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for _, sc := range scripts() {
 		t.Run(sc.name, func(t *testing.T) {
 			dog := newWatchdog(t)
@@ -393,7 +394,7 @@ func (c *crashRun) goOn(s *Store, m *model, fsys *simfs.FS, rng *rand.Rand, what
 // system's cache and not on disk; whoever opens next and goes by it must make
 // it durable first.
 func TestCrash_B6_KillThenPower(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for _, sc := range scripts() {
 		t.Run(sc.name, func(t *testing.T) {
 			dog := newWatchdog(t)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -258,7 +259,7 @@ func forwardCase(t *testing.T, seed uint64) {
 // in which blocks are made and freed and the file grows and shrinks, and compares
 // what comes out with the model at E.
 func TestR12_FallForwardIsExactAtE(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for i := range uint64(16 * *flagLong) {
 		forwardCase(t, seed+i)
 	}
@@ -266,7 +267,7 @@ func TestR12_FallForwardIsExactAtE(t *testing.T) {
 
 // TestR12_FallsForwardForWantOfRoom fills RAM and temporary storage for real.
 func TestR12_FallsForwardForWantOfRoom(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	fsys := simfs.New()
 	ok(t, fsys.Mkdir(testDir, 0o700))
 	o := smallOptions(fsys)
@@ -319,7 +320,7 @@ func TestR12_FallsForwardForWantOfRoom(t *testing.T) {
 
 // TestR12_AbortBreaks has the backup broken where that was asked for.
 func TestR12_AbortBreaks(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	fsys := simfs.New()
 	ok(t, fsys.Mkdir(testDir, 0o700))
 	s := mustOpen(t, smallOptions(fsys))
@@ -346,7 +347,7 @@ func TestR12_AbortBreaks(t *testing.T) {
 // TestR12_WritersWhileFallingForward lets a writer go on at full speed while a backup
 // falls forward for want of room, in every mode.
 func TestR12_WritersWhileFallingForward(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for mode := range Durability(3) {
 		rng := rand.New(rand.NewPCG(seed, uint64(mode)))
 		fsys := simfs.New()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 	"github.com/spillwaydb/spillway/wal"
@@ -167,7 +168,7 @@ func faultKinds() []simfs.Fault {
 
 // TestFault_L8_Sweep fails the k-th operation.
 func TestFault_L8_Sweep(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for i, kind := range faultKinds() {
 		t.Run(fmt.Sprintf("%d %+v", i, kind), func(t *testing.T) {
 			dog := newWatchdog(t)
@@ -242,7 +243,7 @@ func oneFault(t *testing.T, dog *watchdog, fault simfs.Fault, seed uint64) (seen
 // TestFault_R7_NoSpaceResumes fills the disk at every size: commits fail whole,
 // nothing is poisoned, and when there is room again the store goes on.
 func TestFault_R7_NoSpaceResumes(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	dog := newWatchdog(t)
 	for step := range 12 {
 		dog.pat()
@@ -276,7 +277,7 @@ func TestFault_R7_NoSpaceResumes(t *testing.T) {
 // TestFault_L10_TemporaryStorage: whatever happens there, no commit is lost and
 // the store does not fail; snapshots break, saying why.
 func TestFault_L10_TemporaryStorage(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	dog := newWatchdog(t)
 	for i := range 12 * *flagLong / slower {
 		dog.pat()

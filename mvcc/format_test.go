@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -334,7 +335,7 @@ func proveDiff(t *testing.T, old, now []byte) {
 // diff leads to is right, and of an entry of 8 bytes that is put into 2000 or taken
 // out little more than itself is logged.
 func TestR8_MovesInDiffs(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 0))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 0))
 	logged, all := 0, 0
 	for range 3000 {
 		old := countedBytes(2000)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -19,7 +20,7 @@ import (
 // manyBlocks makes a store of n blocks that are in place.
 func manyBlocks(t *testing.T, o Options, n int) (*Store, *model, *rand.Rand) {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	s, m := mustOpen(t, o), newModel()
 	w, err := begin(t, s, m, rng)
 	ok(t, err)

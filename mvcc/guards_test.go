@@ -10,6 +10,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/snapshot"
 )
@@ -228,7 +229,7 @@ func TestL8_RescueIsExact(t *testing.T) {
 			fsys := simfs.New()
 			ok(t, fsys.Mkdir(testDir, 0o700))
 			ok(t, fsys.SyncDir("/"))
-			c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(seeded(t), 9))}
+			c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(chance.Seed(t), 9))}
 			c.s = mustOpen(t, c.o)
 			ok(t, c.commits(10, 10, 60))
 			ok(t, c.checkpoint())

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -35,7 +36,7 @@ func checkHead(t testing.TB, s *Store, repo [16]byte, h Head, want error) {
 // a name for its state; to remember that was then refused as the history of another
 // database, though nothing was wrong with either.
 func TestR18_UnknownSumIsNoOtherHistory(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(3, 5, 20))
 	fsys = fsys.Crash(nil, simfs.KeepAll)
 	mustClose(t, c.s)
@@ -57,7 +58,7 @@ func TestR18_UnknownSumIsNoOtherHistory(t *testing.T) {
 // remembered once the log has let it go: the newest, and the one before.
 func TestR18_HeadInLogOrRemembered(t *testing.T) {
 	a, b := numbered(1), numbered(2)
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(6, 5, 20))
 	heads := map[block.LSN]Head{}
 	for lsn := block.LSN(1); lsn <= 6; lsn++ {
@@ -125,7 +126,7 @@ func TestR18_RememberedRepositories(t *testing.T) {
 // is cut: blocks that only second copies protect are repaired, the heads that
 // RememberHead returned for are there, and so are all commits.
 func TestR18_RememberWhileCleaning(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 8))
 	rounds := 12 * *flagLong
 	if testing.Short() {
@@ -167,7 +168,7 @@ func TestR18_RememberWhileCleaning(t *testing.T) {
 // A checkpoint's superblocks are counted in one byte: before it is full a round
 // is made, also when there is nothing to write.
 func TestR18_ManyHeadsBetweenCheckpoints(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(3))
 	ok(t, c.checkpoint())
 	h := headAt(t, c.s, 1)
@@ -183,7 +184,7 @@ func TestR18_ManyHeadsBetweenCheckpoints(t *testing.T) {
 // R6: what a repository is about to know of is durable: an opening that finds
 // the log ending before it is refused.
 func TestR6_HeadIsKnownToBeDurable(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(3, 5, 20))
 	ok(t, c.s.RememberHead(numbered(1), headAt(t, c.s, 3)))
 	disk := fsys.Crash(nil, simfs.DropAll)
@@ -205,7 +206,7 @@ func TestR6_HeadIsKnownToBeDurable(t *testing.T) {
 // of it, the lowest of them; without any, what the timeline began with. A copy
 // that went its own way since then is so never taken for the original.
 func TestR18_ForkSharesWhatWasSeen(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(9, 5, 20))
 	fork := func(want block.LSN) {
 		t.Helper()
@@ -237,7 +238,7 @@ func TestR18_ForkSharesWhatWasSeen(t *testing.T) {
 
 // R18: a copied directory, and the original: whoever pushes second is told.
 func TestR18_CopiedDirectoryIsRecognised(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	repo := numbered(1)
 	ok(t, c.commits(3, 5, 20))
 	ok(t, c.s.RememberHead(repo, headAt(t, c.s, 3)))

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -304,7 +305,7 @@ func TestR16_ScanReadsWhatChanged(t *testing.T) {
 	}
 	base, err := tx.Commit()
 	ok(t, err)
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	for range changed {
 		set(t, s, reserved+block.ID(rng.IntN(blocks)), 1)
 	}
@@ -371,7 +372,7 @@ func TestConcurrent_R16_Incrementals(t *testing.T) {
 	far := []block.ID{farBlock(t, s)}
 	ids = append(ids, far...)
 	first := s.newestLSN()
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	log := &touched{by: map[block.LSN][]block.ID{}}
 	var done atomic.Bool
 	var others sync.WaitGroup

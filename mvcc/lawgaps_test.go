@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -211,7 +212,7 @@ func footprints(t *testing.T, seed uint64, readers bool) (sizes []footprint) {
 // allocations takes the same places in the file, and a file of the same size,
 // whether there are long readers and a backup or not.
 func TestL11_ReadersDoNotGrowTheDatabase(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	alone, read := footprints(t, seed, false), footprints(t, seed, true)
 	shrunk := false
 	for i := range alone {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -22,7 +23,7 @@ func backupStatus(t *testing.T, s *Store) BackupStatus {
 
 // Whoever looks sees how far a backup is, and how fast it was lately.
 func TestBackupStatus_Progress(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(100))
 	p := openBackup(t, c.s)
 	began := time.Now()
@@ -66,7 +67,7 @@ func TestBackupStatus_Progress(t *testing.T) {
 func TestBackupStatus_Incremental(t *testing.T) {
 	for what, every := range map[string]int{"everything": 1, "one of each extent": 8, "nothing": 0} {
 		t.Run(what, func(t *testing.T) {
-			c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.LogBytesMax = 0 })
+			c, _ := newCrashRun(t, chance.Seed(t), func(o *Options) { o.LogBytesMax = 0 })
 			ids := someBlocks(t, c.s, 1200)
 			base := c.s.newestLSN()
 			for i, id := range ids {
@@ -109,7 +110,7 @@ func TestBackupStatus_Incremental(t *testing.T) {
 // What a backup met, watermarks and how full each level was, is in its cost, also
 // after it was closed; what came before and after it is not.
 func TestBackup_RecordsWhatItMet(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(5))
 	crossing := func(used int64) {
 		c.s.emit(Event{Kind: EventWatermark, Level: Level{Name: "ram", State: "low", Used: used, Limit: 100}, Was: "normal"})
@@ -141,7 +142,7 @@ func TestBackup_RecordsWhatItMet(t *testing.T) {
 
 // A watermark that the store crosses is told to its backups.
 func TestBackup_RecordsTheStoresWatermarks(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.LogHoldMax = 1 << 20 })
+	c, _ := newCrashRun(t, chance.Seed(t), func(o *Options) { o.LogHoldMax = 1 << 20 })
 	p := openBackup(t, c.s)
 	c.s.marks.heldLog.Watch(time.Now(), 1<<20, 1<<20) // as if it had been full
 	c.s.watch(time.Now())
@@ -156,7 +157,7 @@ func TestBackup_RecordsTheStoresWatermarks(t *testing.T) {
 }
 
 func TestSetPace(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	if err := c.s.SetPace(0, 5); !errors.Is(err, ErrNoBackup) {
 		t.Fatalf("without a backup: %v", err)
 	}
@@ -182,7 +183,7 @@ func TestSetPace(t *testing.T) {
 // The buckets tile all lengths of time: each lies at or below the bound of its own
 // bucket and above that of the one before.
 func TestCommitLatency_Buckets(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seeded(t), 1))
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 1))
 	for range 100_000 {
 		d := time.Duration(rng.Int64N(1 << (10 + rng.IntN(30))))
 		i := latencyBucket(d)

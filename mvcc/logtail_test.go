@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/wal"
 )
@@ -55,7 +56,7 @@ func records(t testing.TB, tail *LogTail) (list []LogRecord) {
 // R15, R6, R19: the tail hands out every durable commit once, whole, in order,
 // in every mode, none above the horizon, with times that do not step back.
 func TestR15_TailHandsOutDurableCommits(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for _, d := range []Durability{DurableCommit, DurableNever} {
 		c, _ := newCrashRun(t, seed, func(o *Options) { o.Durability = d })
 		tail := openTail(t, c.s, 0)
@@ -116,7 +117,7 @@ func TestR15_TailHandsOutDurableCommits(t *testing.T) {
 // and it says so; Status lists it.
 func TestR14_TailHoldsLogUpToALimit(t *testing.T) {
 	told := make(chan Event, 10)
-	c, _ := newCrashRun(t, seeded(t), func(o *Options) {
+	c, _ := newCrashRun(t, chance.Seed(t), func(o *Options) {
 		o.LogHoldMax = 1 << 20
 		o.OnEvent = func(e Event) {
 			if e.Kind == EventLogGone {
@@ -176,7 +177,7 @@ func TestR14_FollowedLogSurvivesReopening(t *testing.T) {
 
 func followedLogSurvives(t *testing.T) {
 	for _, how := range []string{"closed", "killed", "power cut"} {
-		c, fsys := newCrashRun(t, seeded(t), nil)
+		c, fsys := newCrashRun(t, chance.Seed(t), nil)
 		ok(t, c.commits(3, 20, 60))
 		tail := openTail(t, c.s, 0)
 		tail.Done(2)
@@ -222,7 +223,7 @@ func followedLogSurvives(t *testing.T) {
 // Wait ends when there is something to read, when the tail or the store is
 // closed, and with its context.
 func TestLogTail_Wait(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	tail := openTail(t, c.s, 0)
 	wait := func(ctx context.Context) (done <-chan struct{}) {
 		done = async(func() { _ = tail.Wait(ctx) })
@@ -271,7 +272,7 @@ func mustCloseWithTail(t testing.TB, s *Store) {
 // mode, and is found in the log.
 func TestMark_IsACommitThatChangesNothing(t *testing.T) {
 	for _, d := range []Durability{DurableCommit, DurableInterval, DurableNever} {
-		c, fsys := newCrashRun(t, seeded(t), func(o *Options) { o.Durability, o.SyncInterval = d, time.Hour })
+		c, fsys := newCrashRun(t, chance.Seed(t), func(o *Options) { o.Durability, o.SyncInterval = d, time.Hour })
 		tail := openTail(t, c.s, 0)
 		ok(t, c.commits(2, 5, 20))
 		for _, bad := range []string{"", "\xff", strings.Repeat("x", 256)} {

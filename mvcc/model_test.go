@@ -10,6 +10,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/snapshot"
@@ -221,7 +222,7 @@ func (p *play) reopen() {
 // TestModel_L1_RandomHistories: whatever writers, readers and backups do, under
 // whatever options, all that is read is what the model says.
 func TestModel_L1_RandomHistories(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rounds := max(2, 6**flagLong/slower)
 	if testing.Short() {
 		rounds = 3
@@ -248,7 +249,7 @@ func TestModel_L1_RandomHistories(t *testing.T) {
 
 // TestModel_Metamorphic: the same seed gives the same history under all options.
 func TestModel_Metamorphic(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	runs := max(3, 6**flagLong/slower)
 	if testing.Short() {
 		runs = 4
@@ -279,7 +280,7 @@ func TestModel_OS(t *testing.T) {
 	o := smallOptions(vfs.OS)
 	o.Temp = []TempDir{{Path: dir, BytesMax: 64 << 20}}
 	o.AllowMemoryTemp = true
-	p := &play{t: t, o: o, m: newModel(), target: 200, wr: rand.New(rand.NewPCG(seeded(t), 1)), rd: rand.New(rand.NewPCG(0, 2)), large: true, dog: newWatchdog(t)}
+	p := &play{t: t, o: o, m: newModel(), target: 200, wr: rand.New(rand.NewPCG(chance.Seed(t), 1)), rd: rand.New(rand.NewPCG(0, 2)), large: true, dog: newWatchdog(t)}
 	var err error
 	p.s, err = Open(dir, o)
 	ok(t, err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -42,7 +43,7 @@ func (l *standbyLog) promoted(t testing.TB, disk *simfs.FS, what string) (*Store
 // the standby or the new database, whole; it can be repeated, and what is
 // committed afterwards stays.
 func TestR20_PromoteIsCrashSafe(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 6))
 	l := newStandbyLog(t, seed)
 	atEnd := l.disk.Crash(nil, simfs.DropAll)
@@ -121,7 +122,7 @@ func (l *standbyLog) afterPromote(t testing.TB, disk *simfs.FS, rng *rand.Rand, 
 
 // Promote and Fork refuse what they are not for, and make no database of nothing.
 func TestR20_PromoteAndForkRefuse(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(2, 5, 20))
 	if err := Fork(testDir, c.o); !errors.Is(err, ErrLocked) {
 		t.Fatalf("fork of an open database: %v", err)
@@ -155,7 +156,7 @@ func TestR20_PromoteAndForkRefuse(t *testing.T) {
 // R18, L14: a database that forks keeps the list of what led to it, the newest
 // first, and forgets what is older than nine; LSNs go on.
 func TestR18_ForksAreRemembered(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	var want []block.Fork
 	for range forksMax + 2 {
 		ok(t, c.commits(1, 5, 20))

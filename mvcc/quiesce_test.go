@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -73,7 +74,7 @@ func TestQuiesce_CopyIsTheDatabase(t *testing.T) {
 }
 
 func quietCopy(t *testing.T, d Durability) {
-	c, fsys := newCrashRun(t, seeded(t), func(o *Options) { o.Durability = d })
+	c, fsys := newCrashRun(t, chance.Seed(t), func(o *Options) { o.Durability = d })
 	ok(t, c.commits(5, 20, 200))
 	ok(t, c.allocMany(150))
 	var old []*ReadTx
@@ -141,7 +142,7 @@ func quietCopy(t *testing.T, d Durability) {
 // waited to write is told that the store is closed.
 func TestR21_CloseWhileQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.CloseWait = 3 * time.Second })
+		c, _ := newCrashRun(t, chance.Seed(t), func(o *Options) { o.CloseWait = 3 * time.Second })
 		ok(t, c.commits(3, 10, 50))
 		q, err := c.s.Quiesce()
 		ok(t, err)
@@ -175,7 +176,7 @@ func TestR21_CloseWhileQuiet(t *testing.T) {
 // Quiesce waits for the open write transaction, and for another Quiesce; one that
 // cannot bring the store to rest lets everyone go on.
 func TestQuiesce_Waits(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), nil)
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
 	w, err := begin(t, c.s, c.m, c.rng)
 	ok(t, err)
 	ok(t, w.some(5, 20))
@@ -214,7 +215,7 @@ func TestQuiesce_Waits(t *testing.T) {
 
 // R20: a standby is quiet between commits.
 func TestQuiesce_Standby(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(20))
 	standby, fsys := newStandby(t, c.s, nil)
 	tail := openTail(t, c.s, standby.newestLSN())
@@ -244,7 +245,7 @@ func TestQuiesce_WaitsForTheLog(t *testing.T) {
 	fsys := simfs.New()
 	ok(t, fsys.Mkdir(testDir, 0o700))
 	g := newGates(fsys)
-	c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(seeded(t), 1))}
+	c := &crashRun{t: t, o: smallOptions(fsys), m: newModel(), rng: rand.New(rand.NewPCG(chance.Seed(t), 1))}
 	c.s = mustOpen(t, c.o)
 	made := 0 // the first commit waits for a segment; another one is made ahead
 	prepared := g.next(simfs.OpRename, testDir+"/log/*.new", func(ev simfs.Event) bool {

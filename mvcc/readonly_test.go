@@ -12,6 +12,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/wal"
 )
@@ -115,7 +116,7 @@ func (c *crashRun) mayReadOnly(disk *simfs.FS, what string) (lsn block.LSN, show
 // clean close and after any cut, and writes nothing; its backups are whole
 // (offline backup).
 func TestR20_ReadOnlyWritesNothing(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for _, sc := range scripts()[2:5] {
 		t.Run(sc.name, func(t *testing.T) {
 			dog := newWatchdog(t)
@@ -161,7 +162,7 @@ func TestR20_ReadOnlyWritesNothing(t *testing.T) {
 // R20: redo that does not fit into memory is refused, typed, and nothing is
 // written; with more memory it is opened.
 func TestR20_ReadOnlyRefusesRedoBeyondMemory(t *testing.T) {
-	c, fsys := newCrashRun(t, seeded(t), func(o *Options) { o.MaxRAM, o.LogBytesMax = 8<<20, 64<<20 })
+	c, fsys := newCrashRun(t, chance.Seed(t), func(o *Options) { o.MaxRAM, o.LogBytesMax = 8<<20, 64<<20 })
 	for range 4 {
 		ok(t, c.allocMany(100))
 	}
@@ -192,7 +193,7 @@ func TestR20_ReadOnlyShowsWhatIsDurable(t *testing.T) {
 	outcomes := map[bool]int{}
 	for _, how := range []simfs.SyncFailure{simfs.SyncPending, simfs.SyncCacheNew, simfs.SyncCacheOld} {
 		for skip := range 12 {
-			c, fsys := newCrashRun(t, seeded(t), nil)
+			c, fsys := newCrashRun(t, chance.Seed(t), nil)
 			ok(t, c.commits(2, 5, 20))
 			fault := fsys.Fail(simfs.Fault{Ops: simfs.OpSync, Skip: skip, Sticky: true, Sync: how})
 			for range 6 {
@@ -282,7 +283,7 @@ func (p pulledImage) ReadBlock(id block.ID, dst []byte) error {
 // An image is read as the database that it is of, with little memory, checked,
 // and backed up again, byte for byte.
 func TestOpenImage_IsTheStateOfItsBackup(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.commits(5, 30, 500))
 	for range 5 {
 		ok(t, c.allocMany(100))

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -97,7 +98,7 @@ func (r *repairRun) repair(id block.ID, dry bool) (BlockRepaired, error) {
 // bitmaps, in RAM or not: repaired, everything is what the model says, on the disk, too,
 // and after a power cut (R8, L6).
 func TestModel_Repair(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	states := map[RepairState]int{}
 	for round := range uint64(6 * *flagLong) {
 		r := newRepairRun(t, seed+round)
@@ -167,7 +168,7 @@ func TestRepair_FromTheLogAlone(t *testing.T) {
 	fsys := s.opts.FS.(*simfs.FS)
 	tail := openTail(t, s, 0)
 	m := newModel()
-	c := &crashRun{t: t, s: s, m: m, rng: rand.New(rand.NewPCG(seeded(t), 5))}
+	c := &crashRun{t: t, s: s, m: m, rng: rand.New(rand.NewPCG(chance.Seed(t), 5))}
 	ok(t, c.allocMany(5))
 	ok(t, c.editMany(5))
 	settle(t, s)
@@ -293,7 +294,7 @@ func TestR8_RepairKnowsTheNewest(t *testing.T) {
 // What is given is proven before anything is written: no image of another block, of
 // another database, of a later commit, or one that the log does not go on from.
 func TestRepair_RefusesWhatDoesNotFit(t *testing.T) {
-	r := newRepairRun(t, seeded(t))
+	r := newRepairRun(t, chance.Seed(t))
 	ok(t, r.editMany(200))
 	settle(t, r.s)
 	squeeze(t, r.s)
@@ -347,7 +348,7 @@ func TestRepair_RefusesWhatDoesNotFit(t *testing.T) {
 // Repairs beside a writer, readers with old snapshots, and checkpoints: nobody sees a
 // wrong version, and the writer meets nothing but the damage itself.
 func TestConcurrent_Repair(t *testing.T) {
-	r := newRepairRun(t, seeded(t))
+	r := newRepairRun(t, chance.Seed(t))
 	var group sync.WaitGroup
 	stop := make(chan struct{})
 	var mu sync.Mutex // of the model
@@ -498,7 +499,7 @@ func (r *repairRun) repairAll(t *testing.T, dog *watchdog, fsys *simfs.FS, ids [
 // A repair that is cut off at any event leaves the damage or the block, and nothing
 // else has changed; begun again, it ends (L6, R8).
 func TestCrash_RepairAtEveryEvent(t *testing.T) {
-	r := newRepairRun(t, seeded(t))
+	r := newRepairRun(t, chance.Seed(t))
 	ok(t, r.editMany(200))
 	settle(t, r.s)
 	ok(t, r.commits(2, 3, 120))
@@ -559,7 +560,7 @@ func TestCrash_RepairAtEveryEvent(t *testing.T) {
 // not fit, it is refused.
 func TestRepair_WhatOpeningNeeds(t *testing.T) {
 	for _, meta := range []bool{true, false} {
-		r := newRepairRun(t, seeded(t))
+		r := newRepairRun(t, chance.Seed(t))
 		ok(t, r.commits(2, 4, 120))
 		settle(t, r.s)
 		id := metaBlock

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -73,7 +74,7 @@ func sameBlocks(t testing.TB, a, b *Store) {
 // every mode, with readers who keep what they see, whatever is spilled, cleaned,
 // freed and used again on the way; its reader's times are the primary's (R19).
 func TestR20_StandbyFollowsItsPrimary(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	for _, d := range []Durability{DurableCommit, DurableInterval, DurableNever} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			c, _ := newCrashRun(t, seed, nil)
@@ -146,7 +147,7 @@ func TestR20_StandbyFollowsItsPrimary(t *testing.T) {
 // R20, L5: a commit larger than MaxRAM and than the log's limit is applied: its
 // private blocks spill, and the log grows for it.
 func TestR20_ApplyOfOneLargeCommit(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), func(o *Options) { o.MaxRAM *= 10 })
+	c, _ := newCrashRun(t, chance.Seed(t), func(o *Options) { o.MaxRAM *= 10 })
 	ok(t, c.allocMany(10))
 	standby, _ := newStandby(t, c.s, func(o *Options) { o.LogBytesMax = 3 << 20 })
 	tail := openTail(t, c.s, standby.newestLSN())
@@ -187,7 +188,7 @@ func TestR20_ApplyOfOneLargeCommit(t *testing.T) {
 // R20, L10: a commit that its primary gave up half way takes its LSN and changes
 // nothing.
 func TestR20_ApplyOfAVoidCommit(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(10))
 	standby, _ := newStandby(t, c.s, nil)
 	tail := openTail(t, c.s, standby.newestLSN())
@@ -209,7 +210,7 @@ func TestR20_ApplyOfAVoidCommit(t *testing.T) {
 // another commit says which one is due; a diff on another version, a free of a
 // free block, an entry twice, a commit without a time are damage.
 func TestR20_ApplyRefusesWhatDoesNotFit(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(30))
 	standby, _ := newStandby(t, c.s, nil)
 	if err := c.s.Apply(LogRecord{LSN: 2, Last: true}); !errors.Is(err, ErrNotStandby) {
@@ -280,7 +281,7 @@ func TestR20_ApplyRefusesWhatDoesNotFit(t *testing.T) {
 // R20: a record that was changed on its way is refused, or is another commit that
 // could have been: the standby never panics, and what it refuses changes nothing.
 func TestR20_ApplyOfMangledRecords(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 13))
 	c, _ := newCrashRun(t, seed, nil)
 	ok(t, c.allocMany(40))
@@ -327,7 +328,7 @@ func TestR20_ApplyOfMangledRecords(t *testing.T) {
 
 // R21: Close ends a commit that is half applied.
 func TestR21_CloseOfAStandbyInACommit(t *testing.T) {
-	c, _ := newCrashRun(t, seeded(t), nil)
+	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(10))
 	standby, _ := newStandby(t, c.s, nil)
 	tail := openTail(t, c.s, standby.newestLSN())
@@ -417,7 +418,7 @@ func (l *standbyLog) check(t testing.TB, disk *simfs.FS, acked block.LSN) {
 // R20: a standby that is cut at any event resumes from what it had made durable,
 // again and again, and gets to where its primary is.
 func TestR20_CrashResumes(t *testing.T) {
-	seed := seeded(t)
+	seed := chance.Seed(t)
 	l := newStandbyLog(t, seed)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	for _, d := range []Durability{DurableCommit, DurableNever} {

@@ -22,20 +22,7 @@ import (
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
-var (
-	flagSeed = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
-	flagLong = flag.Int("long", 1, "how many times longer the random tests run")
-)
-
-// seeded gives a test its source of chance and prints how to repeat it.
-func seeded(t testing.TB) uint64 {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("repeat with -run '^%s$' -seed %d", t.Name(), seed)
-	return seed
-}
+var flagLong = flag.Int("long", 1, "how many times longer the random tests run")
 
 func ok(t testing.TB, err error) {
 	t.Helper()

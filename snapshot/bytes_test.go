@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"math/rand/v2"
 	"runtime"
 	"testing"
 
@@ -34,7 +33,7 @@ func TestL9_BytesOfAnOriginal(t *testing.T) {
 		n.compareBytes(before, originals)
 		for _, b := range n.backups { // each is done with nine in ten, at random
 			for id := range block.ID(originals) {
-				if rand.IntN(10) > 0 {
+				if n.rng.IntN(10) > 0 {
 					l := n.cache.Latch(id)
 					b.Done(id)
 					l.Unlock()

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -13,12 +12,11 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/spill"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var flagSeed = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
 
 func ok(t testing.TB, err error) {
 	t.Helper()
@@ -408,11 +406,7 @@ func queueLen(b *Backup) int {
 // TestModel_L2_L3_KeptIsWanted: after every step the originals kept are exactly
 // those that somebody could still read, and every count is exact (L9, R11).
 func TestModel_L2_L3_KeptIsWanted(t *testing.T) {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	for i := range uint64(30 / slower) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			n := newNaive(t, seed+i)

@@ -8,11 +8,11 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 var (
@@ -27,11 +27,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func newRand(t testing.TB) *rand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
+func newRand(t testing.TB) *rand.Rand { return rand.New(rand.NewPCG(chance.Seed(t), 0)) }
 
 // version is one block version whose content follows from its fields.
 type version struct {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -297,8 +298,7 @@ func TestL7_CutUnderConcurrentClients(t *testing.T) {
 	} else if *soak {
 		cuts = 5000
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	for run := range cuts {
 		rng := rand.New(rand.NewPCG(seed, uint64(run)))
 		r := newRig(t, newTestFS(t))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -16,8 +17,7 @@ import (
 // record is the commit's name (R18). It costs what is new: it does not read
 // again what it has read.
 func TestR15_CursorReadsEachCommitOnce(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	r := newRig(t, newTestFS(t)).create()
 	h := r.l.Hold("archive", 1)

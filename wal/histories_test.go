@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -19,8 +20,7 @@ func TestRandomHistories(t *testing.T) {
 	} else if *soak {
 		runs = 20000
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	for run := range runs {
 		rng := rand.New(rand.NewPCG(seed, uint64(run)))
 		r := newRig(t, newTestFS(t)).create()

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -264,8 +265,7 @@ func TestClose_FullSegmentHasRoomForTheEndMark(t *testing.T) {
 // its records leave unused at the ends of segments, with a mark behind each.
 // Only the arithmetic, so that segments can be large.
 func TestR7_SparesAreEnough(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	for range 2000 {
 		size := int64(SegmentBytesMin) << rng.IntN(15)

@@ -8,14 +8,14 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
 // R7: once reserved, a commit of any shape asks the file system for nothing: no
 // file is made or opened, and a full disk does not matter.
 func TestR7_ReservedIsEnough(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 40 {
 		fs := newTestFS(t)

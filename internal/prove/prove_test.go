@@ -3,16 +3,16 @@ package prove
 import (
 	"context"
 	"flag"
-	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 var (
-	flagSeed     = flag.Uint64("seed", 0, "seed of the sweeps; 0: a new one")
 	flagStates   = flag.Int("states", 0, "distinct crash states for each workload; 0: few")
 	flagFor      = flag.Duration("for", 0, "how long sweeps go on; 0: one run of each workload")
 	flagEnough   = flag.Int64("enough", 0, "distinct crash states behind which the sweep ends, and a fifth as many within recovery; 0: it takes its time")
@@ -25,21 +25,11 @@ var (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// seeded gives a test its source of chance and prints how to repeat it.
-func seeded(t testing.TB) uint64 {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("repeat with -run '^%s$' -seed %d", t.Name(), seed)
-	return seed
-}
-
 // TestCrash_D1_D2_D3_D9_EveryState cuts the power at events of every workload, and
 // again within the recovery from some of the states that this leaves: a sample by
 // default, the slice of CI with -for 75s -enough 100000 -states 3000 -recovery 8.
 func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
-	o := CrashOptions{Seed: seeded(t), States: 150, Recovery: 40, RecoveryStates: 2, Duration: *flagFor, Workers: runtime.GOMAXPROCS(0)}
+	o := CrashOptions{Seed: chance.Seed(t), States: 150, Recovery: 40, RecoveryStates: 2, Duration: *flagFor, Workers: runtime.GOMAXPROCS(0)}
 	if testing.Short() {
 		o.States, o.Recovery = 25, 60
 	}
@@ -65,7 +55,7 @@ func TestCrash_D1_D2_D3_D9_EveryState(t *testing.T) {
 // system: data, log, second copies, temporary storage, repository. One kind of fault
 // each by default, all of them with -kinds 0.
 func TestFault_D6_D7_D8_D9_EverySite(t *testing.T) {
-	o := FaultOptions{Seed: seeded(t), Kinds: *flagKinds, Pairs: *flagPairs, Duration: *flagFor}
+	o := FaultOptions{Seed: chance.Seed(t), Kinds: *flagKinds, Pairs: *flagPairs, Duration: *flagFor}
 	counts, err := Fault(context.Background(), o)
 	t.Logf("%v; %v", counts, counts.Kinds)
 	for _, s := range counts.Missed {
@@ -79,7 +69,7 @@ func TestFault_D6_D7_D8_D9_EverySite(t *testing.T) {
 // TestCorrupt_D5_D11_EveryFile damages every kind of file of a database and its
 // repository, and reads everything.
 func TestCorrupt_D5_D11_EveryFile(t *testing.T) {
-	o := CorruptOptions{Seed: seeded(t), Damages: 400, Duration: *flagFor}
+	o := CorruptOptions{Seed: chance.Seed(t), Damages: 400, Duration: *flagFor}
 	if testing.Short() {
 		o.Damages = 120
 	}
@@ -94,7 +84,7 @@ func TestCorrupt_D5_D11_EveryFile(t *testing.T) {
 // one at a time: some of each by default, all of them with -bits -1; -for bounds the time
 // of each kind.
 func TestMatrix_D5_D11_EveryKindOfFile(t *testing.T) {
-	o := MatrixOptions{Seed: seeded(t), Bits: 200, Duration: 300 * time.Millisecond}
+	o := MatrixOptions{Seed: chance.Seed(t), Bits: 200, Duration: 300 * time.Millisecond}
 	if *flagBits != 0 {
 		o.Bits, o.Duration = max(*flagBits, 0), *flagFor
 	}
@@ -109,7 +99,7 @@ func TestMatrix_D5_D11_EveryKindOfFile(t *testing.T) {
 // while writers and backups push originals out of memory in every way: a sample by
 // default, the slice of CI with -reads 2000000.
 func TestSnapshots_L1_EveryRead(t *testing.T) {
-	o := SnapshotOptions{Seed: seeded(t), Duration: *flagFor, Reads: *flagReads, Opened: *flagReads / 40}
+	o := SnapshotOptions{Seed: chance.Seed(t), Duration: *flagFor, Reads: *flagReads, Opened: *flagReads / 40}
 	counts, err := Snapshots(context.Background(), o)
 	t.Log(counts)
 	if err != nil {
@@ -120,7 +110,7 @@ func TestSnapshots_L1_EveryRead(t *testing.T) {
 // TestSchedules_L1_R4_R8 explores in which order actors on one store get on: some
 // schedules by default, more with -for.
 func TestSchedules_L1_R4_R8(t *testing.T) {
-	o := ScheduleOptions{Seed: seeded(t), Duration: *flagFor, Schedules: 80, Depth: 6}
+	o := ScheduleOptions{Seed: chance.Seed(t), Duration: *flagFor, Schedules: 80, Depth: 6}
 	if testing.Short() {
 		o.Schedules = 24
 	}

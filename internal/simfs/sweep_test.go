@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -127,8 +128,7 @@ func TestFaultSweepKnowsItsEnd(t *testing.T) {
 // TestRandomHistories compares crashes with what random operations on one file
 // left in the cache and at its last sync.
 func TestRandomHistories(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	rng := rand.New(rand.NewPCG(seed, 2))
 	for range 30 {
 		fs := simfs.New()

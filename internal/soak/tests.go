@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/mutants"
 )
 
@@ -33,7 +34,7 @@ func (s *settings) inPieces(ctx context.Context, test, flag, what string, times 
 	rounds, began := 0, time.Now()
 	for seed := s.seed; ; seed++ {
 		const each = 100
-		out, err := goTest(ctx, "-run", test, "-count=1", "-timeout", "1h", "-v", "./kv", flag, fmt.Sprint(each), "-seed", fmt.Sprint(seed))
+		out, err := goTest(ctx, seed, "-run", test, "-count=1", "-timeout", "1h", "-v", "./kv", flag, fmt.Sprint(each))
 		if err != nil {
 			return fmt.Errorf("seed %d: %w\n%s", seed, err, out)
 		}
@@ -52,33 +53,30 @@ func (s *settings) inPieces(ctx context.Context, test, flag, what string, times 
 
 // histories runs the tests that compare random histories with the model.
 func histories(ctx context.Context, s *settings) error {
-	return s.repeat(ctx, "./mvcc", "^(TestModel_L1_RandomHistories|TestModel_Metamorphic|TestConcurrent_.*|TestModel_R16_Incrementals)$", "-seed")
+	return s.repeat(ctx, "./mvcc", "^(TestModel_L1_RandomHistories|TestModel_Metamorphic|TestConcurrent_.*|TestModel_R16_Incrementals)$")
 }
 
 // budget runs the sweep over refused requests, which needs a program that is built for it.
 func budget(ctx context.Context, s *settings) error {
 	args := []string{"-tags", "invariants", "-run", "^TestBudget_", "-count=1", "-timeout", "24h", "-v", "./internal/prove",
-		"-each", "0", "-seed", fmt.Sprint(s.seed), "-for", fmt.Sprint(s.duration)}
-	out, err := goTest(ctx, args...)
+		"-each", "0", "-for", fmt.Sprint(s.duration)}
+	out, err := goTest(ctx, s.seed, args...)
 	s.say("%s", bytes.TrimSpace(out))
 	return err
 }
 
 // backups runs the tests of random histories of backups, again and again.
 func backups(ctx context.Context, s *settings) error {
-	return s.repeat(ctx, "./livebackup", "^(TestModel_.*|TestRecover_.*|TestL13_EverybodyAtOnce)$", "")
+	return s.repeat(ctx, "./livebackup", "^(TestModel_.*|TestRecover_.*|TestL13_EverybodyAtOnce)$")
 }
 
-// repeat runs tests of a package until the time is over. They print their own seeds.
-func (s *settings) repeat(ctx context.Context, pkg, tests, seedFlag string) error {
+// repeat runs tests of a package until the time is over.
+func (s *settings) repeat(ctx context.Context, pkg, tests string) error {
 	began := time.Now()
 	for n := uint64(1); ; n++ {
-		args := []string{"-run", tests, "-count=1", "-timeout", "30m", "-v", pkg}
-		if seedFlag != "" {
-			args = append(args, seedFlag, fmt.Sprint(s.seed+n-1))
-		}
-		if out, err := goTest(ctx, args...); err != nil {
-			return fmt.Errorf("repeat with: go test %s: %w\n%s", strings.Join(args, " "), err, out)
+		args, seed := []string{"-run", tests, "-count=1", "-timeout", "30m", "-v", pkg}, s.seed+n-1
+		if out, err := goTest(ctx, seed, args...); err != nil {
+			return fmt.Errorf("repeat with: %s=%d go test %s: %w\n%s", chance.Variable, seed, strings.Join(args, " "), err, out)
 		}
 		s.progress("%d runs of %s in %s", n, tests, pkg)
 		if time.Since(began) >= s.duration || ctx.Err() != nil {
@@ -104,7 +102,7 @@ func fuzz(ctx context.Context, s *settings) error {
 		if !strings.Contains(t.name, s.only) {
 			continue
 		}
-		out, err := goTest(ctx, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "1s", "./"+t.dir)
+		out, err := goTest(ctx, s.seed, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "1s", "./"+t.dir)
 		// At its end the fuzzer itself now and then reports its own deadline.
 		if err != nil && (bytes.Contains(out, []byte("Failing input")) || !bytes.Contains(out, []byte("context deadline exceeded"))) {
 			return fmt.Errorf("%s in %s: %w\n%s", t.name, t.dir, err, out)
@@ -138,8 +136,11 @@ func fuzzTargets(root string) (list []fuzzTarget, err error) {
 	return list, err
 }
 
-func goTest(ctx context.Context, args ...string) ([]byte, error) {
-	return exec.CommandContext(ctx, "go", append([]string{"test"}, args...)...).CombinedOutput()
+// goTest runs tests, whose seeds all follow from one.
+func goTest(ctx context.Context, seed uint64, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test"}, args...)...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", chance.Variable, seed))
+	return cmd.CombinedOutput()
 }
 
 // plantedBugs runs the tests over each planted bug, or over some of them.

@@ -34,6 +34,7 @@ var table = []row{
 	{pkg: "internal/human", others: []string{humanize}},
 	{pkg: "internal/interrupt"},
 	{pkg: "internal/tidy"},
+	{pkg: "internal/chance"}, // for tests
 	{pkg: "spill", ours: []string{"block"}, others: []string{sys}},
 	{pkg: "blockcache", ours: []string{"spill", "block"}, others: []string{ristretto, sys}},
 	{pkg: "wal", ours: []string{"block"}},
