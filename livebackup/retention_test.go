@@ -587,3 +587,17 @@ func TestPrunePlan_SaysWhy(t *testing.T) {
 		t.Errorf("log is listed as %v", p.Logs)
 	}
 }
+
+// A plan also says which small objects of archived log, of those that stay, a prune would
+// merge: the ones that it merges.
+func TestPrunePlan_SaysWhatIsMerged(t *testing.T) {
+	repo, _ := manySmall(t, simfs.New(), 5, 3*mergeDefault.objects)
+	plan := mustPlan(t, repo, RetentionPolicy{Generations: 1})
+	done := merged(t, repo, mergeDefault)
+	if len(done.told) == 0 || !slices.Equal(plan.Merges, done.told) {
+		t.Errorf("planned %+v, done %+v", plan.Merges, done.told)
+	}
+	if again := mustPlan(t, repo, RetentionPolicy{Generations: 1}); len(again.Merges) != 0 {
+		t.Errorf("there is nothing left to merge, planned is %+v", again.Merges)
+	}
+}

@@ -107,6 +107,42 @@ func TestBackupStatus_Incremental(t *testing.T) {
 	}
 }
 
+// All groups are counted before the first of them is looked at: when it hands out its
+// first block an incremental knows about how many there will be, wherever they are.
+func TestBackupStatus_IncrementalCountsAllGroupsFirst(t *testing.T) {
+	s, near := oneBlock(t, smallOptions(simfs.New()))
+	var ids []block.ID
+	for group := range uint64(groupsSpread) {
+		tx, err := s.BeginWrite()
+		ok(t, err)
+		s.firstGroup = group
+		b, err := tx.Alloc(block.TypeLeaf)
+		ok(t, err)
+		ids = append(ids, b.ID())
+		b.Release()
+		_, err = tx.Commit()
+		ok(t, err)
+	}
+	base := s.newestLSN()
+	for _, id := range append(ids, near) {
+		set(t, s, id, 2)
+	}
+	settle(t, s)
+	p := openIncremental(t, s, base, 0)
+	ok(t, p.pull(t, 1))
+	if st := backupStatus(t, s); st.BlocksTotal <= st.Blocks {
+		t.Errorf("after the first block: %+v", st)
+	}
+	ok(t, p.rest(t))
+	for _, id := range ids {
+		if p.images[id] == nil {
+			t.Errorf("block %v was changed, and is not in the incremental", id)
+		}
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
 // What a backup met, watermarks and how full each level was, is in its cost, also
 // after it was closed; what came before and after it is not.
 func TestBackup_RecordsWhatItMet(t *testing.T) {

@@ -2,11 +2,14 @@ package mvcc
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"syscall"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -96,4 +99,131 @@ func TestR8_OnlyTheCopyThatTheHeaderNames(t *testing.T) {
 		}
 		ok(t, errors.Join(f.Close(), fsys.Remove(testDir+"/copies")))
 	}
+}
+
+// TestR8_StaleSecondCopyIsNoSource: a block is written in place with a second copy, then
+// changed as a whole and written without one, since its image is in the log. After the
+// checkpoint the copy is of an older version than the place. If the place rots, it must
+// not be taken for what was there: nothing in the log would tell (R8, D5).
+func TestR8_StaleSecondCopyIsNoSource(t *testing.T) {
+	for _, closed := range []bool{true, false} {
+		fsys := simfs.New()
+		s, id := oneBlock(t, smallOptions(fsys))
+		stale := set(t, s, id, 2)
+		settle(t, s)
+		fill(t, s, id, 1)
+		settle(t, s)
+		at := s.geo.offset(id)
+		after := fsys
+		if !closed {
+			after = fsys.Crash(nil, simfs.DropAll)
+		}
+		mustClose(t, s)
+		b, err := after.Bytes(testDir + "/" + nameDoublewrite)
+		ok(t, err)
+		there := false
+		for half := range int64(2) {
+			_, places := decodeDoublewrite(b[min(half*s.second.halfBytes(), int64(len(b))):], s.database)
+			for _, p := range places {
+				there = there || p == place{id, stale}
+			}
+		}
+		if !there {
+			t.Fatal("there is no stale copy")
+		}
+		ok(t, after.FlipBits(fileData, at+7, 1))
+		s = mustOpen(t, smallOptions(after))
+		r := beginRead(t, s)
+		if b, err := r.Block(id); !errors.Is(err, block.ErrCorrupt) {
+			t.Errorf("closed: %v: the place rotted, and block %v is %d there", closed, id, b.Payload()[0])
+			b.Release()
+		}
+		r.Close()
+		ok(t, s.Close())
+	}
+}
+
+// TestR8_ImageWhereThatIsSmaller: of a change that is large for its block the smaller of
+// difference and whole image is logged.
+func TestR8_ImageWhereThatIsSmaller(t *testing.T) {
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 0))
+	const size = 2000
+	images, diffs := 0, 0
+	for range 500 {
+		old, now := make([]byte, size), make([]byte, size)
+		for _, b := range [][]byte{old, now} {
+			for i := range b[:rng.IntN(size+1)] {
+				b[i] = byte(rng.Uint32())
+			}
+		}
+		copy(now[rng.IntN(size):], old[:rng.IntN(size)]) // some of it only moved
+		n := rng.IntN(size + 1)
+		copy(now[n:], old[n:]) // some of it is as it was
+		proveDiff(t, old, now)
+		var w, whole redoWriter
+		zeros := make([]byte, size)
+		image := w.diff(1, block.TypeLeaf, 1, old, now, zeros)
+		whole.image(1, block.TypeLeaf, now, zeros)
+		if len(w.buf) < size/2 && !image {
+			continue
+		}
+		if len(w.buf) > len(whole.buf) {
+			t.Fatalf("logged as %d bytes, the image takes %d", len(w.buf), len(whole.buf))
+		}
+		if image {
+			images++
+		} else {
+			diffs++
+		}
+	}
+	if images == 0 || diffs == 0 {
+		t.Fatalf("%d images, %d differences", images, diffs)
+	}
+}
+
+// TestCheckpoint_OfNothingWritesNothing: while nothing changes, a round writes and syncs
+// no more than the first one behind the last change.
+func TestCheckpoint_OfNothingWritesNothing(t *testing.T) {
+	fsys := simfs.New()
+	s, id := oneBlock(t, smallOptions(fsys))
+	set(t, s, id, 2)
+	settle(t, s)
+	var wrote []string
+	fsys.Trace(func(ev simfs.Event) {
+		if ev.Op&simfs.OpWrite != 0 {
+			wrote = append(wrote, ev.File)
+		}
+	})
+	settle(t, s)
+	fsys.Trace(nil)
+	if len(wrote) > 0 {
+		t.Errorf("written: %v", wrote)
+	}
+	mustClose(t, s)
+}
+
+// TestR20_ReadOnlyNeedsNoMemoryForWhatIsInPlace: the power went before a checkpoint was
+// recorded, and all that it is of is in place. Who may write nothing has nothing to redo,
+// however many blocks that are.
+func TestR20_ReadOnlyNeedsNoMemoryForWhatIsInPlace(t *testing.T) {
+	c, fsys := newCrashRun(t, chance.Seed(t), func(o *Options) { o.MaxRAM, o.LogBytesMax = 8<<20, 64<<20 })
+	g := newGates(fsys)
+	ok(t, c.s.cleaner.awaitRound(c.s.cleaner.rounds()))
+	record := g.next(simfs.OpWrite, fileData, superblocks)
+	for range 4 {
+		ok(t, c.allocMany(100))
+	}
+	ok(t, c.s.log.MarkIdle())
+	cleaned := async(func() { settle(t, c.s) })
+	<-record.reached
+	disk := fsys.Crash(nil, simfs.KeepAll)
+	record.open()
+	<-cleaned
+	mustClose(t, c.s)
+	s := mustOpen(t, Options{FS: disk, MaxRAM: blockcache.RAMBytesMin(4096), CloseWait: -1, ReadOnly: true})
+	checkAll(t, s, c.m)
+	if n := s.cache.Frames(blockcache.ClassDirty); n > 100 {
+		t.Errorf("%d dirty frames", n)
+	}
+	ok(t, s.Close())
 }

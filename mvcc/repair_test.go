@@ -557,7 +557,7 @@ func TestCrash_RepairAtEveryEvent(t *testing.T) {
 
 // A database that needs a damaged block to be opened is opened with an image of it: of
 // the meta block, and of one that redo changes; without one, or with one that does
-// not fit, it is refused.
+// not fit, it is refused. Then it is as any other: it takes commits.
 func TestRepair_WhatOpeningNeeds(t *testing.T) {
 	for _, meta := range []bool{true, false} {
 		r := newRepairRun(t, chance.Seed(t))
@@ -598,6 +598,10 @@ func TestRepair_WhatOpeningNeeds(t *testing.T) {
 		if asked != 2 {
 			t.Fatalf("asked %d times", asked)
 		}
+		checkAll(t, s, r.m)
+		r.s = s
+		ok(t, r.commits(2, 10, 120)) // the writer knows what the meta block says
+		settle(t, s)
 		checkAll(t, s, r.m)
 		ok(t, s.Close())
 		o.Mend = nil

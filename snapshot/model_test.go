@@ -431,6 +431,9 @@ func (n *naive) end() {
 	if n.set.Len() != 0 || len(n.set.points) != 1 || n.cache.Frames(blockcache.ClassOriginal) != 0 {
 		n.t.Fatalf("%d originals, %d points are left", n.set.Len(), len(n.set.points))
 	}
+	if n.set.leaving.lists != 0 || n.set.lists != 0 {
+		n.t.Fatalf("%d lists are leaving, %d sublists are left", n.set.leaving.lists, n.set.lists)
+	}
 	for _, v := range n.current {
 		n.cache.Kill(v)
 	}

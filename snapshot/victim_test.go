@@ -119,8 +119,8 @@ func TestR13_VictimRuns(t *testing.T) {
 	})
 }
 
-// TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader that was closed, or those
-// that an incremental does not carry, belong to nobody, and are not given back yet. Who
+// TestR13_WhoNeedsRoomWaitsForAnEnd: the originals of a reader or a backup that was closed, or
+// those that an incremental does not carry, belong to nobody, and are not given back yet. Who
 // needs room meanwhile ends nobody else.
 func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
 	t.Run("closed", func(t *testing.T) {
@@ -144,6 +144,17 @@ func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
 			incremental.Narrow(1, func(block.ID) bool { return false })
 			incremental.Close()
 		}, b)
+	})
+	t.Run("a backup ended", func(t *testing.T) {
+		n := newNaive(t, 1)
+		n.set.Advance(1)
+		backup, err := n.set.OpenBackup("", "")
+		ok(t, err)
+		b := n.reader(2)
+		n.set.Advance(9)
+		n.original(1, 1, 2)
+		n.original(2, 2, 9)
+		n.waitsFor(backup.Close, b)
 	})
 }
 

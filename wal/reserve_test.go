@@ -330,3 +330,32 @@ func TestR18_ChecksumNamesACommit(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// R7: a large commit's segments are made ready one after the other. Who releases log at
+// each step of that takes none away: each is opened once.
+func TestR7_ReleaseWhileSegmentsAreMade(t *testing.T) {
+	r := logOf(t, 1)
+	opened, steps := map[string]int{}, 0
+	r.fs.Before(func(e simfs.Event) {
+		if e.Op == simfs.OpOpen {
+			opened[e.File]++
+		}
+		if steps++; e.Op&(simfs.OpRename|simfs.OpOpen) != 0 && steps < 1000 { // or it may never end
+			r.keep(r.l.Release(r.acked + 1))
+		}
+	})
+	if err := r.l.Reserve(300_000); err != nil {
+		t.Fatal(err)
+	}
+	r.fs.Before(nil)
+	if len(opened) < 3 {
+		t.Fatalf("opened: %v", opened)
+	}
+	for name, n := range opened {
+		if n != 1 {
+			t.Errorf("%s was opened %d times", name, n)
+		}
+	}
+	r.commit(300_000)
+	r.must()
+}

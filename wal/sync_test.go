@@ -377,3 +377,78 @@ func TestClose_WithClients(t *testing.T) {
 		}
 	}
 }
+
+// R3: the cap is on what is in flight, to the byte: an append that just fits waits for
+// nobody, the next one does.
+func TestR3_TheCapIsExact(t *testing.T) {
+	r := newRig(t, newTestFS(t))
+	const fit = 5
+	r.o.BufferBytes = fit * recordBytes(900)
+	r.create()
+	for range fit {
+		r.append(900)
+	}
+	if v, n := r.must().l.Durable(), r.l.Stats().BufferWaits; v != 0 || n != 0 {
+		t.Fatalf("%d records fit: horizon %v, %d waits", fit, v, n)
+	}
+	r.append(1)
+	if v, n := r.must().l.Durable(), r.l.Stats().BufferWaits; v != fit || n != 1 {
+		t.Fatalf("one more: horizon %v, %d waits", v, n)
+	}
+}
+
+// R3, L7: an append that forces a sync has the syncing role like any other. Who wants to
+// sync meanwhile, or to find the log at rest, waits for it: at no moment are two writing.
+func TestR3_AnAppendThatSyncsHasTheRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newTestFS(t)
+		gate := make(chan struct{})
+		var hold atomic.Bool
+		var inside, most atomic.Int32
+		fs.Before(func(e simfs.Event) {
+			if e.Op&(simfs.OpSync|simfs.OpWrite) == 0 || !hold.Load() {
+				return
+			}
+			n := inside.Add(1)
+			most.Store(max(most.Load(), n))
+			<-gate
+			inside.Add(-1)
+		})
+		o := testOptions(fs)
+		o.BufferBytes = recordBytes(900)
+		l, err := Create(o, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := make([]byte, 900)
+		if err := l.Append(1, body, true); err != nil {
+			t.Fatal(err)
+		}
+		hold.Store(true)
+		var done [4]atomic.Bool
+		var clients sync.WaitGroup
+		for i, f := range []func() error{
+			func() error { return l.Append(2, body, true) },
+			func() error { return l.Sync(1) },
+			l.Settle,
+			l.Close,
+		} {
+			clients.Go(func() {
+				if err := f(); err != nil && !errors.Is(err, ErrClosed) {
+					t.Errorf("%d: %v", i, err)
+				}
+				done[i].Store(true)
+			})
+			synctest.Wait() // it is writing, or waits for who is
+			if done[i].Load() {
+				t.Errorf("%d did not wait", i)
+			}
+		}
+		if n := most.Load(); n != 1 {
+			t.Errorf("%d write at once", n)
+		}
+		hold.Store(false)
+		close(gate)
+		clients.Wait()
+	})
+}

@@ -25,8 +25,8 @@ func Parts() []Part {
 		{"log", []string{"wal/append.go", "wal/format.go", "wal/sync.go", "wal/reader.go", "wal/release.go", "wal/segment.go", "wal/spare.go", "wal/cursor.go"}, []string{"wal", "mvcc", "internal/prove"}},
 		{"recovery", []string{"wal/recover.go", "mvcc/recovery.go", "mvcc/redo.go", "mvcc/encode.go", "mvcc/moves.go"}, []string{"wal", "mvcc", "internal/prove"}},
 		{"checkpoint", []string{"mvcc/cleaner.go", "mvcc/checkpoint.go", "mvcc/doublewrite.go", "mvcc/changemap.go"}, []string{"mvcc", "livebackup", "internal/prove"}},
-		{"snapshot", []string{"snapshot/set.go", "snapshot/point.go", "snapshot/tally.go", "snapshot/original.go", "snapshot/backup.go", "snapshot/victim.go"}, []string{"snapshot", "mvcc", "livebackup"}},
-		{"backup", []string{"mvcc/backup.go", "mvcc/increment.go", "livebackup/run.go", "livebackup/local.go", "livebackup/prune.go", "livebackup/retention.go"}, []string{"livebackup", "mvcc"}},
+		{"snapshot", []string{"snapshot/set.go", "snapshot/point.go", "snapshot/tally.go", "snapshot/original.go", "snapshot/backup.go", "snapshot/victim.go"}, []string{"snapshot", "mvcc", "livebackup", "internal/prove"}},
+		{"backup", []string{"mvcc/backup.go", "mvcc/increment.go", "livebackup/run.go", "livebackup/local.go", "livebackup/prune.go", "livebackup/retention.go"}, []string{"livebackup", "mvcc", "internal/prove"}},
 	}
 }
 

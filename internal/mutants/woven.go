@@ -136,7 +136,7 @@ func (w *Woven) buildOne(ctx context.Context, pkg string, woven map[string]strin
 	if err := os.WriteFile(overlay, data, 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-vet=off", "-o", w.program(pkg), "./"+pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "invariants", "-overlay", overlay, "-vet=off", "-o", w.program(pkg), "./"+pkg)
 	cmd.Dir = w.root
 	return cmd.CombinedOutput()
 }
