@@ -30,12 +30,17 @@ func TestFillsOnceAndChanges(t *testing.T) {
 	for i, d := range Distributions {
 		o := small(dir)
 		o.Distribution = d
-		s, err := Run(context.Background(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if filled := map[bool]int{true: o.Records}[i == 0]; s.Filled != filled || s.Records != o.Records || s.Commits == 0 || s.PerSecond() == 0 {
-			t.Errorf("%s: %+v", d, s)
+		filled := map[bool]int{true: o.Records}[i == 0]
+		for done := false; !done; o.Duration *= 4 { // a commit of a slow disk may take longer than that
+			s, err := Run(context.Background(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done = s.Commits > 0
+			if s.Filled != filled || s.Records != o.Records || done != (s.PerSecond() > 0) {
+				t.Errorf("%s: %+v", d, s)
+			}
+			filled = 0
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(dir, livebackup.SocketName)); !errors.Is(err, os.ErrNotExist) {
@@ -70,6 +75,9 @@ func TestServedUntilInterrupted(t *testing.T) {
 	o.Duration = 0
 	var asked atomic.Int64
 	o.Tick = func(tick Tick) {
+		if tick.Filling || tick.Latency.Count == 0 {
+			return // of a slow disk: the next one
+		}
 		c, err := livebackup.Dial(o.Dir)
 		if err == nil {
 			_, err = c.Status(ctx)
@@ -78,7 +86,7 @@ func TestServedUntilInterrupted(t *testing.T) {
 			t.Error(err)
 		}
 		asked.Add(1)
-		if tick.Latency.Count == 0 || tick.Records != o.Records {
+		if tick.Records != o.Records {
 			t.Errorf("%+v", tick)
 		}
 		cancel(errors.New("enough"))
