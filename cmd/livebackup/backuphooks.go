@@ -66,13 +66,16 @@ type hooked struct {
 // eventsEvery is how often the database is asked what happened.
 const eventsEvery = 500 * time.Millisecond
 
-// callHooks has the first hook called, and from then on the one for what happens.
+// callHooks has the first hook called, and from then on the one for what happens: what
+// that is, is asked before it returns, or it would leave out what the backup itself is
+// warned of in its first moments.
 func callHooks(ctx context.Context, f *hookFlags, about hooks.Notice, src livebackup.Source) *hooked {
 	ctx, stop := context.WithCancel(ctx)
 	h := &hooked{runner: hooks.NewRunner(f.hooks()), about: about, stop: stop}
 	h.runner.Tell(h.notice(hooks.Start))
 	if f.onWatermark != "" {
-		h.heard.Go(func() { h.listen(ctx, src) })
+		after, err := h.hear(ctx, src, 0, false)
+		h.heard.Go(func() { h.listen(ctx, src, after, err) })
 	}
 	return h
 }
@@ -83,11 +86,11 @@ func (h *hooked) notice(event string) hooks.Notice {
 	return n
 }
 
-// listen tells of what happens until ctx ends, not of what happened before.
-func (h *hooked) listen(ctx context.Context, src livebackup.Source) {
+// listen tells of what happens until ctx ends, behind an event. If what happened before
+// is not known, the first that can be heard counts as that.
+func (h *hooked) listen(ctx context.Context, src livebackup.Source, after uint64, known error) {
 	tick := time.NewTicker(eventsEvery)
 	defer tick.Stop()
-	after, known := h.hear(ctx, src, 0, false)
 	for {
 		select {
 		case <-tick.C:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
 	"github.com/spillwaydb/spillway/mvcc"
+	"github.com/spillwaydb/spillway/wal"
 )
 
 func TestMain(m *testing.M) {
@@ -43,7 +45,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "hold": cmdHold, "serve": cmdServe, "poke": cmdPoke,
-			"flip": cmdFlip, "shape": cmdShape, "await-backup": cmdAwaitBackup, "await-served": cmdAwaitServed, "tmpfs": cmdTmpfs, "newest": cmdNewest,
+			"flip": cmdFlip, "shape": cmdShape, "await-backup": cmdAwaitBackup, "await-served": cmdAwaitServed, "await-archive": cmdAwaitArchive, "await-match": cmdAwaitMatch, "tmpfs": cmdTmpfs, "newest": cmdNewest,
 			"serve-fragile": cmdServeFragile, "break-log": cmdBreakLog, "same": cmdSame, "serve-busy": cmdServeBusy,
 		},
 	})
@@ -140,29 +142,57 @@ func cmdServe(ts *testscript.TestScript, _ bool, args []string) {
 // cmdAwaitBackup: await-backup DIR returns when a backup of a served database
 // holds its snapshot.
 func cmdAwaitBackup(ts *testscript.TestScript, _ bool, args []string) {
-	value, _ := open.Load(ts.MkAbs(args[0]))
+	store := servedHere(ts, args[0])
+	await(ts, "no backup began", func() bool {
+		return slices.ContainsFunc(store.Status().Snapshots, func(s mvcc.SnapshotStatus) bool { return s.Kind == "backup" })
+	})
+}
+
+// cmdAwaitArchive: await-archive DIR returns when an archive holds the log of a served
+// database.
+func cmdAwaitArchive(ts *testscript.TestScript, _ bool, args []string) {
+	store := servedHere(ts, args[0])
+	await(ts, "no archive began", func() bool {
+		return slices.ContainsFunc(store.Status().Holders, func(h wal.HolderStatus) bool { return h.Name == "archive" })
+	})
+}
+
+// servedHere is the store of a database that this process serves.
+func servedHere(ts *testscript.TestScript, dir string) *mvcc.Store {
+	value, _ := open.Load(ts.MkAbs(dir))
 	store, ok := value.(*mvcc.Store)
 	if !ok {
-		ts.Fatalf("%s is not served", args[0])
+		ts.Fatalf("%s is not served", dir)
 	}
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		for _, s := range store.Status().Snapshots {
-			if s.Kind == "backup" {
-				return
-			}
+	return store
+}
+
+// await returns when something is so, and fails if that takes very long.
+func await(ts *testscript.TestScript, otherwise string, is func() bool) {
+	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("%s", otherwise)
 		}
 	}
-	ts.Fatalf("no backup began")
 }
 
 // cmdAwaitServed: await-served DIR returns when somebody serves a database.
 func cmdAwaitServed(ts *testscript.TestScript, _ bool, args []string) {
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, err := livebackup.Dial(ts.MkAbs(args[0])); err == nil {
-			return
-		}
-	}
-	ts.Fatalf("nobody serves %s", args[0])
+	await(ts, "nobody serves "+args[0], func() bool {
+		_, err := livebackup.Dial(ts.MkAbs(args[0]))
+		return err == nil
+	})
+}
+
+// cmdAwaitMatch: await-match FILE PATTERN returns when a file is there and a regular
+// expression matches what it says.
+func cmdAwaitMatch(ts *testscript.TestScript, _ bool, args []string) {
+	pattern, err := regexp.Compile(args[1])
+	ts.Check(err)
+	await(ts, args[0]+" does not say so", func() bool {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && pattern.Match(text)
+	})
 }
 
 // cmdPoke: poke FILE OFFSET HEX [SIZE] overwrites bytes, and makes the checksum that ends
