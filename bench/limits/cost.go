@@ -2,132 +2,111 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 )
 
 // costOptions are those of the comparison with an older commit.
 type costOptions struct {
-	baseline string
-	pairs    int
-	commits  int // of a run of the benchmark
-	counted  int // commits of which every instruction is counted
+	baseline  string
+	pairs     int
+	commits   int // of a piece whose allocations are counted
+	counted   int // commits of a piece of which every instruction is counted
+	functions int // functions to list
 }
 
-// The benchmark, and the files that it is in: the older tree gets them, too.
-const (
-	costBenchmark = "BenchmarkCommitCost"
-	costFiles     = "commitcost*_test.go"
-)
+// costFiles are the files that the process that commits is in: the older tree gets them, too.
+const costFiles = "commitcost*_test.go"
 
-// costRun is what one run of the benchmark found, for a commit.
-type costRun struct{ cpu, bytes, allocs float64 }
+// costWarm is how many commits come before those that are counted.
+const costWarm = 2000
 
-// costTree is a tree that the benchmark was built in.
-type costTree struct {
-	binary string
-	runs   []costRun
-	counts commitCounts
-}
-
-// costPart compares what a commit costs in this tree and in an older one.
-func costPart(ctx context.Context, r *report, parent string, o costOptions) (err error) {
-	dir, err := os.MkdirTemp(parent, "limits")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	root, err := run(ctx, "", "git", "rev-parse", "--show-toplevel")
-	if err != nil {
-		return err
-	}
-	root = strings.TrimSpace(root)
-	old := filepath.Join(dir, "tree")
-	if _, err := run(ctx, root, "git", "worktree", "add", "--detach", old, o.baseline); err != nil {
-		return err
-	}
-	defer func() {
-		_, gone := run(context.WithoutCancel(ctx), root, "git", "worktree", "remove", "--force", old)
-		err = errors.Join(err, gone)
-	}()
-	is, was := &costTree{binary: filepath.Join(dir, "is.test")}, &costTree{binary: filepath.Join(dir, "was.test")}
-	if err := errors.Join(copyCostFiles(root, old), is.build(ctx, root), was.build(ctx, old)); err != nil {
-		return err
-	}
-	for _, mode := range []struct {
-		name  string
-		limit float64
-	}{{"idle", 1}, {"backup", 2}} {
-		if err := costMode(ctx, r, o, mode.name, mode.limit, was, is); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// costMode runs both in turns: A B B A A B B A ...
-func costMode(ctx context.Context, r *report, o costOptions, mode string, limit float64, was, is *costTree) error {
-	was.runs, is.runs = nil, nil
-	for i := range 2 * o.pairs {
-		t := was
-		if i%4 == 1 || i%4 == 2 {
-			t = is
-		}
-		if err := t.measure(ctx, mode, o.commits); err != nil {
-			return err
-		}
-	}
-	r.printf("a commit, %s, against commit %s\n", mode, o.baseline)
-	if err := costCounts(ctx, r, o, mode, limit, was, is); err != nil {
-		return err
-	}
-	allocs, size := func(c costRun) float64 { return c.allocs }, func(c costRun) float64 { return c.bytes }
-	r.atMost(limit, more(is.median(allocs), was.median(allocs)), " %", fmt.Sprintf("more allocations (%.0f, were %.0f)", is.median(allocs), was.median(allocs)))
-	r.atMost(limit, more(is.median(size), was.median(size)), " %", fmt.Sprintf("more bytes allocated (%.0f, were %.0f)", is.median(size), was.median(size)))
-	cpu := func(c costRun) float64 { return c.cpu }
-	r.say(fmt.Sprintf("CPU time, least of %d runs of %d commits", o.pairs, o.commits), "%.0f ns, was %.0f ns; it depends on what else runs", is.least(cpu), was.least(cpu))
-	return nil
-}
+// callsEach is for how many times as many commits system calls are counted: there are few of
+// them, and to stop for these only takes little.
+const callsEach = 250
 
 // callsSlack is how many system calls of a commit say nothing: some are made by time, not by
 // commit.
 const callsSlack = 0.005
 
-// costCounts is what does not depend on what else the machine does.
-func costCounts(ctx context.Context, r *report, o costOptions, mode string, limit float64, was, is *costTree) (err error) {
-	for _, t := range []*costTree{was, is} {
-		t.counts, err = countCommits(ctx, t.binary, mode, o.counted)
-		if errors.Is(err, errors.ErrUnsupported) {
-			r.say("instructions, system calls: SKIPPED", "they cannot be counted on this system")
-			return nil
-		}
-		if err != nil {
+// What both processes do beside commits is looked at costRests times for costRest, and the
+// least of these counts: there may be work left over from the commits before.
+const (
+	costRest  = 700 * time.Millisecond
+	costRests = 3
+)
+
+// costMode is one of what is compared.
+type costMode struct {
+	name  string
+	begin string  // what a process is told to begin with; may be empty
+	limit float64 // in percent
+}
+
+var costModes = []costMode{{"no backup runs", "", 1}, {"a backup runs", "backup", 2}}
+
+// costPart compares what a commit costs in this tree and in an older one.
+func costPart(ctx context.Context, r *report, parent string, o costOptions) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	dir, err := os.MkdirTemp(parent, "limits")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	was, is, err := buildCost(ctx, dir, o.baseline)
+	if err != nil {
+		return err
+	}
+	pair := [2]*committer{{binary: was}, {binary: is}}
+	for _, c := range pair {
+		if err := c.start(ctx); err != nil {
 			return err
 		}
 	}
-	n, m := is.counts, was.counts
-	r.atMost(limit, more(n.instructions, m.instructions), " %", fmt.Sprintf("more instructions, but for the runtime's (%.0f, were %.0f)", n.instructions, m.instructions))
-	r.atMost(m.calls*(1+limit/100)+callsSlack, n.calls, "", fmt.Sprintf("system calls (were %.4f)", m.calls))
-	return nil
-}
-
-// more is by how many percent a number is larger than another.
-func more(is, was float64) float64 {
-	if is == was {
-		return 0
+	for _, c := range pair { // both fill their databases
+		if err := c.ready(); err != nil {
+			return err
+		}
 	}
-	return 100 * (is/was - 1)
+	for _, m := range costModes {
+		if err := comparePair(r, o, m, pair); err != nil {
+			return err
+		}
+	}
+	return errors.Join(pair[0].end(), pair[1].end())
 }
 
-// copyCostFiles gives the benchmark to another tree.
+// buildCost builds the process that commits, in the older tree and in this one.
+func buildCost(ctx context.Context, dir, baseline string) (was, is string, err error) {
+	root, err := run(ctx, "", "git", "rev-parse", "--show-toplevel")
+	if err != nil {
+		return "", "", err
+	}
+	root = strings.TrimSpace(root)
+	old := filepath.Join(dir, "tree")
+	if _, err := run(ctx, root, "git", "worktree", "add", "--detach", old, baseline); err != nil {
+		return "", "", err
+	}
+	defer func() {
+		_, gone := run(context.WithoutCancel(ctx), root, "git", "worktree", "remove", "--force", old)
+		err = errors.Join(err, gone)
+	}()
+	was, is = filepath.Join(dir, "was.test"), filepath.Join(dir, "is.test")
+	return was, is, errors.Join(copyCostFiles(root, old), buildIn(ctx, root, is), buildIn(ctx, old, was))
+}
+
+// copyCostFiles gives an older tree what it is to be measured with.
 func copyCostFiles(from, to string) error {
 	names, err := filepath.Glob(filepath.Join(from, "kv", costFiles))
 	if err != nil || len(names) == 0 {
@@ -145,61 +124,10 @@ func copyCostFiles(from, to string) error {
 	return nil
 }
 
-func (t *costTree) build(ctx context.Context, root string) error {
-	_, err := run(ctx, root, "go", "test", "-c", "-o", t.binary, "./kv")
+func buildIn(ctx context.Context, root, binary string) error {
+	_, err := run(ctx, root, "go", "test", "-c", "-o", binary, "./kv")
 	return err
 }
-
-func (t *costTree) args(mode string, commits int) []string {
-	return []string{"-test.run=^$", "-test.bench=" + costBenchmark + "/" + mode + "$", "-test.benchtime=" + strconv.Itoa(commits) + "x"}
-}
-
-// measure runs the benchmark once.
-func (t *costTree) measure(ctx context.Context, mode string, commits int) error {
-	out, err := run(ctx, filepath.Dir(t.binary), t.binary, t.args(mode, commits)...)
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, costBenchmark) {
-			t.runs = append(t.runs, parseCost(line))
-			return nil
-		}
-	}
-	return fmt.Errorf("no benchmark in %q", out)
-}
-
-// parseCost reads "Benchmark... N  1 cpu-ns/op  2 B/op ...".
-func parseCost(line string) (c costRun) {
-	fields := strings.Fields(line)
-	for i := 2; i+1 < len(fields); i += 2 {
-		v, _ := strconv.ParseFloat(fields[i], 64) // 0 shows
-		switch fields[i+1] {
-		case "cpu-ns/op":
-			c.cpu = v
-		case "B/op":
-			c.bytes = v
-		case "allocs/op":
-			c.allocs = v
-		}
-	}
-	return c
-}
-
-func (t *costTree) sorted(of func(costRun) float64) (list []float64) {
-	for _, c := range t.runs {
-		list = append(list, of(c))
-	}
-	slices.Sort(list)
-	return list
-}
-
-func (t *costTree) median(of func(costRun) float64) float64 {
-	list := t.sorted(of)
-	return list[len(list)/2]
-}
-
-func (t *costTree) least(of func(costRun) float64) float64 { return t.sorted(of)[0] }
 
 // run runs a command in dir and returns what it says.
 func run(ctx context.Context, dir, name string, args ...string) (string, error) {
@@ -211,4 +139,209 @@ func run(ctx context.Context, dir, name string, args ...string) (string, error) 
 		return "", fmt.Errorf("%s %s: %w: %.1000s", name, strings.Join(args, " "), err, stderr.String())
 	}
 	return out.String(), nil
+}
+
+// comparePair compares an older process and a newer one. Both make the same commits, so
+// piece by piece they are compared with themselves.
+func comparePair(r *report, o costOptions, m costMode, pair [2]*committer) error {
+	r.printf("a commit while %s, against commit %s\n", m.name, o.baseline)
+	for _, c := range pair {
+		if m.begin != "" {
+			if err := c.tell(m.begin, "begun"); err != nil {
+				return err
+			}
+		}
+		if err := c.commits(costWarm); err != nil {
+			return err
+		}
+	}
+	if err := compareCounts(r, o, m, pair); err != nil {
+		return err
+	}
+	return compareTotals(r, o, m, pair)
+}
+
+// inTurns calls f for both of a pair, so often: A B B A A B ...
+func inTurns(pairs int, f func(which int) error) error {
+	for i := range 2 * pairs {
+		if err := f((i + 1) / 2 % 2); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareCounts is what does not depend on what else the machine does.
+func compareCounts(r *report, o costOptions, m costMode, pair [2]*committer) error {
+	var instructions, calls [2][]float64
+	var spent [2]functionCounts
+	err := inTurns(o.pairs, func(which int) error {
+		c := pair[which]
+		counts, err := c.countInstructions(o.counted)
+		if err != nil {
+			return fmt.Errorf("count instructions: %w", err)
+		}
+		spent[which].add(counts)
+		instructions[which] = append(instructions[which], float64(counts.ours)/float64(o.counted))
+		n, err := c.countCalls(callsEach * o.counted)
+		if err != nil {
+			return fmt.Errorf("count system calls: %w", err)
+		}
+		calls[which] = append(calls[which], float64(n)/float64(callsEach*o.counted))
+		return nil
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		r.say("instructions, system calls: SKIPPED", "they cannot be counted here: %v", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.compare(m.limit, "instructions, but for the runtime's", instructions)
+	was, is := mean(calls[0]), mean(calls[1])
+	r.atMost(was*(1+m.limit/100)+callsSlack, is, "", fmt.Sprintf("system calls (were %.4f)", was))
+	commits := float64(o.pairs * o.counted)
+	r.say("calls of the runtime", "%.0f, were %.0f", float64(spent[1].runtime)/commits, float64(spent[0].runtime)/commits)
+	spent[1].list(r, &spent[0], commits, o.functions)
+	return nil
+}
+
+// compareTotals is what both processes took as a whole. What they take while nothing is
+// committed goes by time and not by commit: it is measured, taken off, and said apart.
+func compareTotals(r *report, o costOptions, m costMode, pair [2]*committer) error {
+	rest, err := atRest(pair)
+	if err != nil {
+		return err
+	}
+	var allocs, size, cpu [2][]float64
+	err = inTurns(o.pairs, func(which int) error {
+		c := pair[which]
+		before, err := c.totals()
+		if err != nil {
+			return err
+		}
+		if err := c.commits(o.commits); err != nil {
+			return err
+		}
+		after, err := c.totals()
+		if err != nil {
+			return err
+		}
+		t := after.since(before)
+		n, seconds := float64(o.commits), t.at.Sub(before.at).Seconds()
+		allocs[which] = append(allocs[which], (t.allocs-rest[which].allocs*seconds)/n)
+		size[which] = append(size[which], (t.bytes-rest[which].bytes*seconds)/n)
+		cpu[which] = append(cpu[which], t.cpu/n)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.compare(m.limit, "allocations", allocs)
+	r.compare(m.limit, "bytes allocated", size)
+	r.say(fmt.Sprintf("CPU time, least of %d times %d commits", o.pairs, o.commits), "%.0f ns, was %.0f ns; it depends on what else runs", slices.Min(cpu[1]), slices.Min(cpu[0]))
+	r.say("beside commits, in a second", "%.0f allocations, were %.0f; %.0f KiB, were %.0f KiB", rest[1].allocs, rest[0].allocs, rest[1].bytes/1024, rest[0].bytes/1024)
+	return nil
+}
+
+// atRest is what both take in a second while nobody commits.
+func atRest(pair [2]*committer) (rate [2]costTotals, err error) {
+	var before [2]costTotals
+	for round := range costRests + 1 {
+		for i, c := range pair {
+			now, err := c.totals()
+			if err != nil {
+				return rate, err
+			}
+			t, seconds := now.since(before[i]), now.at.Sub(before[i].at).Seconds()
+			if round == 1 || round > 1 && t.bytes/seconds < rate[i].bytes {
+				rate[i] = costTotals{allocs: t.allocs / seconds, bytes: t.bytes / seconds}
+			}
+			before[i] = now
+		}
+		if round < costRests {
+			time.Sleep(costRest)
+		}
+	}
+	return rate, nil
+}
+
+// compare wants pieces of commits to take no more than a limit, in percent, than the same
+// pieces took before.
+func (r *report) compare(limit float64, what string, pieces [2][]float64) {
+	was, is := median(pieces[0]), median(pieces[1])
+	r.atMost(limit, medianMore(pieces), " %", fmt.Sprintf("more %s (%.0f, were %.0f)", what, is, was))
+}
+
+// medianMore is the median of by how many percent pieces take more than the same did before.
+func medianMore(pieces [2][]float64) float64 {
+	list := make([]float64, len(pieces[0]))
+	for i, was := range pieces[0] {
+		list[i] = more(pieces[1][i], was)
+	}
+	return median(list)
+}
+
+// more is by how many percent a number is larger than another.
+func more(is, was float64) float64 {
+	if is == was {
+		return 0
+	}
+	return 100 * (is/was - 1)
+}
+
+func median(list []float64) float64 {
+	list = slices.Sorted(slices.Values(list))
+	n := len(list)
+	return (list[(n-1)/2] + list[n/2]) / 2
+}
+
+func mean(list []float64) (m float64) {
+	for _, v := range list {
+		m += v / float64(len(list))
+	}
+	return m
+}
+
+// functionCounts are the instructions of some commits, and their calls of the runtime.
+type functionCounts struct {
+	ours, runtime int
+	of, calls     map[string]int // by function
+}
+
+func (f *functionCounts) add(more functionCounts) {
+	f.ours += more.ours
+	f.runtime += more.runtime
+	if f.of == nil {
+		f.of, f.calls = map[string]int{}, map[string]int{}
+	}
+	for name, n := range more.of {
+		f.of[name] += n
+	}
+	for name, n := range more.calls {
+		f.calls[name] += n
+	}
+}
+
+// list prints the functions that take most more or less than they did, for a commit.
+func (f *functionCounts) list(r *report, was *functionCounts, commits float64, most int) {
+	listChanges(r, "instructions", was.of, f.of, commits, most)
+	listChanges(r, "calls", was.calls, f.calls, commits, most)
+}
+
+func listChanges(r *report, what string, was, is map[string]int, commits float64, most int) {
+	names := slices.Collect(maps.Keys(is))
+	for name := range was {
+		if _, still := is[name]; !still {
+			names = append(names, name)
+		}
+	}
+	change := func(name string) int { return is[name] - was[name] }
+	slices.SortFunc(names, func(a, b string) int {
+		x, y := change(a), change(b)
+		return cmp.Or(cmp.Compare(max(y, -y), max(x, -x)), cmp.Compare(a, b))
+	})
+	for _, name := range names[:min(most, len(names))] {
+		r.printf("    %+9.1f %s, now %.1f: %s\n", float64(change(name))/commits, what, float64(is[name])/commits, name)
+	}
 }

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"debug/elf"
 	"debug/gosym"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,57 +19,95 @@ import (
 // The thread marks where the commits begin and end with a signal to itself, which the tracer
 // keeps from being delivered (kv/commitcost_linux_test.go).
 //
-// Instructions of Go's runtime are left out: under a tracer its scheduler waits for other
-// threads most of the time, and what else it does, allocating, is counted as such.
+// Instructions of Go's runtime, and of what it calls, are left out: under a tracer its
+// scheduler waits for other threads most of the time, and what else it does, allocating, is
+// counted as such. Only how often it is called is counted. Where the processor stops a
+// thread at an address (skip_linux_amd64.go) these need not be stepped through, which are most.
 
-// commitCounts is what the thread that commits did for a commit, on average.
-type commitCounts struct{ instructions, calls float64 }
-
-// callsEach is for how many times as many commits system calls are counted: there are few of
-// them, and to stop for these only takes little.
-const callsEach = 400
-
-// countCommits counts both, in two runs.
-func countCommits(ctx context.Context, binary, mode string, commits int) (c commitCounts, err error) {
-	ours, err := outsideRuntime(binary)
-	if err != nil {
-		return c, fmt.Errorf("count instructions: %w", err)
-	}
-	steps, err := traced(ctx, binary, mode, commits, stepInstruction(ours))
-	if err != nil {
-		return c, fmt.Errorf("count instructions: %w", err)
-	}
-	// A call stops the thread when it begins and when it ends; the second mark is one, too.
-	stops, err := traced(ctx, binary, mode, callsEach*commits, func(tid int) (bool, error) { return true, unix.PtraceSyscall(tid, 0) })
-	if err != nil {
-		return c, fmt.Errorf("count system calls: %w", err)
-	}
-	return commitCounts{float64(steps) / float64(commits), float64(stops/2-1) / float64(callsEach*commits)}, nil
-}
-
-// stepFunc has a stopped thread go on to its next stop, and reports whether the stop that it
-// leaves counts.
-type stepFunc func(tid int) (counts bool, err error)
-
-// stepInstruction goes on by an instruction. One that repeats itself, to copy bytes, stops
-// for each of these, and counts once.
-func stepInstruction(counted func(pc uint64) bool) stepFunc {
-	var last uint64
-	var regs unix.PtraceRegs
-	return func(tid int) (bool, error) {
-		if err := unix.PtraceGetRegs(tid, &regs); err != nil {
-			return false, err
+// countInstructions counts those of n commits.
+func (c *committer) countInstructions(n int) (f functionCounts, err error) {
+	if c.owner == nil {
+		if c.owner, err = functionsOf(c.binary); err != nil {
+			return f, err
 		}
-		at := regs.PC()
-		counts := at != last && counted(at)
-		last = at
-		return counts, unix.PtraceSingleStep(tid)
 	}
+	w := walker{owner: c.owner, counts: map[*codeOwner]int{}}
+	if err := c.traced(n, w.step); err != nil {
+		return f, err
+	}
+	f.of, f.calls = map[string]int{}, map[string]int{}
+	for o, n := range w.counts {
+		if o.ours {
+			f.ours += n
+			f.of[o.name] += n
+		} else {
+			f.runtime += n
+			f.calls[o.name] += n
+		}
+	}
+	return f, nil
 }
 
-// outsideRuntime tells whether an instruction of a program is one of a function that is not
-// of package runtime, nor of the kernel's.
-func outsideRuntime(binary string) (func(pc uint64) bool, error) {
+// countCalls counts the system calls of n commits.
+func (c *committer) countCalls(n int) (calls int, err error) {
+	stops := 0
+	err = c.traced(n, func(tid int) error {
+		stops++
+		return unix.PtraceSyscall(tid, 0)
+	})
+	// A call stops the thread when it begins and when it ends; the second mark is one, too.
+	return stops/2 - 1, err
+}
+
+// walker steps through a thread's instructions.
+type walker struct {
+	owner  func(pc uint64) *codeOwner
+	counts map[*codeOwner]int // of ours instructions, of the runtime calls
+	last   uint64             // instruction that it stood before
+	ours   bool               // it was one of ours
+	until  uint64             // the thread runs until it stands there; 0: it goes by steps
+}
+
+// step counts the instruction that the thread stands before, and goes on. One that repeats
+// itself, to copy bytes, stops for each of these, and counts once.
+func (w *walker) step(tid int) error {
+	var regs unix.PtraceRegs
+	if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+		return err
+	}
+	at := regs.PC()
+	switch {
+	case at == w.until:
+		w.until = 0
+		if err := stopNowhere(tid); err != nil {
+			return err
+		}
+	case w.until != 0: // something else stopped it
+		return unix.PtraceCont(tid, 0)
+	case at == w.last:
+		return unix.PtraceSingleStep(tid)
+	}
+	o, called := w.owner(at), w.ours
+	w.last, w.ours = at, o.ours
+	if o.ours || called {
+		w.counts[o]++
+	}
+	if o.ours || !called {
+		return unix.PtraceSingleStep(tid)
+	}
+	back, err := returnsTo(tid, &regs)
+	if err == nil && w.owner(back).ours {
+		err = stopAt(tid, back)
+	}
+	if err != nil || !w.owner(back).ours {
+		return unix.PtraceSingleStep(tid)
+	}
+	w.until = back
+	return unix.PtraceCont(tid, 0)
+}
+
+// functionsOf tells which function an instruction of a program is of.
+func functionsOf(binary string) (func(pc uint64) *codeOwner, error) {
 	f, err := elf.Open(binary)
 	if err != nil {
 		return nil, err
@@ -93,92 +125,62 @@ func outsideRuntime(binary string) (func(pc uint64) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[uint64]bool{}
-	return func(pc uint64) bool {
-		ours, seen := known[pc]
-		if !seen {
-			fn := table.PCToFunc(pc)
-			ours = fn != nil && !strings.HasPrefix(fn.Name, "runtime.")
-			known[pc] = ours
+	at, byName := map[uint64]*codeOwner{}, map[string]*codeOwner{}
+	return func(pc uint64) *codeOwner {
+		o := at[pc]
+		if o == nil {
+			name := "kernel"
+			if fn := table.PCToFunc(pc); fn != nil {
+				name = fn.Name
+			}
+			if o = byName[name]; o == nil {
+				ours := strings.Contains(name, ".") && !strings.HasPrefix(name, "runtime.") // without a dot: the runtime's, in assembly
+				o = &codeOwner{name, ours}
+				byName[name] = o
+			}
+			at[pc] = o
 		}
-		return ours
+		return o
 	}, nil
 }
 
-// traced counts the stops of the thread between its two marks.
-func traced(ctx context.Context, binary, mode string, commits int, step stepFunc) (stops int, err error) {
+// traced has n commits made; step has the thread go on from each stop between its two marks.
+func (c *committer) traced(n int, step func(tid int) error) error {
 	runtime.LockOSThread() // the kernel knows the tracer by its thread
 	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestCommitCost_Counted$")
-	cmd.Env = append(os.Environ(), "SPILLWAY_COST_MODE="+mode, "SPILLWAY_COST_COMMITS="+strconv.Itoa(commits), "GODEBUG=asyncpreemptoff=1")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return 0, err
+	if err := unix.PtraceSeize(c.thread); err != nil {
+		return fmt.Errorf("trace: %w (%w)", err, errors.ErrUnsupported)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return 0, err
+	if err := c.say(fmt.Sprintf("commits %d", n)); err != nil {
+		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
+	if err := untilMark(c.thread, func(tid int) error { return unix.PtraceCont(tid, 0) }); err != nil {
+		return err
 	}
-	stops, err = traceThread(in, bufio.NewReader(out), step)
-	if err != nil {
-		cancel()
+	if err := step(c.thread); err != nil {
+		return fmt.Errorf("go on: %w", err)
 	}
-	_, copyErr := io.Copy(io.Discard, out)
-	return stops, errors.Join(err, copyErr, cmd.Wait())
+	if err := untilMark(c.thread, step); err != nil {
+		return err
+	}
+	if err := unix.PtraceDetach(c.thread); err != nil {
+		return err
+	}
+	if c.answer("done") == "" {
+		return errors.New("the process that commits ended")
+	}
+	return nil
 }
 
-// traceThread traces the thread that the other process names, from its first mark to its
-// second.
-func traceThread(in io.Writer, out *bufio.Reader, step stepFunc) (stops int, err error) {
-	var tid int
-	for tid == 0 {
-		line, err := out.ReadString('\n')
-		if err != nil {
-			return 0, fmt.Errorf("it named no thread: %w", err)
-		}
-		_, _ = fmt.Sscanf(line, "thread %d", &tid) // other lines name none
-	}
-	if err := unix.PtraceSeize(tid); err != nil {
-		return 0, fmt.Errorf("trace: %w", err)
-	}
-	if _, err := in.Write([]byte{'\n'}); err != nil {
-		return 0, err
-	}
-	if _, err := untilMark(tid); err != nil {
-		return 0, err
-	}
-	for {
-		counts, err := step(tid)
-		if err != nil {
-			return 0, fmt.Errorf("go on: %w", err)
-		}
-		if counts {
-			stops++
-		}
-		marked, err := stopped(tid)
-		if err != nil {
-			return 0, err
-		}
-		if marked {
-			return stops, unix.PtraceDetach(tid)
-		}
-	}
-}
-
-// untilMark lets the thread run until it marks. It runs already.
-func untilMark(tid int) (bool, error) {
+// untilMark lets a thread go on from each stop until it marks. It runs already.
+func untilMark(tid int, step func(tid int) error) error {
 	for {
 		marked, err := stopped(tid)
 		if marked || err != nil {
-			return marked, err
+			return err
 		}
-		if err := unix.PtraceCont(tid, 0); err != nil {
-			return false, fmt.Errorf("go on: %w", err)
+		if err := step(tid); err != nil {
+			return fmt.Errorf("go on: %w", err)
 		}
 	}
 }

@@ -2,15 +2,12 @@
 
 package main
 
-import (
-	"context"
-	"errors"
-)
+import "errors"
 
-// commitCounts is what the thread that commits did for a commit, on average.
-type commitCounts struct{ instructions, calls float64 }
-
-// countCommits is errors.ErrUnsupported on this system.
-func countCommits(context.Context, string, string, int) (commitCounts, error) {
-	return commitCounts{}, errors.ErrUnsupported
+// countInstructions is errors.ErrUnsupported on this system.
+func (c *committer) countInstructions(int) (functionCounts, error) {
+	return functionCounts{}, errors.ErrUnsupported
 }
+
+// countCalls is errors.ErrUnsupported on this system.
+func (c *committer) countCalls(int) (int, error) { return 0, errors.ErrUnsupported }

@@ -102,10 +102,19 @@ func TestStallIsMeasured(t *testing.T) {
 	}
 }
 
-// TestParseCost: the numbers of a line of a benchmark.
-func TestParseCost(t *testing.T) {
-	c := parseCost("BenchmarkCommitCost/idle-2  200000  12345 ns/op  11000 cpu-ns/op  512 B/op  7 allocs/op\n")
-	if (c != costRun{11000, 512, 7}) {
-		t.Errorf("%+v", c)
+// TestMedianMore: pieces of commits are compared with the same pieces, so that how they
+// differ from each other does not count.
+func TestMedianMore(t *testing.T) {
+	for _, c := range []struct {
+		was, is []float64
+		want    float64
+	}{
+		{[]float64{100, 1000, 10}, []float64{101, 1010, 20}, 1},
+		{[]float64{100, 200}, []float64{102, 208}, 3},
+		{[]float64{0, 0, 5}, []float64{0, 0, 5}, 0},
+	} {
+		if got := medianMore([2][]float64{c.was, c.is}); got < c.want-1e-9 || got > c.want+1e-9 {
+			t.Errorf("%v, were %v: %g, want %g", c.is, c.was, got, c.want)
+		}
 	}
 }
