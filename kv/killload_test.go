@@ -8,8 +8,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
-	"runtime"
+	"sync"
 
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/livebackup"
@@ -52,15 +53,46 @@ func writersMain(dir string, durable mvcc.Durability) error {
 	}
 	fmt.Println("open")
 	failed := make(chan error)
+	commits := newTicker()
 	for w := range killWriters {
-		go func() { failed <- writeAlways(db, w) }()
+		go func() { failed <- writeAlways(db, w, commits) }()
 	}
-	go func() { failed <- readAlways(db) }()
+	go func() { failed <- readAlways(db, commits) }()
 	go func() { failed <- backUpAlways(db, dir) }()
 	return <-failed
 }
 
-func writeAlways(db *kv.DB, w int) error {
+// ticker counts the commits of a process. A reader that waits for some of them costs
+// the process nothing meanwhile.
+type ticker struct {
+	mu     sync.Mutex
+	ticked sync.Cond
+	ticks  int
+}
+
+func newTicker() *ticker {
+	t := &ticker{}
+	t.ticked.L = &t.mu
+	return t
+}
+
+func (t *ticker) tick() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ticks++
+	t.ticked.Broadcast()
+}
+
+// await waits for so many ticks more.
+func (t *ticker) await(ticks int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for due := t.ticks + ticks; t.ticks < due; {
+		t.ticked.Wait()
+	}
+}
+
+func writeAlways(db *kv.DB, w int, commits *ticker) error {
 	counts, err := countsOf(db)
 	if err != nil {
 		return err
@@ -70,6 +102,7 @@ func writeAlways(db *kv.DB, w int) error {
 			return err
 		}
 		fmt.Println("commit", w, n)
+		commits.tick()
 		if n%7 == 0 {
 			if err := spoil(db, w); !errors.Is(err, errSpoilt) {
 				return fmt.Errorf("a transaction that was rolled back returns %w", err)
@@ -212,17 +245,15 @@ func proveWriter(b *kv.Bucket, w int, n uint64) error {
 	return nil
 }
 
-// readAlways keeps snapshots, so that there are originals.
-func readAlways(db *kv.DB) error {
+// readAlways keeps snapshots, each for some commits, so that there are originals.
+func readAlways(db *kv.DB, commits *ticker) error {
 	for {
 		err := db.View(func(tx *kv.Tx) error {
 			first, err := countsIn(tx)
 			if err != nil {
 				return err
 			}
-			for range 20 {
-				runtime.Gosched()
-			}
+			commits.await(1 + rand.IntN(20))
 			again, err := countsIn(tx)
 			if err == nil && again != first {
 				err = fmt.Errorf("a snapshot has changed: %v, then %v", first, again)
