@@ -48,8 +48,11 @@ func TestPeerOfAnotherUserIsRefused(t *testing.T) {
 	defer server.Close()
 	os.Chmod(dir, 0o755)
 	os.Chmod(filepath.Join(dir, SocketName), 0o666)
+	temp := filepath.Join(dir, "temp") // ours may be for nobody else
+	os.Mkdir(temp, 0o700)
+	os.Chown(temp, nobody, nobody)
 	child := exec.Command(binary, "-test.run=^TestPeerOfAnotherUserIsRefused$")
-	child.Env = append(os.Environ(), asPeerEnv+"="+dir)
+	child.Env = append(os.Environ(), asPeerEnv+"="+dir, "TMPDIR="+temp)
 	child.Dir = "/"
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := child.CombinedOutput(); err != nil {
