@@ -1,7 +1,6 @@
 package kv_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -33,8 +32,7 @@ func TestLadder_AllRungsOnRealFiles(t *testing.T) {
 	defer db.Close()
 	const records = 48 << 20 / boundedRecord
 	must(t, boundedPut(db, 0, records, "first"))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := t.Context()
 	repo, err := livebackup.OpenRepository(ctx, filepath.Join(dir, "repo"), livebackup.RepositoryOptions{Create: true})
 	must(t, err)
 	var writeOnce sync.Once

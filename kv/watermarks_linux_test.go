@@ -46,7 +46,7 @@ func TestWatermarks_EachForReal(t *testing.T) {
 	snapshot, err := db.Begin(false)
 	must(t, err)
 	must(t, boundedPut(db, 0, records, "second"))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // of the slowest disk
 	defer cancel()
 	must(t, boundedPut(db, records, 3*records/2, "log")) // the second took next to none
 	awaitMarks(ctx, t, &heard, mvcc.LevelRAM, mvcc.LevelTemporary, mvcc.LevelOverflow, mvcc.LevelIndex, mvcc.LevelHeldLog, mvcc.LevelArchiveLag, mvcc.LevelSnapshotAge)
