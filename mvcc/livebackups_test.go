@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -146,6 +147,10 @@ func TestBackupStatus_IncrementalCountsAllGroupsFirst(t *testing.T) {
 // What a backup met, watermarks and how full each level was, is in its cost, also
 // after it was closed; what came before and after it is not.
 func TestBackup_RecordsWhatItMet(t *testing.T) {
+	synctest.Test(t, whatABackupMet) // its clock stands still: the store finds no watermark of its own
+}
+
+func whatABackupMet(t *testing.T) {
 	c, _ := newCrashRun(t, chance.Seed(t), nil)
 	ok(t, c.allocMany(5))
 	crossing := func(used int64) {
@@ -238,6 +243,10 @@ func TestCommitLatency_Buckets(t *testing.T) {
 // A quantile is at most half more than it is, and what came between two looks is
 // what was added.
 func TestCommitLatency_QuantilesOfWhatCameBetween(t *testing.T) {
+	synctest.Test(t, quantilesOfWhatCameBetween) // whose clock stands still
+}
+
+func quantilesOfWhatCameBetween(t *testing.T) {
 	var c commitLatency
 	add := func(n int, d time.Duration) {
 		for range n {
