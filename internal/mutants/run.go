@@ -8,8 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 // Result is what became of a planted bug.
@@ -26,13 +29,19 @@ type Result struct {
 type Options struct {
 	Timeout time.Duration // of one package's tests; 0: five minutes. A test that hangs has found the bug
 	Args    []string      // for go test, behind the package; nil: the short tests
+
+	more uint64 // beyond the number from which seeds follow
 }
 
 // ErrUnfit means that a mutant does not build: it proves nothing.
 var ErrUnfit = errors.New("does not build")
 
+// seedsMax is with how many seeds a bug is looked for: a test of random histories need not
+// meet it in the first.
+const seedsMax = 3
+
 // Run plants a bug and runs the tests that should find it, package by package, until
-// one fails. An error means that nothing is known: the bug could not be planted, or the
+// one fails; if none does, with other seeds. An error means that nothing is known: the bug could not be planted, or the
 // program does not build with it.
 func Run(ctx context.Context, root string, m Mutant, o Options) (res Result, err error) {
 	began := time.Now()
@@ -46,18 +55,34 @@ func Run(ctx context.Context, root string, m Mutant, o Options) (res Result, err
 	if err != nil {
 		return res, err
 	}
-	for _, pkg := range m.Packages {
-		by, err := find(ctx, root, overlay, pkg, o)
-		res.Took = time.Since(began)
-		if err != nil {
-			return res, fmt.Errorf("run %q in %s: %w", m.Name, pkg, err)
-		}
-		if by != "" {
-			res.Killed, res.By = true, pkg+"."+by
-			return res, nil
+	seeds := uint64(seedsMax)
+	if o.Args != nil {
+		seeds = 1 // the caller knows what is to be run
+	}
+	for o.more = range seeds {
+		for _, pkg := range m.Packages {
+			by, err := find(ctx, root, overlay, pkg, o)
+			res.Took = time.Since(began)
+			if err != nil {
+				return res, fmt.Errorf("run %q in %s: %w", m.Name, pkg, err)
+			}
+			if by != "" {
+				res.Killed, res.By = true, pkg+"."+by
+				return res, nil
+			}
 		}
 	}
 	return res, nil
+}
+
+// otherSeeds is this process's environment, with so much more in the number from which
+// the tests' seeds follow. Without one they are others each time.
+func otherSeeds(more uint64) []string {
+	env := os.Environ()
+	if number, err := strconv.ParseUint(os.Getenv(chance.Variable), 0, 64); err == nil {
+		env = append(env, fmt.Sprintf("%s=%d", chance.Variable, number+more))
+	}
+	return env
 }
 
 // triesMax is how many tests of a package may fail once and not again.
@@ -97,7 +122,7 @@ func test(ctx context.Context, root, overlay, pkg string, o Options, more ...str
 	}
 	args := []string{"test", "-overlay", overlay, "-count=1", "-failfast", "-vet=off", "-timeout", timeout.String(), "-short", "./" + pkg}
 	cmd := exec.CommandContext(ctx, "go", append(args, more...)...)
-	cmd.Dir = root
+	cmd.Dir, cmd.Env = root, otherSeeds(o.more)
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", nil
