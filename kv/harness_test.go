@@ -14,7 +14,11 @@ import (
 // openDB opens a new database that is checked and closed when the test ends.
 func openDB(t testing.TB, o kv.Options) *kv.DB {
 	t.Helper()
-	db, err := kv.Open(t.TempDir(), o)
+	dir := "/db"
+	if o.Store.FS == nil {
+		dir = t.TempDir()
+	}
+	db, err := kv.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

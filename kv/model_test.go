@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/internal/chance"
+	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/kv"
 	"github.com/spillwaydb/spillway/mvcc"
 )
@@ -440,7 +441,7 @@ func TestModel(t *testing.T) {
 			if testing.Short() || raceEnabled {
 				rounds = 12
 			}
-			play(t, rand.New(rand.NewPCG(s, uint64(bs))), bs, rounds)
+			play(t, rand.New(rand.NewPCG(s, uint64(bs))), openDB(t, unsynced(bs)), bs, rounds)
 		})
 	}
 }
@@ -451,7 +452,9 @@ func FuzzOperations(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var key [32]byte
 		copy(key[:], data)
-		play(t, rand.New(&fuzzSource{data: data, then: rand.NewChaCha8(key)}), 4<<10, 2)
+		o := unsynced(4 << 10)
+		o.Store.FS = simfs.New() // a disk would take most of the time
+		play(t, rand.New(&fuzzSource{data: data, then: rand.NewChaCha8(key)}), openDB(t, o), 4<<10, 2)
 	})
 }
 
@@ -470,11 +473,15 @@ func (s *fuzzSource) Uint64() uint64 {
 	return v<<48 | v<<16 | v // IntN looks at the high or at the low bits
 }
 
-// play runs rounds of transactions.
-func play(t *testing.T, rnd *rand.Rand, bs, rounds int) {
+// unsynced is for what is not about durability.
+func unsynced(bs int) kv.Options {
 	o := blockSize(bs)
-	o.Store.Durability = mvcc.DurableNever // what is proved here is not durability
-	db := openDB(t, o)
+	o.Store.Durability = mvcc.DurableNever
+	return o
+}
+
+// play runs rounds of transactions.
+func play(t *testing.T, rnd *rand.Rand, db *kv.DB, bs, rounds int) {
 	a := &actor{t: t, rnd: rnd, bs: bs}
 	committed := newModel()
 	for range rounds {

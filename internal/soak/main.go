@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,8 +24,10 @@ type settings struct {
 	sample   int
 	keep     string
 	only     string
-	out      io.Writer
-	last     time.Time // of a progress line
+
+	mu   sync.Mutex // of what follows: parts say something from several goroutines
+	out  io.Writer
+	last time.Time // of a progress line
 }
 
 // part is one thing that can be proven for hours.
@@ -148,13 +152,37 @@ func (s *settings) again(only string) string {
 
 // progress prints a line, but not too many.
 func (s *settings) progress(format string, args ...any) {
-	if time.Since(s.last) < 5*time.Second {
-		return
+	s.mu.Lock()
+	due := time.Since(s.last) >= 5*time.Second
+	if due {
+		s.last = time.Now()
 	}
-	s.last = time.Now()
-	fmt.Fprintf(s.out, "%s: %s\n", s.part, fmt.Sprintf(format, args...))
+	s.mu.Unlock()
+	if due {
+		s.say(format, args...)
+	}
 }
 
 func (s *settings) say(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "%s: %s\n", s.part, fmt.Sprintf(format, args...))
+}
+
+// atOnce calls do with each number below n, in order, so many at a time, until ctx ends.
+func atOnce(ctx context.Context, n, most int, do func(i int)) {
+	var group sync.WaitGroup
+	var next atomic.Int64
+	for range most {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				do(i)
+			}
+		})
+	}
+	group.Wait()
 }

@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -84,56 +81,6 @@ func (s *settings) repeat(ctx context.Context, pkg, tests string) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-var (
-	fuzzName = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
-	fuzzRuns = regexp.MustCompile(`execs: (\d+)`)
-)
-
-// fuzz gives each fuzz target its share of the time.
-func fuzz(ctx context.Context, s *settings) error {
-	targets, err := fuzzTargets(".")
-	if err != nil {
-		return err
-	}
-	each := max(s.duration/time.Duration(len(targets)), 5*time.Second)
-	for _, t := range targets {
-		if !strings.Contains(t.name, s.only) {
-			continue
-		}
-		out, err := goTest(ctx, s.seed, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "1s", "./"+t.dir)
-		// At its end the fuzzer itself now and then reports its own deadline.
-		if err != nil && (bytes.Contains(out, []byte("Failing input")) || !bytes.Contains(out, []byte("context deadline exceeded"))) {
-			return fmt.Errorf("%s in %s: %w\n%s", t.name, t.dir, err, out)
-		}
-		runs := "0"
-		if all := fuzzRuns.FindAllSubmatch(out, -1); len(all) > 0 {
-			runs = string(all[len(all)-1][1])
-		}
-		s.say("%s.%s: %s executions in %v", t.dir, t.name, runs, each)
-	}
-	return nil
-}
-
-type fuzzTarget struct{ dir, name string }
-
-// fuzzTargets finds them in the tests below root.
-func fuzzTargets(root string) (list []fuzzTarget, err error) {
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range fuzzName.FindAllSubmatch(text, -1) {
-			list = append(list, fuzzTarget{filepath.ToSlash(filepath.Dir(path)), string(m[1])})
-		}
-		return err
-	})
-	if err == nil && len(list) == 0 {
-		err = errors.New("no fuzz target: run it from the root of the module")
-	}
-	return list, err
 }
 
 // goTest runs tests, whose seeds all follow from one.
