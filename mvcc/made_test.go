@@ -1,6 +1,9 @@
 package mvcc
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -226,4 +229,135 @@ func TestR20_ReadOnlyNeedsNoMemoryForWhatIsInPlace(t *testing.T) {
 		t.Errorf("%d dirty frames", n)
 	}
 	ok(t, s.Close())
+}
+
+// TestR20_ReadOnlyTakesTornBlocksFromSecondCopies: who may write nothing reads a torn block
+// from its second copy, as who repairs it does, and leaves the place as it is.
+func TestR20_ReadOnlyTakesTornBlocksFromSecondCopies(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	s, id := oneBlock(t, smallOptions(fsys))
+	sound := anotherBlock(t, s)
+	set(t, s, sound, 2)
+	set(t, s, id, 2)
+	ok(t, s.log.MarkIdle())
+	record := g.next(simfs.OpWrite, fileData, superblocks)
+	cleaned := async(func() { settle(t, s) })
+	<-record.reached
+	disk := fsys.Crash(nil, simfs.KeepAll)
+	record.open()
+	<-cleaned
+	mustClose(t, s)
+	ok(t, disk.FlipBits(fileData, s.geo.offset(id)+9, 1))
+	before := everyByte(t, disk)
+	for _, o := range []Options{{ReadOnly: true, MaxRAM: blockcache.RAMBytesMin(4096)}, smallOptions(nil)} {
+		o.FS, o.CloseWait = disk, -1
+		s = mustOpen(t, o)
+		r := beginRead(t, s)
+		if value(t, r, id) != 2 || value(t, r, sound) != 2 {
+			t.Errorf("read-only %v: lost", o.ReadOnly)
+		}
+		l := s.cache.Latch(sound)
+		if h := l.Head(sound); o.ReadOnly && h != nil && h.Dirty {
+			t.Error("a block that is sound in place counts as changed")
+		}
+		l.Unlock()
+		r.Close()
+		for name, b := range everyByte(t, disk) {
+			if o.ReadOnly && before[name] != b {
+				t.Errorf("%s has changed", name)
+			}
+		}
+		ok(t, s.Close())
+	}
+}
+
+// TestR16_RedoMarksEachAtItsOwnCommit: what is redone is marked with the commit that it is
+// of, so that an incremental behind a crash carries no more than one before it.
+func TestR16_RedoMarksEachAtItsOwnCommit(t *testing.T) {
+	fsys := simfs.New()
+	s, id := oneBlock(t, smallOptions(fsys))
+	far := farBlock(t, s)
+	first := set(t, s, id, 2)
+	second := set(t, s, far, 2)
+	after := fsys.Crash(nil, simfs.DropAll)
+	mustClose(t, s)
+	s = mustOpen(t, smallOptions(after))
+	if a, b := markOf(t, s, id), markOf(t, s, far); a != first || b != second {
+		t.Errorf("marks %v and %v, want %v and %v", a, b, first, second)
+	}
+	mustClose(t, s)
+}
+
+// TestCheckpoint_WhoReadsCausesNoWrites: readers, backups and checks change nothing on the
+// disk, neither while they are under way nor in the round behind them.
+func TestCheckpoint_WhoReadsCausesNoWrites(t *testing.T) {
+	c, fsys := newCrashRun(t, chance.Seed(t), nil)
+	ok(t, c.commits(3, 20, 60))
+	base := c.m.newest()
+	ok(t, c.commits(2, 5, 60))
+	settle(t, c.s)
+	mustClose(t, c.s)
+	s := mustOpen(t, c.o)
+	settle(t, s)
+	var wrote []string
+	fsys.Trace(func(ev simfs.Event) {
+		if ev.Op&simfs.OpWrite != 0 {
+			wrote = append(wrote, ev.File)
+		}
+	})
+	checkAll(t, s, c.m)
+	for _, p := range []*backupPull{openBackup(t, s), openIncremental(t, s, base, 4)} {
+		ok(t, p.rest(t))
+		ok(t, p.b.Close())
+	}
+	res, err := s.Check(context.Background(), nil)
+	ok(t, err)
+	settle(t, s)
+	fsys.Trace(nil)
+	if len(wrote) > 0 || len(res.Problems) > 0 {
+		t.Errorf("written: %v; problems: %v", wrote, res.Problems)
+	}
+	mustClose(t, s)
+}
+
+// TestD11_RunsStayInTheirPayload: redo that is sound by its checksum and says nonsense is
+// refused, exactly where a run begins or ends outside, or is moved from outside.
+func TestD11_RunsStayInTheirPayload(t *testing.T) {
+	const size = 6
+	old := []byte("abcdef")
+	for skip := range uint64(size + 3) {
+		for n := uint64(1); n < size+3; n++ {
+			for distance := int64(-size - 2); distance < size+3; distance++ {
+				for again := range uint64(3) { // a run of one byte behind it
+					runs := binary.AppendUvarint(nil, skip)
+					at := skip
+					want, sound := []byte("......"), skip+n <= size
+					if distance == 0 {
+						runs = append(binary.AppendUvarint(runs, n<<1), bytes.Repeat([]byte{'x'}, int(n))...)
+					} else {
+						runs = binary.AppendVarint(binary.AppendUvarint(runs, n<<1|1), distance)
+						from := int64(at) - distance
+						sound = sound && from >= 0 && from+int64(n) <= size
+					}
+					for i := at; sound && i < at+n; i++ {
+						if want[i] = 'x'; distance != 0 {
+							want[i] = old[int64(i)-distance]
+						}
+					}
+					at += n + again
+					runs = append(binary.AppendUvarint(runs, again), 1<<1, 'y', 0, 0)
+					if sound = sound && at < size; sound {
+						want[at] = 'y'
+					}
+					got := []byte("......")
+					e := redoEntry{runs: runs, moves: true}
+					err := e.apply(got, old)
+					if (err == nil) != sound || err != nil && !errors.Is(err, errRedo) || sound && !bytes.Equal(got, want) {
+						t.Fatalf("run of %d behind %d, moved by %d, then one behind %d: %q, want %q, sound: %v, %v", n, skip, distance, again, got, want, sound, err)
+					}
+				}
+			}
+		}
+	}
 }

@@ -321,6 +321,10 @@ func TestL4_R4_LostOriginal(t *testing.T) {
 	if s.secured.Load() != 1 {
 		t.Fatal("not secured")
 	}
+	squeeze(t, s) // as any original it can leave RAM now
+	if used := s.cache.Stats().Temporary.UsedBytes; used == 0 {
+		t.Error("it is not in temporary storage")
+	}
 	if value(t, r, id) != 1 {
 		t.Fatal("the original is lost")
 	}

@@ -638,3 +638,22 @@ func TestR5_UnreadableIsNoTornTail(t *testing.T) {
 		t.Errorf("%d reads", reads)
 	}
 }
+
+// What an owner that knows nothing of its log opens is all of it.
+func TestOpen_WithoutAStart(t *testing.T) {
+	r := logOf(t, 3)
+	r.close()
+	r.must()
+	l, err := Open(r.o, Start{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.l = l
+	r.checkRead(1, 3)
+	if n := l.Oldest(); n != 1 {
+		t.Errorf("the log reaches back to %v", n)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
