@@ -53,7 +53,7 @@ func TestL9_ProcessStaysWithinMemoryGroup(t *testing.T) {
 	}
 	must(t, err)
 	defer func() { must(t, group.Close()) }()
-	c := newChild(t, "bounded", t.TempDir())
+	c := newChild(t, "bounded", diskDir(t))
 	c.Env = append(c.Env, groupVar+"="+group.Dir, originalsVar+"="+strconv.FormatUint(*flagOriginals, 10))
 	out, err := c.Output()
 	t.Logf("%s; the group had at most %d MiB of %d MiB", bytes.TrimSpace(out),

@@ -12,6 +12,7 @@ import (
 	"github.com/spillwaydb/spillway/bench"
 	"github.com/spillwaydb/spillway/forecast"
 	"github.com/spillwaydb/spillway/mvcc"
+	"github.com/spillwaydb/spillway/spill"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +32,7 @@ func TestL9_BackupWithinMemoryGroup(t *testing.T) {
 	}
 	t.Parallel()
 	s := memorySizes{ram: 4 << 20, overflow: 8 << 20, times: 17, before: time.Second, valueBytes: 850, writers: 4, logHold: 32 << 20, sink: 40_000_000}
-	o, err := limited(t.Context(), t.TempDir(), s, redoBelow)
+	o, err := limited(t.Context(), diskDir(t), s, redoBelow)
 	if errors.Is(err, bench.ErrNoMemoryGroup) {
 		t.Skipf("cannot limit a process: %v", err)
 	}
@@ -49,6 +50,21 @@ func TestL9_BackupWithinMemoryGroup(t *testing.T) {
 	}
 }
 
+// diskDir is a new folder on a disk, or skips the test: files that are memory take no temporary
+// storage, and count as what a group of bounded memory has.
+func diskDir(t *testing.T) string {
+	dir := t.TempDir()
+	s, err := spill.Open(spill.Options{BlockSize: 4096, Dirs: []spill.Dir{{Path: dir, BytesMax: 1 << 20}}})
+	if errors.Is(err, spill.ErrMemoryFS) {
+		t.Skip("files are memory here: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	return dir
+}
+
 // TestGuards_ForReal: each guard ends its backup on real files, in real time: bytes
 // held, temporary storage that fills up, a control group that runs out of memory, a
 // host that stalls, time, a sink that becomes slow.
@@ -62,7 +78,7 @@ func TestGuards_ForReal(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(only), func(t *testing.T) {
 			t.Parallel()
-			list, err := guardReactions(t.Context(), t.TempDir(), guardsTask{Records: 30_000, Only: only})
+			list, err := guardReactions(t.Context(), diskDir(t), guardsTask{Records: 30_000, Only: only})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +108,7 @@ func TestStallIsMeasured(t *testing.T) {
 	var b bytes.Buffer
 	ctx := t.Context()
 	sizes := stallSizes{originals: 5000, ram: 16 << 20, around: 200 * time.Millisecond, edge: 100 * time.Millisecond, atOnce: 64}
-	if err := errors.Join(stallPart(ctx, &report{w: &b}, t.TempDir(), sizes), ctx.Err()); err != nil {
+	if err := errors.Join(stallPart(ctx, &report{w: &b}, diskDir(t), sizes), ctx.Err()); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", b.String())

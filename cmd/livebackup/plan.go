@@ -102,7 +102,7 @@ func (f *databaseFlags) reachToRead(ctx context.Context) (*database, error) {
 	if db, err := f.served(ctx); db != nil || err != nil {
 		return db, err
 	}
-	store, err := mvcc.Open(f.dir, mvcc.Options{MaxRAM: int64(f.maxRAM), ReadOnly: true, Temp: []mvcc.TempDir{{Path: f.dir, BytesMax: 1 << 30}}})
+	store, err := mvcc.Open(f.dir, mvcc.Options{MaxRAM: int64(f.maxRAM), ReadOnly: true, AllowMemoryTemp: true, Temp: []mvcc.TempDir{{Path: f.dir, BytesMax: 1 << 30}}})
 	if errors.Is(err, mvcc.ErrNeedsRecovery) {
 		return nil, fmt.Errorf("%s was not closed in good order: \"livebackup check\" recovers it: %w", f.dir, err)
 	}

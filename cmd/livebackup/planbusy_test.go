@@ -24,7 +24,7 @@ func cmdServeBusy(ts *testscript.TestScript, _ bool, args []string) {
 	_, err := fmt.Sscan(args[1], &records)
 	ts.Check(err)
 	db, err := kv.Open(dir, kv.Options{Store: mvcc.Options{
-		MaxRAM: 4 << 20, OverflowMax: -1, LogHoldMax: 1 << 20, Durability: mvcc.DurableNever,
+		MaxRAM: 4 << 20, OverflowMax: -1, LogHoldMax: 1 << 20, Durability: mvcc.DurableNever, AllowMemoryTemp: true,
 		Temp: []mvcc.TempDir{{Path: filepath.Dir(dir), BytesMax: 1 << 20}},
 	}})
 	ts.Check(err)

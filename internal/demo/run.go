@@ -123,7 +123,7 @@ func (d *demo) open(name string) (*kv.DB, error) {
 	}
 	db, err := kv.Open(d.path(name), kv.Options{Store: o})
 	if errors.Is(err, spill.ErrMemoryFS) {
-		d.story.say("(%s is in memory, so temporary storage is, too)", d.dir)
+		d.story.say("(its files are in memory, so temporary storage is, too)")
 		o.AllowMemoryTemp = true
 		db, err = kv.Open(d.path(name), kv.Options{Store: o})
 	}
