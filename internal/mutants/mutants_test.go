@@ -32,6 +32,35 @@ func TestPlant_EachFits(t *testing.T) {
 	}
 }
 
+// TestKillers_AreThere: each test that is asked first is there, and finds a bug that is.
+func TestKillers_AreThere(t *testing.T) {
+	due := map[string]bool{}
+	for _, m := range All() {
+		due[m.Name] = true
+	}
+	for bug, by := range killers {
+		if !due[bug] {
+			t.Errorf("no planted bug is named %q", bug)
+		}
+		pkg, name, _ := strings.Cut(by, ".")
+		files, err := filepath.Glob(filepath.Join("../..", pkg, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || strings.Contains(string(text), "func "+name+"(t *testing.T)")
+		}
+		if !found {
+			t.Errorf("%q: there is no test %s", bug, by)
+		}
+	}
+}
+
 // newModule is a module of its own, of these files.
 func newModule(t *testing.T, files map[string]string) (root string) {
 	root = t.TempDir()

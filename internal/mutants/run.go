@@ -41,8 +41,9 @@ var ErrUnfit = errors.New("does not build")
 const seedsMax = 3
 
 // Run plants a bug and runs the tests that should find it, package by package, until
-// one fails; if none does, with other seeds. An error means that nothing is known: the bug could not be planted, or the
-// program does not build with it.
+// one fails; if none does, with other seeds. The test that is known to have found it is
+// run before all others, by itself. An error means that nothing is known: the bug could
+// not be planted, or the program does not build with it.
 func Run(ctx context.Context, root string, m Mutant, o Options) (res Result, err error) {
 	began := time.Now()
 	res.Mutant = m
@@ -55,24 +56,48 @@ func Run(ctx context.Context, root string, m Mutant, o Options) (res Result, err
 	if err != nil {
 		return res, err
 	}
-	seeds := uint64(seedsMax)
-	if o.Args != nil {
-		seeds = 1 // the caller knows what is to be run
-	}
-	for o.more = range seeds {
-		for _, pkg := range m.Packages {
-			by, err := find(ctx, root, overlay, pkg, o)
-			res.Took = time.Since(began)
-			if err != nil {
-				return res, fmt.Errorf("run %q in %s: %w", m.Name, pkg, err)
-			}
-			if by != "" {
-				res.Killed, res.By = true, pkg+"."+by
-				return res, nil
-			}
+	for _, tests := range runsOf(m, o) {
+		by, err := find(ctx, root, overlay, tests.pkg, tests.o)
+		res.Took = time.Since(began)
+		if err != nil {
+			return res, fmt.Errorf("run %q in %s: %w", m.Name, tests.pkg, err)
+		}
+		if by != "" {
+			res.Killed, res.By = true, tests.pkg+"."+by
+			return res, nil
 		}
 	}
 	return res, nil
+}
+
+// testRun is tests of one package, with one seed.
+type testRun struct {
+	pkg string
+	o   Options
+}
+
+// runsOf lists what is to be run with a bug: the test that should find it, with each
+// seed, then all tests with each seed.
+func runsOf(m Mutant, o Options) (list []testRun) {
+	if o.Args != nil { // the caller knows what is to be run
+		for _, pkg := range m.Packages {
+			list = append(list, testRun{pkg, o})
+		}
+		return list
+	}
+	if pkg, name, ok := strings.Cut(killers[m.Name], "."); ok {
+		one := o
+		one.Args = []string{"-run", "^" + name + "$"}
+		for one.more = range uint64(seedsMax) {
+			list = append(list, testRun{pkg, one})
+		}
+	}
+	for o.more = range uint64(seedsMax) {
+		for _, pkg := range m.Packages {
+			list = append(list, testRun{pkg, o})
+		}
+	}
+	return list
 }
 
 // otherSeeds is this process's environment, with so much more in the number from which

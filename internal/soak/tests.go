@@ -90,6 +90,10 @@ func goTest(ctx context.Context, seed uint64, args ...string) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
+// plantedAtOnce is how many planted bugs are tried at once: with one, a processor waits
+// for the other to link, or for the disk.
+const plantedAtOnce = 2
+
 // plantedBugs runs the tests over each planted bug, or over some of them.
 func plantedBugs(ctx context.Context, s *settings) error {
 	var list []mutants.Mutant
@@ -108,11 +112,15 @@ func plantedBugs(ctx context.Context, s *settings) error {
 	}
 	var t tally
 	strange, found := 0, 0
-	for _, m := range list {
+	var mu sync.Mutex // of what became of them
+	atOnce(ctx, len(list), plantedAtOnce, func(i int) {
+		m := list[i]
 		res, err := mutants.Run(ctx, ".", m, mutants.Options{})
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		s.count(&t, m, res, err)
 		if strangers[m.Name] {
 			strange++
@@ -120,6 +128,9 @@ func plantedBugs(ctx context.Context, s *settings) error {
 				found++
 			}
 		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	s.say("%d of %d planted bugs are found; of these a stranger's: %d of %d", t.killed, len(list), found, strange)
 	return errors.Join(t.survivors...)
