@@ -392,7 +392,7 @@ func TestR12_WritersWhileFallingForward(t *testing.T) {
 		for range 3 {
 			ok(t, p.pull(t, 8))
 		}
-		for !s.snapshots.BreakVictim() { // until the writer has made an original
+		for !p.b.live.FellForward() && !s.snapshots.BreakVictim() { // until the writer has made an original, or too many
 			runtime.Gosched()
 		}
 		for !p.done {
