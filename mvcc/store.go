@@ -249,7 +249,9 @@ func (s *Store) rest() error {
 }
 
 func (s *Store) release() []error {
-	errs := []error{s.log.Close(), s.cache.CloseWhen(s.state.idle)}
+	errs := []error{s.log.Close()}
+	s.snapshots.Close() // what is on its way out is in the cache
+	errs = append(errs, s.cache.CloseWhen(s.state.idle))
 	if s.second != nil {
 		errs = append(errs, s.second.file.Close())
 	}

@@ -31,6 +31,7 @@ type Backup struct {
 	exclusive int64
 	broken    atomic.Pointer[BrokenError]
 	closed    bool
+	leaving   *departure // what it holds is leaving; or nil
 
 	onForward func(frees int64, why Reason, cause error) // nil: it cannot fall forward
 	forward   atomic.Bool                                // it fell forward: it wants nothing
@@ -123,10 +124,13 @@ func (b *Backup) narrowSome(from block.ID) (next block.ID, more bool) {
 		}
 	}
 	s.account()
-	s.leaving.begin()
+	d := &departure{under: 1}
+	s.leaving.begin(d)
 	s.mu.Unlock()
 	s.drop(drop)
-	s.left()
+	s.mu.Lock()
+	s.leaving.ended(d)
+	s.mu.Unlock()
 	return next, more
 }
 
@@ -194,43 +198,18 @@ func (b *Backup) unwant(h blockcache.Handle) bool {
 	return s.unindex(h)
 }
 
-// Close ends the backup and lets go of what only it wanted. It may be called
-// more than once.
+// Close ends the backup and lets go of what only it wanted: when it returns that is gone.
+// It may be called more than once.
 func (b *Backup) Close() {
 	s := b.set
 	s.mu.Lock()
 	if !b.closed {
 		b.closed = true
 		b.done.fill() // no new original is wanted from here on
+		s.account()
 	}
+	b.depart()
+	d := b.leaving
 	s.mu.Unlock()
-	for b.dropSome(true) {
-	}
-}
-
-// dropSome lets go of some of what only the backup wants, and reports whether there
-// is more. At the end, if that is the backup's own, its place is another's.
-func (b *Backup) dropSome(closing bool) bool {
-	s := b.set
-	var drop []blockcache.Handle
-	s.mu.Lock()
-	for range releaseSlice {
-		h, ok := b.queue.Min()
-		if !ok {
-			break
-		}
-		if b.unwant(h) {
-			drop = append(drop, h)
-		}
-	}
-	more := b.queue.Len() > 0
-	if !more && closing && s.backups[b.bit] == b {
-		s.backups[b.bit] = nil
-	}
-	s.account()
-	s.leaving.begin()
-	s.mu.Unlock()
-	s.drop(drop)
-	s.left()
-	return more
+	s.letGo(d)
 }

@@ -1,26 +1,33 @@
 package snapshot
 
-// breaking is snapshots being broken: under mu they end, and finish does without it what
-// is left to do, once for all of them.
+// breaking is snapshots being broken: under mu they end, and finish or finishBehind does
+// without it what is left to do, once for all of them.
 type breaking struct {
 	set     *Set
 	errs    []*BrokenError
-	free    []*sublist   // of points that ended
-	backups []*Backup    // that were broken, or had ended and not let go yet
+	leaves  []*departure
 	forward []forwarding // that fell forward instead
 }
 
-// backup breaks a backup, unless it has ended: that was told, or is nothing to tell. Then
-// finish only helps to let go of what it held. mu is held, here and in what follows.
+// backup breaks a backup, unless it has ended: that was told, or is nothing to tell, and
+// somebody is letting go of what it held. mu is held, here and in what follows.
 func (x *breaking) backup(b *Backup, why Reason, cause error) {
-	x.backups = append(x.backups, b)
 	if b.ended() {
 		return
 	}
 	e := &BrokenError{ID: b.id, Kind: "backup", Owner: b.Owner, Label: b.Label, LSN: b.lsn, Reason: why, HeldBytes: b.exclusive, Cause: cause}
 	b.broken.Store(e)
+	b.done.fill() // no new original is wanted from here on
 	x.set.broken++
 	x.errs = append(x.errs, e)
+	x.leave(b.depart())
+}
+
+// leave takes note of a departure, or nil.
+func (x *breaking) leave(d *departure) {
+	if d != nil {
+		x.leaves = append(x.leaves, d)
+	}
 }
 
 // point breaks all readers of a point, which leaves Set.points.
@@ -31,7 +38,8 @@ func (x *breaking) point(p *point, why Reason, cause error) {
 	}
 	p.broken.Store(e)
 	x.set.broken += uint64(p.readerCount())
-	x.errs, x.free = append(x.errs, e), append(x.free, x.set.endPoint(p)...)
+	x.errs = append(x.errs, e)
+	x.leave(x.set.endPoint(p))
 }
 
 // reader breaks one reader that has a name.
@@ -46,20 +54,34 @@ func (x *breaking) reader(r *Reader, why Reason) {
 	x.errs = append(x.errs, e)
 	p.readers.remove(r)
 	if !p.horizon && !p.ended && p.seal() {
-		x.free = append(x.free, x.set.endPoint(p)...)
+		x.leave(x.set.endPoint(p))
 	}
 }
 
-// finish lets go of what they held, and tells: in this order, because who is told may
-// ask for room, and would wait for what is leaving. The caller holds no latch, and not mu.
+// finish tells of those that fell forward, lets go of all that is leaving, and tells of
+// those that were broken. The caller holds no latch, and not mu.
 func (x *breaking) finish() {
-	x.set.release(x.free)
-	for _, b := range x.backups {
-		b.Close()
+	x.tellForward()
+	for _, d := range x.leaves {
+		x.set.letGo(d)
 	}
+	x.tell()
+}
+
+// finishBehind is finish for who has no time for more than a slice.
+func (x *breaking) finishBehind() {
+	x.tellForward()
+	x.set.leaveBehind(x.leaves)
+	x.tell()
+}
+
+func (x *breaking) tellForward() {
 	for _, f := range x.forward {
-		f.finish()
+		f.tell()
 	}
+}
+
+func (x *breaking) tell() {
 	if x.set.onBreak != nil {
 		for _, e := range x.errs {
 			x.set.onBreak(e)

@@ -73,7 +73,7 @@ func TestR21_EndsAreToldOnce(t *testing.T) {
 		<-all
 		n.toldOf(1, b.Err() == nil && n.broken[0].Kind == "reader")
 		n.set.CloseReader(reader)
-		ok(t, n.cache.Close())
+		n.close()
 	})
 	t.Run("broken", func(t *testing.T) {
 		n := newNaive(t, 1)
@@ -100,7 +100,7 @@ func TestR21_EndsAreToldOnce(t *testing.T) {
 		<-ended
 		n.toldOf(2, reader.Err() != nil)
 		n.set.CloseReader(reader)
-		ok(t, n.cache.Close())
+		n.close()
 	})
 }
 

@@ -8,10 +8,9 @@ package snapshot
 //	  '--break--> broken <--Break--'
 //
 // Under mu a flag says that it wants nothing from here on, so that no commit makes
-// an original for it any more. Then, without locks, its owner is told, who fixes F;
-// then the originals go, in slices, as those of a backup that ends (R11); whoever needs
-// room while they do lends a hand, instead of ending a snapshot. What the backup has in
-// hand, its done set, stays known: it is what need not be queued.
+// an original for it any more, and what it holds begins to leave, as that of a backup
+// that ends (leaving.go). Then, without locks, its owner is told, who fixes F. What the
+// backup has in hand, its done set, stays known: it is what need not be queued.
 
 // CanFallForward says that the backup falls forward where it would be broken. fell
 // is called once, when it wants no originals any more, without locks, by whoever
@@ -38,7 +37,7 @@ func (b *Backup) Break(why Reason, cause error) {
 	x := breaking{set: s}
 	x.backup(b, why, cause)
 	s.mu.Unlock()
-	x.finish()
+	x.finishBehind()
 }
 
 // canForward reports whether the backup can still fall forward. mu is held.
@@ -46,10 +45,11 @@ func (b *Backup) canForward() bool {
 	return b.onForward != nil && !b.ended() && !b.forward.Load()
 }
 
-// fallForward ends the backup's wants. mu is held; what it returns does the rest, without.
-func (b *Backup) fallForward(why Reason, cause error) forwarding {
+// fallForward ends a backup's wants. mu is held; finish does the rest, without.
+func (x *breaking) fallForward(b *Backup, why Reason, cause error) {
 	b.forward.Store(true)
-	return forwarding{b, b.exclusive, why, cause}
+	x.forward = append(x.forward, forwarding{b, b.exclusive, why, cause})
+	x.leave(b.depart())
 }
 
 // forwarding is a backup that has just fallen forward.
@@ -60,30 +60,8 @@ type forwarding struct {
 	cause  error
 }
 
-// finish tells the backup's owner and lets go of its originals. The caller holds no
-// latch.
-func (f forwarding) finish() {
-	f.backup.onForward(f.frees, f.why, f.cause)
-	f.backup.dropAll()
-}
-
-// dropAll lets go of all originals of a backup that wants none.
-func (b *Backup) dropAll() {
-	for b.dropSome(false) {
-	}
-}
-
-// falling is a backup that wants nothing, because it fell forward or ended, and has
-// originals left, which somebody is about to let go: who needs room meanwhile helps him,
-// and ends nobody. mu is held.
-func (s *Set) falling() *Backup {
-	for _, b := range s.backups {
-		if b != nil && b.queue.Len() > 0 && (b.forward.Load() || b.ended()) {
-			return b
-		}
-	}
-	return nil
-}
+// tell tells the backup's owner. The caller holds no latch.
+func (f forwarding) tell() { f.backup.onForward(f.frees, f.why, f.cause) }
 
 // ended reports whether the backup is closed, or is about to be because it was broken.
 // mu is held.

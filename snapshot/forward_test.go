@@ -65,7 +65,7 @@ func TestR13_R12_BackupsFallForwardFirst(t *testing.T) {
 		t.Fatal("its place was not given back")
 	}
 	again.Close()
-	ok(t, n.cache.Close())
+	n.close()
 }
 
 // TestR13_R12_WhoNeedsRoomHelps: one who needs room while the originals of a backup that
@@ -86,7 +86,7 @@ func TestR13_R12_WhoNeedsRoomHelps(t *testing.T) {
 		t.Fatalf("it was broken while it fell: %v", b.Err())
 	}
 	b.Close()
-	ok(t, n.cache.Close())
+	n.close()
 }
 
 // TestR4_R12_LostOriginalFallsForward: what is lost for one that can fall forward is
@@ -111,5 +111,5 @@ func TestR4_R12_LostOriginalFallsForward(t *testing.T) {
 		t.Fatalf("told %v, broken %v, %d originals", told, b.Err(), n.set.Len())
 	}
 	b.Close()
-	ok(t, n.cache.Close())
+	n.close()
 }

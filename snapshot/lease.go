@@ -11,8 +11,8 @@ import (
 // others. Readers without a name are only counted; they are broken with their point,
 // and so with everyone who reads there.
 
-// Release ends the snapshot with this number, and reports whether there is one. The
-// caller holds no latch.
+// Release ends the snapshot with this number, and reports whether there is one. What only
+// that wanted is gone when it returns. The caller holds no latch.
 func (s *Set) Release(id uint64, why Reason) bool {
 	x := breaking{set: s}
 	s.mu.Lock()
@@ -78,5 +78,5 @@ func (s *Set) Expire(now time.Time, most time.Duration) {
 		}
 	}
 	s.mu.Unlock()
-	x.finish()
+	x.finishBehind()
 }

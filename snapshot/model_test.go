@@ -78,6 +78,16 @@ func newNaive(t *testing.T, seed uint64) *naive {
 	return n
 }
 
+// close ends the set and the cache, which are empty.
+func (n *naive) close() {
+	n.t.Helper()
+	n.set.Close()
+	if l := n.set.leaving.list; len(l) != 0 {
+		n.t.Errorf("%d ends are not over", len(l))
+	}
+	ok(n.t, n.cache.Close())
+}
+
 // readersWant counts the points, not the readers, that want v.
 func (n *naive) readersWant(v *blockcache.Version) (points int, only block.LSN) {
 	seen := map[block.LSN]bool{}
@@ -263,6 +273,7 @@ func (n *naive) breakOne() {
 	if len(n.broken) == before {
 		n.t.Fatal("broken, and nobody was told")
 	}
+	n.set.settle()
 	for _, e := range n.broken[before:] {
 		if e.Reason != ReasonExhausted || !errors.Is(e, ErrBroken) {
 			n.t.Fatalf("broken for %v", e)
@@ -502,6 +513,7 @@ func TestModel_L2_L3_KeptIsWanted(t *testing.T) {
 	for i := range uint64(30 / slower) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			n := newNaive(t, seed+i)
+			n.set.slice = 1 + n.rng.IntN(releaseSlice)
 			for range 500 {
 				n.step()
 			}
@@ -529,7 +541,7 @@ func (n *naive) end() {
 	for _, v := range n.current {
 		n.cache.Kill(v)
 	}
-	ok(n.t, n.cache.Close())
+	n.close()
 }
 
 // TestR11_NewestSnapshotIsADoneBackup: an older reader wants what the newest

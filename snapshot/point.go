@@ -167,9 +167,9 @@ func (s *Set) endIfUnread(p *point) {
 		s.mu.Unlock()
 		return
 	}
-	free := s.endPoint(p)
+	d := s.endPoint(p)
 	s.mu.Unlock()
-	s.release(free)
+	s.letGo(d)
 }
 
 // CloseReader ends a snapshot and lets go of what only it wanted.
@@ -209,16 +209,16 @@ func (s *Set) Advance(lsn block.LSN) {
 	s.endIfUnread(old)
 }
 
-// endPoint takes p, which is not the horizon, out of the points. It returns the
-// sublists that no point wants any more; the rest goes to the point before.
-func (s *Set) endPoint(p *point) (free []*sublist) {
+// endPoint takes p, which is not the horizon, out of the points. The sublists that no
+// point wants any more depart, nil if there are none; the rest goes to the point before.
+func (s *Set) endPoint(p *point) *departure {
 	at := s.search(p.lsn)
+	var free []*sublist
 	p.ended = true
 	for _, sub := range p.dead {
 		born := sub.born.find()
 		if born == p.born {
 			free = append(free, sub)
-			s.leaving.begin()
 			s.lists--
 			continue
 		}
@@ -228,7 +228,7 @@ func (s *Set) endPoint(p *point) (free []*sublist) {
 	after := s.points[at+1] // the horizon is the last, and never ends
 	p.born.into, p.born.point = after.born, nil
 	s.points = slices.Delete(s.points, at, at+1)
-	return free
+	return s.depart(free)
 }
 
 // adopt puts sub among the sublists of p.
@@ -277,42 +277,6 @@ func (s *Set) search(lsn block.LSN) int {
 		return cmp.Compare(p.lsn, lsn)
 	})
 	return at
-}
-
-// releaseSlice is how many originals are let go under one hold of the lock.
-const releaseSlice = 128
-
-// release lets go of the originals of sublists that no reader wants: in
-// slices, and at the cost of what it frees (R11).
-func (s *Set) release(free []*sublist) {
-	for _, sub := range free {
-		for h := sub.first; h != 0; {
-			h = s.releaseSome(h)
-		}
-		s.left()
-	}
-}
-
-func (s *Set) releaseSome(h blockcache.Handle) (rest blockcache.Handle) {
-	var list [releaseSlice]blockcache.Handle
-	drop := list[:0]
-	s.mu.Lock()
-	for n := 0; h != 0 && n < releaseSlice; n++ {
-		o := s.at(h)
-		next := o.Next
-		o.Next = 0
-		s.change(o, func() { o.Flags &^= isInList })
-		if s.unindex(h) {
-			drop = append(drop, h)
-		}
-		h = next
-	}
-	s.account()
-	s.leaving.begin()
-	s.mu.Unlock()
-	s.drop(drop)
-	s.left()
-	return h
 }
 
 // unindex takes an original that nobody wants out of the index.

@@ -33,6 +33,7 @@ type Set struct {
 	key     original // what trees are searched for: see probe
 	charged int64    // heap bytes asked of the budget
 	leaving leaving
+	slice   int // releaseSlice; tests make it smaller
 
 	attached []*blockcache.Version // of originals that have a frame
 	detached []uint32              // free places in attached
@@ -48,9 +49,9 @@ type tree = btree.BTreeG[blockcache.Handle]
 func (s *Set) newTree() *tree { return btree.NewG(32, s.less) }
 
 // New makes a set whose horizon is at lsn. onBreak, if not nil, is called
-// without locks for every snapshot that is broken.
+// without locks for every snapshot that is broken. Close it before the cache.
 func New(cache *blockcache.Cache, lsn block.LSN, onBreak func(*BrokenError)) *Set {
-	s := &Set{cache: cache, onBreak: onBreak}
+	s := &Set{cache: cache, onBreak: onBreak, slice: releaseSlice}
 	s.index = s.newTree()
 	s.leaving.moved.L = &s.mu
 	cache.SetOwner(s)

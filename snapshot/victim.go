@@ -42,17 +42,13 @@ func (v victim) better(w victim) bool {
 // BreakVictim has a backup fall forward, if one can and that frees anything. Else it
 // breaks the snapshot whose end frees most (R13), or, if no snapshot alone frees
 // anything, the run of neighbours that does. While the originals of one that ended are
-// on their way out it ends nobody, but helps, or waits for some of them to be gone. It
-// reports whether anything was freed. The caller holds no latch.
+// on their way out it ends nobody, but lets some of them go, or waits until some are gone:
+// a slice in any case, so that who needs room goes on soon, and asks again if that was not
+// enough. It reports whether anything was freed. The caller holds no latch.
 func (s *Set) BreakVictim() bool {
 	s.mu.Lock()
-	if b := s.falling(); b != nil {
-		s.mu.Unlock()
-		b.dropAll()
-		return true
-	}
-	if s.leaving.lists > 0 {
-		s.leaving.wait()
+	if len(s.leaving.list) > 0 {
+		s.makeRoom()
 		s.mu.Unlock()
 		return true
 	}
@@ -64,7 +60,7 @@ func (s *Set) BreakVictim() bool {
 	x := breaking{set: s}
 	switch {
 	case v.forward:
-		x.forward = append(x.forward, v.backup.fallForward(ReasonExhausted, nil))
+		x.fallForward(v.backup, ReasonExhausted, nil)
 	case v.backup != nil:
 		x.backup(v.backup, ReasonExhausted, nil)
 	}
@@ -72,7 +68,7 @@ func (s *Set) BreakVictim() bool {
 		x.point(p, ReasonExhausted, nil)
 	}
 	s.mu.Unlock()
-	x.finish()
+	x.finishBehind()
 	return true
 }
 
@@ -172,7 +168,7 @@ func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) 
 		switch {
 		case b == nil || wants&(1<<i) == 0:
 		case b.canForward():
-			x.forward = append(x.forward, b.fallForward(ReasonUnreadable, cause))
+			x.fallForward(b, ReasonUnreadable, cause)
 		default:
 			x.backup(b, ReasonUnreadable, cause)
 		}
@@ -181,10 +177,11 @@ func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) 
 		x.point(s.points[at], ReasonUnreadable, cause)
 	}
 	s.mu.Unlock()
-	x.finish()
+	x.finishBehind()
 }
 
-// BreakAll breaks every snapshot (R21).
+// BreakAll breaks every snapshot (R21), and returns when no original is left, nor on its
+// way out.
 func (s *Set) BreakAll(why Reason) {
 	x := breaking{set: s}
 	s.mu.Lock()
@@ -201,4 +198,5 @@ func (s *Set) BreakAll(why Reason) {
 	}
 	s.mu.Unlock()
 	x.finish()
+	s.settle()
 }

@@ -158,6 +158,13 @@ func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
 	})
 }
 
+// needed is how many wait for room.
+func (n *naive) needed() int {
+	n.set.mu.Lock()
+	defer n.set.mu.Unlock()
+	return n.set.leaving.needed
+}
+
 // waitsFor has block 1's original let go, and somebody need room before that has happened:
 // he waits, and the reader beside it lives on. It is closed, and the cache.
 func (n *naive) waitsFor(letGo func(), beside *Reader) {
@@ -172,7 +179,7 @@ func (n *naive) waitsFor(letGo func(), beside *Reader) {
 		runtime.Gosched()
 	}
 	go func() { broke <- n.set.BreakVictim() }()
-	for range 2000 {
+	for n.needed() == 0 {
 		runtime.Gosched()
 		select {
 		case <-broke:
@@ -185,9 +192,9 @@ func (n *naive) waitsFor(letGo func(), beside *Reader) {
 	if freed := <-broke; !freed || beside.Err() != nil {
 		t.Fatalf("freed: %v, the other reader: %v", freed, beside.Err())
 	}
-	if n.set.leaving.lists != 0 {
-		t.Fatalf("%d lists are still leaving", n.set.leaving.lists)
+	if l := n.set.leaving.list; len(l) != 0 {
+		t.Fatalf("%d ends are not over", len(l))
 	}
 	n.set.CloseReader(beside)
-	ok(t, n.cache.Close())
+	n.close()
 }
