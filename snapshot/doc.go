@@ -22,7 +22,7 @@
 // Originals of readers are held in sublists, by the point that is the newest to
 // want them and the interval between points in which they were born: the
 // deadlists of ZFS. Ending a point frees whole sublists or passes them on to the
-// point before; it costs what it frees, in slices of the lock.
+// point before; it costs what it frees, in slices of the lock (leaving.go).
 //
 // # How a snapshot ends
 //
@@ -31,6 +31,11 @@
 // closed by who opened it, or broken: [Set.BreakVictim] when nothing else gives
 // memory back (R13), [Set.BreakWanting] when an original is lost. From then on
 // every use of it returns a [BrokenError] that says why (L10).
+//
+// What it held leaves slice by slice (leaving.go). Who closes or releases a snapshot lets
+// go of all of it; who needs room, of one slice, and a goroutine does the rest: a commit
+// that finds no room waits no longer because a million originals go. [Set.Close] waits
+// for the goroutine, and comes before the cache is closed.
 //
 // # Locks
 //

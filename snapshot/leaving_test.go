@@ -56,21 +56,46 @@ func (n *naive) isLeft() (originals int, runs bool) {
 // who needs it.
 func (n *naive) needRoom() {
 	n.t.Helper()
-	freed := make(chan bool)
+	freed := make(chan bool, 1)
 	go func() { freed <- n.set.BreakVictim() }()
-	for {
-		left, runs := n.isLeft()
-		if runs {
-			break
-		}
+	left, runs := n.isLeft()
+	for ; !runs && len(freed) == 0; left, runs = n.isLeft() {
 		if left < heldByOne-smallSlice {
-			n.t.Errorf("%d of %d originals are left, and they go by who needs room", left, heldByOne)
-			break
+			n.t.Fatalf("%d of %d originals are left, and they go by who needs room", left, heldByOne)
 		}
 		runtime.Gosched()
 	}
-	if !<-freed {
-		n.t.Error("nothing was freed")
+	if _, runs = n.isLeft(); !<-freed || !runs {
+		n.t.Fatalf("%d of %d originals are left, and nobody is there for them", left, heldByOne)
+	}
+}
+
+// othersNeedRoom has others need room until one is left, and one of them waits; then it
+// lets go of the latch. Another snapshot holds one original.
+func (n *naive) othersNeedRoom(l *blockcache.Latch) {
+	n.t.Helper()
+	freed, started := make(chan bool, heldByOne), 0
+	need := func() {
+		started++
+		go func() { freed <- n.set.BreakVictim() }()
+	}
+	for left, _ := n.isLeft(); left > 1; {
+		need() // takes a slice, which may stop at the latch
+		for before := left; left == before; left, _ = n.isLeft() {
+			if n.needed() > 0 {
+				n.t.Fatalf("%d originals are there to be taken, and who needs room waits", left)
+			}
+			runtime.Gosched()
+		}
+	}
+	for need(); n.needed() == 0; {
+		runtime.Gosched()
+	}
+	l.Unlock()
+	for range started {
+		if !<-freed {
+			n.t.Error("nothing was freed")
+		}
 	}
 }
 
@@ -112,26 +137,7 @@ func TestR13_WhoNeedsRoomLetsGoOfOneSlice(t *testing.T) {
 			if !ended() || beside.Err() != nil {
 				t.Errorf("ended %v, the reader beside it: %v", ended(), beside.Err())
 			}
-			freed, started := make(chan bool, heldByOne), 0
-			need := func() {
-				started++
-				go func() { freed <- n.set.BreakVictim() }()
-			}
-			for left, _ := n.isLeft(); left > 1; {
-				need() // takes a slice, which may stop at the latch
-				for before := left; left == before; left, _ = n.isLeft() {
-					runtime.Gosched()
-				}
-			}
-			for need(); n.needed() == 0; {
-				runtime.Gosched()
-			}
-			l.Unlock()
-			for range started {
-				if !<-freed {
-					t.Error("nothing was freed")
-				}
-			}
+			n.othersNeedRoom(l)
 			if beside.Err() != nil {
 				t.Errorf("the reader beside it: %v", beside.Err())
 			}
@@ -160,6 +166,10 @@ func TestR11_PlaceOfABrokenBackup(t *testing.T) {
 	l := n.holdBehind()
 	n.needRoom()
 	n.backups, n.kept = nil, nil
+	n.set.Advance(9)
+	if n.inPlace(0, 1, 9) { // of a block of the first slice: its latch is free
+		t.Error("a backup that was broken wants an original")
+	}
 	n.openBackup()
 	second := n.backups[0].Backup
 	if second.bit == first.bit || second.Stats().HeldBytes != 0 {
