@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
@@ -38,5 +39,36 @@ func TestL9_DoneOutOfOrderIsCheap(t *testing.T) {
 	d.below(pages * donePageBits)
 	if d.dense != 0 || d.heapBytes() != 0 {
 		t.Fatalf("%d bitmaps and %d bytes are left", d.dense, d.heapBytes())
+	}
+}
+
+// TestDoneSet compares with a map.
+func TestDoneSet(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var d doneSet
+	want := map[block.ID]bool{}
+	const top = 3*donePageBits + 100
+	for i := range block.ID(top) {
+		if i%7 != 0 {
+			d.add(i)
+			want[i] = true
+		}
+	}
+	for range 20000 {
+		id := block.ID(rng.IntN(top))
+		d.add(id)
+		want[id] = true
+	}
+	for id := range block.ID(top + 100) {
+		if d.has(id) != want[id] {
+			t.Fatalf("block %v: %v", id, d.has(id))
+		}
+	}
+	d = doneSet{}
+	for id := range block.ID(3 * donePageBits) {
+		d.add(id ^ donePageBits) // pages out of order
+	}
+	if len(d.pages) != 0 || len(d.full) != 1 || d.run != 2 { // 0, 1 and 3
+		t.Fatalf("%d pages, %d full, run %d", len(d.pages), len(d.full), d.run)
 	}
 }

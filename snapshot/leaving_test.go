@@ -11,6 +11,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/chance"
 )
 
 // How many originals a snapshot of these tests holds, and how many of them are a slice.
@@ -18,6 +19,16 @@ const (
 	heldByOne  = 40
 	smallSlice = 4
 )
+
+// close ends the set and the cache, which are empty.
+func (n *naive) close() {
+	n.t.Helper()
+	n.set.Close()
+	if l := n.set.leaving.list; len(l) != 0 {
+		n.t.Errorf("%d ends are not over", len(l))
+	}
+	ok(n.t, n.cache.Close())
+}
 
 // heldBy are originals of the blocks from 0 on, which live from one commit until another.
 func (n *naive) heldBy(from, until block.LSN) {
@@ -256,11 +267,7 @@ type crowd struct {
 // TestModel_R11_R13_EndsOverlap: snapshots of every kind end in every way at the same time.
 // Each end is told once, and when all have ended nothing is left, of nobody.
 func TestModel_R11_R13_EndsOverlap(t *testing.T) {
-	seed := *flagSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d", seed)
+	seed := chance.Seed(t)
 	for i := range uint64(10 / slower) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			c := &crowd{naive: newNaive(t, seed+i), quit: make(chan struct{})}

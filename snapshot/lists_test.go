@@ -32,3 +32,19 @@ func TestL2_R11_FewListsLookedAt(t *testing.T) {
 	}
 	n.end()
 }
+
+// TestL2_OneOriginalShared: the counters tell who shares.
+func TestL2_OneOriginalShared(t *testing.T) {
+	n := newNaive(t, 1)
+	n.reader(1)
+	b, err := n.set.OpenBackup("", "")
+	ok(t, err)
+	n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{}})
+	n.set.Advance(9)
+	n.original(1, 1, 4)
+	if c := n.set.Counters(); c.OriginalsMade != 1 || c.OriginalsShared != 1 || c.Originals != 1 {
+		t.Fatalf("%+v", c)
+	}
+	n.compare()
+	n.end()
+}

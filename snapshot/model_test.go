@@ -78,16 +78,6 @@ func newNaive(t *testing.T, seed uint64) *naive {
 	return n
 }
 
-// close ends the set and the cache, which are empty.
-func (n *naive) close() {
-	n.t.Helper()
-	n.set.Close()
-	if l := n.set.leaving.list; len(l) != 0 {
-		n.t.Errorf("%d ends are not over", len(l))
-	}
-	ok(n.t, n.cache.Close())
-}
-
 // readersWant counts the points, not the readers, that want v.
 func (n *naive) readersWant(v *blockcache.Version) (points int, only block.LSN) {
 	seen := map[block.LSN]bool{}
@@ -535,8 +525,8 @@ func (n *naive) end() {
 	if n.set.Len() != 0 || len(n.set.points) != 1 || n.cache.Frames(blockcache.ClassOriginal) != 0 {
 		n.t.Fatalf("%d originals, %d points are left", n.set.Len(), len(n.set.points))
 	}
-	if n.set.leaving.lists != 0 || n.set.lists != 0 {
-		n.t.Fatalf("%d lists are leaving, %d sublists are left", n.set.leaving.lists, n.set.lists)
+	if len(n.set.leaving.list) != 0 || n.set.lists != 0 {
+		n.t.Fatalf("%d lists are leaving, %d sublists are left", len(n.set.leaving.list), n.set.lists)
 	}
 	for _, v := range n.current {
 		n.cache.Kill(v)
@@ -678,69 +668,5 @@ func TestL10_EveryReaderExpires(t *testing.T) {
 		}
 		n.dropBroken()
 		n.end()
-	}
-}
-
-// TestL2_OneOriginalShared: the counters tell who shares.
-func TestL2_OneOriginalShared(t *testing.T) {
-	n := newNaive(t, 1)
-	n.reader(1)
-	b, err := n.set.OpenBackup("", "")
-	ok(t, err)
-	n.backups = append(n.backups, &naiveBackup{Backup: b, done: map[block.ID]bool{}})
-	n.set.Advance(9)
-	n.original(1, 1, 4)
-	if c := n.set.Counters(); c.OriginalsMade != 1 || c.OriginalsShared != 1 || c.Originals != 1 {
-		t.Fatalf("%+v", c)
-	}
-	n.compare()
-	n.end()
-}
-
-// TestL10_UnreadableBreaksWhoWants: and nobody else.
-func TestL10_UnreadableBreaksWhoWants(t *testing.T) {
-	n := newNaive(t, 1)
-	a, b, c := n.reader(1), n.reader(3), n.reader(5)
-	n.set.Advance(9)
-	n.original(1, 2, 5)
-	v := n.found(1, 3)
-	n.set.BreakWanting(v, v.Until, errors.New("rot"))
-	var e *BrokenError
-	if a.Err() != nil || c.Err() != nil || !errors.As(b.Err(), &e) || e.Reason != ReasonUnreadable || e.LSN != 3 {
-		t.Fatalf("a %v, b %v, c %v", a.Err(), b.Err(), c.Err())
-	}
-	n.dropBroken()
-	n.compare()
-	n.end()
-}
-
-// TestDoneSet compares with a map.
-func TestDoneSet(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	var d doneSet
-	want := map[block.ID]bool{}
-	const top = 3*donePageBits + 100
-	for i := range block.ID(top) {
-		if i%7 != 0 {
-			d.add(i)
-			want[i] = true
-		}
-	}
-	for range 20000 {
-		id := block.ID(rng.IntN(top))
-		d.add(id)
-		want[id] = true
-	}
-	for id := range block.ID(top + 100) {
-		if d.has(id) != want[id] {
-			t.Fatalf("block %v: %v", id, d.has(id))
-		}
-	}
-	d = doneSet{}
-	for id := range block.ID(3 * donePageBits) {
-		d.add(id ^ donePageBits) // pages out of order
-	}
-	if len(d.pages) != 0 || len(d.full) != 1 || d.run != 2 { // 0, 1 and 3
-		t.Fatalf("%d pages, %d full, run %d", len(d.pages), len(d.full), d.run)
 	}
 }

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"errors"
 	"runtime"
 	"testing"
 	"time"
@@ -197,4 +198,21 @@ func (n *naive) waitsFor(letGo func(), beside *Reader) {
 	}
 	n.set.CloseReader(beside)
 	n.close()
+}
+
+// TestL10_UnreadableBreaksWhoWants: and nobody else.
+func TestL10_UnreadableBreaksWhoWants(t *testing.T) {
+	n := newNaive(t, 1)
+	a, b, c := n.reader(1), n.reader(3), n.reader(5)
+	n.set.Advance(9)
+	n.original(1, 2, 5)
+	v := n.found(1, 3)
+	n.set.BreakWanting(v, v.Until, errors.New("rot"))
+	var e *BrokenError
+	if a.Err() != nil || c.Err() != nil || !errors.As(b.Err(), &e) || e.Reason != ReasonUnreadable || e.LSN != 3 {
+		t.Fatalf("a %v, b %v, c %v", a.Err(), b.Err(), c.Err())
+	}
+	n.dropBroken()
+	n.compare()
+	n.end()
 }
