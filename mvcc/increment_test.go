@@ -159,6 +159,36 @@ func TestR11_DamageIsNotTakenForFree(t *testing.T) {
 	mustClose(t, s)
 }
 
+// TestD5_DamageOfABlockThatWasFreed: a full backup wants a block that was in use at its
+// commit, also if it was freed since. If its place rotted that is damage, and is told so.
+func TestD5_DamageOfABlockThatWasFreed(t *testing.T) {
+	fsys := simfs.New()
+	o := smallOptions(fsys)
+	s := mustOpen(t, o)
+	ids := someBlocks(t, s, 30)
+	settle(t, s)
+	mustClose(t, s)
+	s = mustOpen(t, o)
+	p := openBackup(t, s)
+	drop(t, s, ids[3])
+	settle(t, s)
+	squeeze(t, s) // its original is in place and nowhere else
+	ok(t, fsys.FlipBits(fileData, s.geo.offset(ids[3])+9, 1))
+	for range 2 {
+		var damage *block.CorruptError
+		if err := p.rest(t); !errors.As(err, &damage) || damage.Block != ids[3] {
+			t.Fatalf("block %v is damaged: %v", ids[3], err)
+		}
+	}
+	ok(t, fsys.FlipBits(fileData, s.geo.offset(ids[3])+9, 1))
+	ok(t, p.rest(t))
+	if p.images[ids[3]] == nil {
+		t.Fatal("it is not in the backup")
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
 // TestR11_AuditIsWantedFromTheStart: blocks to audit are handed out as they were, also if
 // they are overwritten or freed right after the backup was opened; and no others.
 func TestR11_AuditIsWantedFromTheStart(t *testing.T) {

@@ -361,3 +361,18 @@ func TestD11_RunsStayInTheirPayload(t *testing.T) {
 		}
 	}
 }
+
+// TestR7_FreesAreListedTogether: a transaction that frees much logs little more for each
+// block than its number.
+func TestR7_FreesAreListedTogether(t *testing.T) {
+	const n = 1000
+	s := mustOpen(t, smallOptions(simfs.New()))
+	ids := someBlocks(t, s, n)
+	settle(t, s)
+	before := s.log.Stats().RecordBytes
+	drop(t, s, ids...)
+	if got := s.log.Stats().RecordBytes - before; got > 3*n {
+		t.Errorf("%d frees are logged as %d bytes", n, got)
+	}
+	mustClose(t, s)
+}
