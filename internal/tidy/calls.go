@@ -48,6 +48,8 @@ func forbidden(t *tree, s *source, within ast.Decl, call *ast.CallExpr) string {
 		return "panic without a comment behind it that says whose mistake it is"
 	case receiver == "os" && !s.test && slices.Contains(engine, s.dir) && slices.Contains(fileCalls, name):
 		return "os." + name + " in the engine: files are reached through package vfs"
+	case receiver == "rand" && name == "Uint64" && s.test:
+		return "a test takes its seed from package chance, or nobody can repeat it"
 	case receiver == "t" && (name == "SkipNow" || name == "Skip" && len(call.Args) == 0):
 		return "a skipped test says why"
 	}

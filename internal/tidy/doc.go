@@ -11,7 +11,8 @@
 //	name      no package is called after nothing: util, common, types, ...
 //	call      no time.Sleep but in a synctest bubble; no panic that does not say
 //	          why; in the engine no file is touched but through package vfs; no
-//	          test is skipped without saying why
+//	          test is skipped without saying why, or has a seed that is not of
+//	          package chance
 //	leftover  no notes to oneself; no path of somebody's machine
 //	docs      each test that a page names exists, each law and rule has its row
 //	          in docs/laws.md, no row of docs/mission.md is empty, links lead to

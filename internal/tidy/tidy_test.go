@@ -82,6 +82,7 @@ func TestEachRuleFindsItsBreach(t *testing.T) {
 		"invariant":        {"block/a.go", "package block\nfunc f() {\nif invariants {\npanic(1)\n}\n}\n", ""},
 		"file":             {"block/a.go", "package block\nimport \"os\"\nvar _, err = os.Open(\"x\")\n", "os.Open in the engine"},
 		"file in test":     {"block/a_test.go", "package block\nimport \"os\"\nvar _, err = os.Open(\"x\")\n", ""},
+		"seed":             {"block/a_test.go", "package block\nimport \"math/rand/v2\"\nvar seed = rand.Uint64()\n", "takes its seed from package chance"},
 		"skip":             {"block/a_test.go", "package block\nimport \"testing\"\nfunc f(t *testing.T) { t.SkipNow() }\n", "says why"},
 		"note":             {"block/a.txt", "is right, TO" + "DO later\n", "leftover: a note"},
 		"machine":          {"block/a.txt", "see /wo" + "rk/x\n", "leftover: a path"},
