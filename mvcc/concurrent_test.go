@@ -184,7 +184,7 @@ func sharedRead(t *testing.T, s *Store, sh *shared, rng *rand.Rand, least block.
 }
 
 func sharedBackup(t *testing.T, s *Store, sh *shared) {
-	b, err := s.OpenBackup(context.Background(), BackupOptions{})
+	b, err := s.OpenBackup(context.Background(), BackupOptions{OnExhaustion: ExhaustionAbort}) // the state at its LSN, or broken
 	if errors.Is(err, snapshot.ErrBroken) {
 		return
 	}
