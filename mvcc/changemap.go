@@ -183,7 +183,7 @@ func (t *WriteTx) awayByID() []blockcache.Handle {
 // they change. It sorts ids.
 func (s *Store) raise(ids []block.ID, lsn block.LSN) error {
 	slices.Sort(ids)
-	s.heat.touch(ids)
+	s.heat.changed(ids)
 	var second mapBlock
 	inSecond := 0 // from here on the second level is still to be raised
 	for at := 0; at < len(ids); {

@@ -14,10 +14,16 @@ import (
 // (L3). So the store counts changes by block, at all times, in a table of a fixed
 // 64 KiB, where the marks of the changed-block map are raised.
 //
+// At first all are counted. When a round of the table is full (below), one of 8 on average
+// is, and counts for 8: which one is next is drawn each time, 1 to 15 changes ahead. A commit
+// that has none pays a comparison. If it were every eighth, and each commit changed four
+// blocks, it would always be the same ones: the root, say, and never a leaf. If it were all
+// blocks of some commits, a load that comes in few large commits would hardly be met.
+//
 // The table has sets of 8 entries, a line of the processor's cache each; a block's
 // number says which set. A block that has an entry counts in it. One that has none
-// takes a count off the least entry of its set, or takes its place when that has none
-// left: so what changes once does not push out what changes often. Every so many
+// takes as much off the least entry of its set, or takes its place when that has less:
+// so what changes once does not push out what changes often. Every so many
 // changes the counts of one set, in turn, are halved: a block that has rested for a
 // few rounds of the table is forgotten, and an entry that stays has twice what its
 // block did in one round.
@@ -45,40 +51,72 @@ import (
 //
 // # What it costs
 //
-// One lock for each batch of marks, and some ns for each block, no allocation: of a
-// commit of four blocks without a sync, 22.5 µs of processor time, it takes 19 ns where
-// the blocks have entries and 67 ns where none has, so at most 0.3 % (BenchmarkHeat, an
-// AMD EPYC, the least of five runs).
+// A comparison in a commit of which no block is counted. Counting takes the lock once for
+// each batch of marks, and some ns for each block, no allocation. A commit of one record
+// changes about four blocks: so one of two has a block that counts, and on average about 50
+// of its 17,000 instructions are for that; while all are counted it is 200 (go run
+// ./bench/limits -functions 30 cost).
 const (
 	heatWays    = 8
 	heatSets    = 1 << heatSetBits
 	heatSetBits = 10
 	heatCount   = 1<<16 - 1 // an entry's count; above it stands the block
 	heatIDShift = 16
+	heatWeight  = 8 // of a change that counts, when not all do
 
 	// heatAgeEvery is after how many changes the next set is aged: 16 times the
 	// entries of the table make a round.
 	heatAgeEvery = 16 * heatWays
 )
 
-// heat is the table. Safe for concurrent use; the lock is held for short.
+// heat is the table. Safe for concurrent use, but for changed; the lock is held for short.
 type heat struct {
+	skip int    // changes that are passed by before the next one that counts
+	draw uint64 // random; this and skip are those of who calls changed
+
 	mu      sync.Mutex
 	entries [heatSets][heatWays]uint64
-	changes uint64 // all that were counted
+	changes uint64 // all of them, as far as those that count tell
 	aged    uint64 // sets aged
 }
 
-// touch counts a change of each block.
-func (t *heat) touch(ids []block.ID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, id := range ids {
-		set := &t.entries[uint64(id)*0x9e3779b97f4a7c15>>(64-heatSetBits)]
-		touchSet(set, uint64(id)<<heatIDShift)
+// changed is told of changes of blocks and counts some. One goroutine at a time calls it:
+// the writer, or recovery.
+func (t *heat) changed(ids []block.ID) {
+	if len(ids) <= t.skip {
+		t.skip -= len(ids)
+		return
 	}
-	t.changes += uint64(len(ids))
-	for ; t.changes/heatAgeEvery > t.aged; t.aged++ {
+	t.sample(ids)
+}
+
+// sample counts changes, and draws how many are passed by after each.
+func (t *heat) sample(ids []block.ID) {
+	t.mu.Lock()
+	at := t.skip
+	for at < len(ids) {
+		weight := t.weight()
+		t.touch(ids[at], weight)
+		t.draw = t.draw*6364136223846793005 + 1442695040888963407
+		at += 1 + int(t.draw>>32*(2*weight-1)>>32)
+	}
+	t.mu.Unlock()
+	t.skip = at - len(ids)
+}
+
+// weight is for how many changes one counts. mu is held.
+func (t *heat) weight() uint64 {
+	if t.aged < heatSets {
+		return 1
+	}
+	return heatWeight
+}
+
+// touch counts changes of a block. mu is held.
+func (t *heat) touch(id block.ID, changes uint64) {
+	set := &t.entries[uint64(id)*0x9e3779b97f4a7c15>>(64-heatSetBits)]
+	touchSet(set, uint64(id)<<heatIDShift, changes)
+	for t.changes += changes; t.changes/heatAgeEvery > t.aged; t.aged++ {
 		set := &t.entries[t.aged%heatSets]
 		for i, e := range set {
 			set[i] = e&^heatCount | e&heatCount/2
@@ -86,24 +124,22 @@ func (t *heat) touch(ids []block.ID) {
 	}
 }
 
-// touchSet counts a change of the block that key stands for.
-func touchSet(set *[heatWays]uint64, key uint64) {
+// touchSet counts changes of the block that key stands for.
+func touchSet(set *[heatWays]uint64, key, changes uint64) {
 	least := 0
 	for i, e := range set {
 		if (e^key)>>heatIDShift == 0 {
-			if e&heatCount < heatCount {
-				set[i]++
-			}
+			set[i] = key | min(e&heatCount+changes, heatCount)
 			return
 		}
 		if e&heatCount < set[least]&heatCount {
 			least = i
 		}
 	}
-	if set[least]&heatCount == 0 {
-		set[least] = key | 1
+	if n := set[least] & heatCount; n < changes {
+		set[least] = key | (changes - n)
 	} else {
-		set[least]--
+		set[least] -= changes
 	}
 }
 
@@ -120,12 +156,12 @@ const flatShare = 8
 // and that of the file is better. Otherwise what comes early may well be below the
 // mean, as long as it is hotter than most.
 func (t *heat) hot(n uint64) (least uint64, blocks int) {
-	mean := t.mean(n)
-	least = mean/4 + 2
+	mean, weight := t.mean(n)
+	least = mean/4 + 2*weight
 	var all, clearly uint64
 	t.each(func(e uint64) {
 		c := e & heatCount
-		if all += c; c >= 2*mean+5 { // 5 more, because small counts are chance
+		if all += c; c >= 2*mean+5*weight { // 5 more, because small counts are chance
 			clearly += c
 		}
 		if c >= least {
@@ -171,10 +207,10 @@ func (t *heat) each(f func(entry uint64)) {
 }
 
 // mean is what the entry of a block would show if all of n blocks changed equally
-// often.
-func (t *heat) mean(n uint64) uint64 {
+// often; weight is what one change counts now.
+func (t *heat) mean(n uint64) (mean, weight uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	const remembered = 2 * heatAgeEvery * heatSets // of a steady load, by the halving
-	return min(t.changes, remembered) / max(n, 1)
+	return min(t.changes, remembered) / max(n, 1), t.weight()
 }

@@ -28,8 +28,12 @@ func wildHeat(s *Store, rng *rand.Rand) {
 
 // makeHot counts changes of blocks as commits would.
 func makeHot(s *Store, times int, ids ...block.ID) {
+	s.heat.mu.Lock()
+	defer s.heat.mu.Unlock()
 	for range times {
-		s.heat.touch(ids)
+		for _, id := range ids {
+			s.heat.touch(id, 1)
+		}
 	}
 }
 
@@ -191,7 +195,7 @@ func TestHeat_FindsWhatIsHot(t *testing.T) {
 			if rng.IntN(3) == 0 {
 				id = from + block.ID(rng.IntN(hot))
 			}
-			h.touch([]block.ID{id})
+			h.changed([]block.ID{id})
 		}
 	}
 	found := func(from block.ID) (n int) { // among as many of the hottest
@@ -221,6 +225,42 @@ func TestHeat_FindsWhatIsHot(t *testing.T) {
 	}
 }
 
+// TestHeat_MeetsAllBlocksOfACommit alike, however many each commit changes, although not all
+// changes are counted.
+func TestHeat_MeetsAllBlocksOfACommit(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 4, 8, 9, 16, 17} {
+		var h heat
+		ids, met := make([]block.ID, n), make([]uint64, n)
+		for i := range ids {
+			ids[i] = block.ID(i)
+		}
+		for h.aged < heatSets { // from here on not all are counted
+			h.touch(1<<40, heatAgeEvery)
+		}
+		for commits := 0; commits*n < 60_000; commits++ {
+			h.changes = h.aged * heatAgeEvery // so that nothing is aged
+			h.changed(ids)
+			if h.skip < 0 || h.skip >= 2*heatWeight {
+				t.Fatalf("the next change that counts is %d ahead", h.skip)
+			}
+		}
+		all := uint64(0)
+		h.each(func(e uint64) {
+			if id := e >> heatIDShift; e != 0 && id < uint64(n) {
+				met[id] += e & heatCount
+				all += e & heatCount
+			}
+		})
+		if all < 57_000 || all > 63_000 {
+			t.Errorf("60,000 changes count as %d", all)
+		}
+		mean := all / uint64(n)
+		if least, most := slices.Min(met), slices.Max(met); least < mean*8/10 || most > mean*12/10 {
+			t.Errorf("of commits of %d blocks each is counted %d to %d times, on average %d", n, least, most, mean)
+		}
+	}
+}
+
 // TestHeat_FlatLoadHasNoHotBlocks: a backup of a database whose blocks change
 // equally often keeps to the order of the file.
 func TestHeat_FlatLoadHasNoHotBlocks(t *testing.T) {
@@ -228,7 +268,7 @@ func TestHeat_FlatLoadHasNoHotBlocks(t *testing.T) {
 	for _, blocks := range []int{100, 1000, 8000, 100_000} {
 		var h heat
 		for n := range 400_000 {
-			h.touch([]block.ID{block.ID(rng.IntN(blocks))})
+			h.changed([]block.ID{block.ID(rng.IntN(blocks))})
 			if n%50_000 == 1000 {
 				if _, hot := h.hot(uint64(blocks)); hot > 0 {
 					t.Errorf("%d of %d blocks count as hot after %d changes", hot, blocks, n)
@@ -252,7 +292,7 @@ func BenchmarkHeat(b *testing.B) {
 			b.ReportAllocs()
 			for i := range b.N {
 				at := 4 * i % len(ids)
-				h.touch(ids[at : at+4])
+				h.changed(ids[at : at+4])
 			}
 		})
 	}
