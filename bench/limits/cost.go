@@ -197,7 +197,8 @@ func compareCounts(r *report, o costOptions, m costMode, pair [2]*committer) err
 	if err != nil {
 		return err
 	}
-	r.compare(m.limit, "instructions, but for the runtime's", instructions)
+	n, before := mean(instructions[1]), mean(instructions[0])
+	r.atMost(m.limit, more(n, before), " %", fmt.Sprintf("more instructions, but for the runtime's (%.0f, were %.0f)", n, before))
 	was, is := mean(calls[0]), mean(calls[1])
 	r.atMost(was*(1+m.limit/100)+callsSlack, is, "", fmt.Sprintf("system calls (were %.4f)", was))
 	commits := float64(o.pairs * o.counted)
