@@ -91,15 +91,16 @@ func (db *DB) MaxKeySize() int { return maxKeySize(db.payload) }
 // Begin begins a transaction, which the caller must end. A write transaction
 // waits for the one before it. Prefer Update and View, which cannot forget.
 func (db *DB) Begin(writable bool) (*Tx, error) {
-	return db.begin(writable, mvcc.SnapshotOptions{})
+	return db.begin(writable, nil)
 }
 
 // BeginSnapshot is Begin(false) for a reader that takes long, a report say: with a
 // name, by which operators find it in the status and can end it, and an age at which
 // it is broken. Every read of it returns mvcc.ErrBroken from then on.
-func (db *DB) BeginSnapshot(o mvcc.SnapshotOptions) (*Tx, error) { return db.begin(false, o) }
+func (db *DB) BeginSnapshot(o mvcc.SnapshotOptions) (*Tx, error) { return db.begin(false, &o) }
 
-func (db *DB) begin(writable bool, o mvcc.SnapshotOptions) (*Tx, error) {
+// begin is Begin; o, if not nil, is for a reader.
+func (db *DB) begin(writable bool, o *mvcc.SnapshotOptions) (*Tx, error) {
 	tx := new(Tx)
 	if err := db.beginIn(tx, writable, o); err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (db *DB) begin(writable bool, o mvcc.SnapshotOptions) (*Tx, error) {
 	return tx, nil
 }
 
-func (db *DB) beginIn(tx *Tx, writable bool, o mvcc.SnapshotOptions) (err error) {
+func (db *DB) beginIn(tx *Tx, writable bool, o *mvcc.SnapshotOptions) (err error) {
 	if db.closed.Load() {
 		return ErrDatabaseClosed
 	}
@@ -123,7 +124,11 @@ func (db *DB) beginIn(tx *Tx, writable bool, o mvcc.SnapshotOptions) (err error)
 		tx.tree.w = db.w
 		tx.tree.w.counts = Counts{}
 	} else {
-		if err = db.store.BeginReadIn(&tx.read, o); err != nil {
+		var named mvcc.SnapshotOptions
+		if o != nil {
+			named = *o
+		}
+		if err = db.store.BeginReadIn(&tx.read, named); err != nil {
 			return db.beginError(err)
 		}
 		tx.tree.read = &tx.read

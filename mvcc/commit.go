@@ -35,10 +35,12 @@ func (t *WriteTx) Commit() (block.LSN, error) {
 	if err != nil { // what the transaction saw has to be durable all the same (R3)
 		return 0, errors.Join(err, s.awaitDurable(t.base))
 	}
-	if err = s.awaitCommitted(lsn); err == nil {
+	if err = s.awaitCommitted(lsn); err == nil && !began.IsZero() {
 		s.latency.end(began)
 	}
-	s.holdUp()
+	if d := s.ladder.delay.Load(); d > 0 {
+		s.holdUp(time.Duration(d))
+	}
 	return lsn, err
 }
 
@@ -270,12 +272,14 @@ func (s *Store) publishFree(id block.ID, p *private, lsn block.LSN) {
 // (R19). What is compared is what is logged: the wall clock, not the one that the
 // process has beside it and that nobody can put back.
 func (s *Store) commitTime() (at, raw time.Time) {
-	raw = s.now().Round(0)
+	raw = s.now()
 	at = raw
-	if !at.After(s.lastTime) {
+	if raw.UnixNano() <= s.lastTime.UnixNano() {
 		at = s.lastTime.Add(1)
+		s.lookAtClock(time.Duration(at.UnixNano() - raw.UnixNano()))
+	} else if s.clockIsBack {
+		s.lookAtClock(0)
 	}
-	s.lookAtClock(at.Sub(raw))
 	return at, raw
 }
 

@@ -188,11 +188,7 @@ func (s *Store) paceWriters(used, granted int64) {
 }
 
 // holdUp lets a writer wait as long as the ladder says, holding nothing.
-func (s *Store) holdUp() {
-	d := time.Duration(s.ladder.delay.Load())
-	if d == 0 {
-		return
-	}
+func (s *Store) holdUp(d time.Duration) {
 	s.waits.paced.Add(1)
 	s.waits.pacedFor.Add(int64(d))
 	t := time.NewTimer(d)

@@ -112,11 +112,8 @@ func (c *commitLatency) begin(lsn block.LSN) (t time.Time) {
 	return t
 }
 
-// end counts a commit that was acknowledged.
+// end counts a commit that was acknowledged and whose time is taken.
 func (c *commitLatency) end(began time.Time) {
-	if began.IsZero() {
-		return
-	}
 	took := time.Since(began)
 	c.counts[latencyBucket(took)].Add(1)
 	c.sum.Add(int64(took))

@@ -73,11 +73,16 @@ func (b *Backup) Err() error {
 // wantedByBackups is the bits of the backups that will still read v.
 func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
-		if b != nil && !b.forward.Load() && b.sees(v) && b.carries(v.ID, v.LSN) && !b.done.has(v.ID) {
+		if b != nil && b.sees(v) && b.wants(v) {
 			wants |= 1 << i
 		}
 	}
 	return wants
+}
+
+// wants reports whether the backup will still read a version that it sees.
+func (b *Backup) wants(v *blockcache.Version) bool {
+	return !b.forward.Load() && b.carries(v.ID, v.LSN) && !b.done.has(v.ID)
 }
 
 // carries reports whether the backup hands out, or must read, a version that it sees.

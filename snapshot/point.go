@@ -14,9 +14,7 @@ import (
 // Readers of one LSN share a point. Guarded by Set.mu.
 type point struct {
 	lsn     block.LSN
-	opened  int64  // when it became the horizon
-	passed  int64  // when it ceased to be that
-	id      uint64 // of its readers without a name, once somebody has listed them
+	opened  int64 // when it became the horizon
 	horizon bool
 	readers readerList
 	born    *interval
@@ -25,12 +23,14 @@ type point struct {
 	ended   bool
 
 	// unnamed counts the readers that are in no list, and is sealedCount when
-	// nobody may join any more. Not guarded by mu. It has a cache line of its own:
-	// every reader writes it when it comes and goes, and looks at broken at each
-	// block.
+	// nobody may join any more. Not guarded by mu. What shares its cache line is hardly
+	// ever looked at: every reader writes it when it comes and goes, and looks at broken
+	// at each block.
 	_       [cacheLine - 8]byte
 	unnamed atomic.Int64
-	_       [cacheLine - 8]byte
+	passed  int64  // when it ceased to be the horizon
+	id      uint64 // of its readers without a name, once somebody has listed them
+	_       [cacheLine - 24]byte
 }
 
 // cacheLine is what processors of today take turns at, in bytes.
@@ -169,7 +169,9 @@ func (s *Set) endIfUnread(p *point) {
 	}
 	d := s.endPoint(p)
 	s.mu.Unlock()
-	s.letGo(d)
+	if d != nil { // most points had nothing that is let go
+		s.letGo(d)
+	}
 }
 
 // CloseReader ends a snapshot and lets go of what only it wanted.

@@ -84,8 +84,10 @@ func (s *Set) Replaced(v *blockcache.Version) bool {
 	defer s.mu.Unlock()
 	at := s.search(v.Until) - 1
 	byReader := at >= 0 && s.points[at].lsn >= v.LSN
-	s.countReplaced(v)
-	wants := s.wantedByBackups(v)
+	wants := uint8(0)
+	if s.backups != ([BackupsMax]*Backup{}) {
+		wants = s.countReplaced(v)
+	}
 	if !byReader && wants == 0 {
 		return false
 	}

@@ -17,13 +17,19 @@ type tally struct {
 // counts blocks.
 func (b *Backup) sees(v *blockcache.Version) bool { return v.LSN <= b.lsn && b.lsn < v.Until }
 
-// countReplaced counts v for the backups that see it.
-func (s *Set) countReplaced(v *blockcache.Version) {
-	for _, b := range s.backups {
-		if b != nil && b.sees(v) {
-			b.tally.replaced++
+// countReplaced counts v for the backups that see it. It returns the bits of those that
+// will still read it: see wantedByBackups.
+func (s *Set) countReplaced(v *blockcache.Version) (wants uint8) {
+	for i, b := range s.backups {
+		if b == nil || !b.sees(v) {
+			continue
+		}
+		b.tally.replaced++
+		if b.wants(v) {
+			wants |= 1 << i
 		}
 	}
+	return wants
 }
 
 // keep counts an original that came into the queue.

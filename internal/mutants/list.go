@@ -84,12 +84,12 @@ func ofCommit() []Mutant {
 	mvcc := []string{"mvcc", "internal/prove"}
 	return []Mutant{
 		{"visible before durable", "L7 D3", "mvcc/commit.go", "s.pressCleaner(int64(len(body)))", "s.advance(lsn)\n\ts.pressCleaner(int64(len(body)))", mvcc},
-		{"acknowledged at once", "L7 D1", "mvcc/commit.go", "if err = s.awaitCommitted(lsn); err == nil {", "if true {", mvcc},
+		{"acknowledged at once", "L7 D1", "mvcc/commit.go", "if err = s.awaitCommitted(lsn); err == nil && !began.IsZero() {", "if !began.IsZero() {", mvcc},
 		{"acknowledged after a failure", "L8 D6", "mvcc/commit.go", "if err := s.state.failure(); err != nil { // no acknowledgement", "if err := " + no + "; err != nil { // no acknowledgement", mvcc},
 		{"nobody waits for what it was based on", "R3", "mvcc/commit.go", "return base, s.awaitDurable(base)", "return base, nil", mvcc},
 		{"versions are swept before they are durable", "R1", "mvcc/replaced.go", "q.commits[done].lsn <= horizon; done++", "q.commits[done].lsn <= horizon+1; done++", mvcc},
 		{"marks are one commit low", "R16", "mvcc/changemap.go", "return s.raise(ids, t.base+1)", "return s.raise(ids, t.base)", []string{"mvcc", "livebackup"}},
-		{"time steps back", "R19", "mvcc/commit.go", "if !at.After(s.lastTime) {", "if false {", mvcc},
+		{"time steps back", "R19", "mvcc/commit.go", "if raw.UnixNano() <= s.lastTime.UnixNano() {", "if false {", mvcc},
 		{"log space is not reserved", "R7 D7", "mvcc/commit.go", "if err := s.reserveLog(int64(len(w.buf))); err != nil {", "if err := " + no + "; err != nil {", mvcc},
 		{"a move copies from beside", "R8", "mvcc/moves.go", "w.runs = append(w.runs, run{at: at, size: n, distance: d})", "w.runs = append(w.runs, run{at: at, size: n, distance: -d})", mvcc},
 		{"the last bytes of a block are not compared", "L1 D2", "mvcc/redo.go", "for i < n && a[i] == b[i] {", "for i < n {", mvcc},
@@ -106,7 +106,7 @@ func ofSnapshots() []Mutant {
 		{"originals of backups go with the readers", "L2", "snapshot/point.go", "if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {", "if o.Flags&(isGone|isInList) != 0 {", snap},
 		{"lists of two births are freed together", "L2", "snapshot/point.go", "if born == p.born {", "if born == p.born || len(p.dead) == 1 {", snap},
 		{"originals are never let go", "L2 L3", "snapshot/point.go", "s.change(o, func() { o.Flags &^= isInList })", "", snap},
-		{"done blocks are still wanted", "L3 R10", "snapshot/backup.go", "&& !b.done.has(v.ID) {", "{", snap},
+		{"done blocks are still wanted", "L3 R10", "snapshot/backup.go", "b.carries(v.ID, v.LSN) && !b.done.has(v.ID)", "b.carries(v.ID, v.LSN)", snap},
 		{"an incremental wants all", "L3 R11", "snapshot/backup.go", "return b.also == nil || lsn > b.base || b.also(id)", "return true", snap},
 		{"a broken snapshot does not say so", "L10", "snapshot/point.go", "if e := r.point.broken.Load(); e != nil {", "if e := r.point.broken.Load(); e != nil && false {", snap},
 		{"temporary storage is not checked", "D5 L10", "spill/format.go", "if t.LSN != lsn {", "if false {", []string{"spill", "blockcache", "mvcc"}},
