@@ -161,14 +161,16 @@ func (c *cutRun) start(child string) (stop func()) {
 		c.said.Broadcast()
 		c.mu.Unlock()
 	}()
-	return func() {
+	stop = sync.OnceFunc(func() {
 		_ = p.Process.Kill() // also if it has ended, which Wait tells
 		<-read
 		var exit *exec.ExitError
 		if err := p.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			c.t.Errorf("the process that writes was not killed, but ended: %v", err)
 		}
-	}
+	})
+	c.t.Cleanup(stop) // of a test that fails it would be left where it was stopped, and its mount, too
+	return stop
 }
 
 func (c *cutRun) pause() { must(c.t, c.process.Signal(syscall.SIGSTOP)) }
