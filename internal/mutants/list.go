@@ -105,7 +105,7 @@ func ofSnapshots() []Mutant {
 		{"originals of readers go with the backup", "L2", "snapshot/point.go", "if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {", "if o.Flags&isGone != 0 || o.Wants != 0 {", snap},
 		{"originals of backups go with the readers", "L2", "snapshot/point.go", "if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {", "if o.Flags&(isGone|isInList) != 0 {", snap},
 		{"lists of two births are freed together", "L2", "snapshot/point.go", "if born == p.born {", "if born == p.born || len(p.dead) == 1 {", snap},
-		{"originals are never let go", "L2 L3", "snapshot/point.go", "s.change(o, func() { o.Flags &^= isInList })", "", snap},
+		{"originals are never let go", "L2 L3", "snapshot/leaving.go", "s.change(o, func() { o.Flags &^= isInList })", "", snap},
 		{"done blocks are still wanted", "L3 R10", "snapshot/backup.go", "b.carries(v.ID, v.LSN) && !b.done.has(v.ID)", "b.carries(v.ID, v.LSN)", snap},
 		{"an incremental wants all", "L3 R11", "snapshot/backup.go", "return b.also == nil || lsn > b.base || b.also(id)", "return true", snap},
 		{"a broken snapshot does not say so", "L10", "snapshot/point.go", "if e := r.point.broken.Load(); e != nil {", "if e := r.point.broken.Load(); e != nil && false {", snap},

@@ -101,8 +101,8 @@ func strangeVersions() []Mutant {
 	return []Mutant{
 		{"a free is forgotten when an earlier version of the block is swept", "R1 R9", "mvcc/replaced.go",
 			"case h.Freed && h.LSN == r.until:", "case h.Freed:", prove},
-		{"the place of a backup is given away before its originals have gone", "L2 R11", "snapshot/backup.go",
-			"if !more && closing && s.backups[b.bit] == b {", "if closing && s.backups[b.bit] == b {", snapshot},
+		{"the place of a backup is given away before its originals have gone", "L2 R11", "snapshot/leaving.go",
+			"if b.ended() && b.queue.Len() == 0 && b.set.backups[b.bit] == b {", "if b.ended() && b.set.backups[b.bit] == b {", snapshot},
 		{"a page of blocks counts as done when the scan comes to it", "L1 R10", "snapshot/done.go",
 			"for d.run < uint64(id)/donePageBits {", "for d.run <= uint64(id)/donePageBits {", snapshot},
 		{"bytes that a snapshot takes over from another are not counted", "R13", "snapshot/original.go",
