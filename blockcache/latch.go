@@ -127,7 +127,9 @@ func (l *Latch) framed(id block.ID) *Version {
 // The order makes it safe: pin, then look whether the version is still live.
 // Who takes a frame away makes the version not live, then looks for pins. And a
 // head that is at or below the LSN of an open snapshot is what that snapshot
-// sees, also if it is replaced now: its successor is newer than the snapshot.
+// sees, also if it is replaced now: its successor is newer than the snapshot. That
+// is why what a free block's place holds must not become a head while there are
+// newer originals.
 func (c *Cache) Live(id block.ID, lsn block.LSN) (*Version, []byte) {
 	v := c.latchOf(id).framed(id)
 	if v == nil || v.ID != id { // the table was changing

@@ -154,6 +154,12 @@ func (s *Store) getSpilled(l *blockcache.Latch, v *blockcache.Version, w view) (
 // as the block's head. The latch is released meanwhile; the version is marked
 // Loading, so that nobody overwrites its place in the data file (R4) or loads
 // it twice. It returns the frame if it was not used.
+//
+// A block without a head may be free: a backup asks for all that were in use at S. Its
+// place then holds what was written there last, which may be older than an original that
+// the commit which freed it made. As a head that would be what readers of the original
+// are given, because they look at heads first (L1): so it never becomes one. Of a block in
+// use each original ended no later than what is in place began.
 func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, frame []byte) ([]byte, error) {
 	fresh := v == nil
 	if fresh {
@@ -167,6 +173,9 @@ func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, fr
 	l.Lock()
 	v.Loading = false
 	l.Wake()
+	if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {
+		err = fmt.Errorf("read block %v: %w", id, ErrNotInUse) // free: see below
+	}
 	if err != nil {
 		if fresh {
 			l.Remove(v)

@@ -157,6 +157,20 @@ func (s *Set) Find(id block.ID, lsn block.LSN) *blockcache.Version {
 	return found
 }
 
+// EndedAfter reports whether a block has an original that ended after lsn. A block without
+// a head of which the data file has a version of lsn is then free. Under the latch of the
+// block.
+func (s *Set) EndedAfter(id block.ID, lsn block.LSN) (after bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.DescendLessOrEqual(s.probe(id, ^block.LSN(0)), func(h blockcache.Handle) bool {
+		o := s.at(h)
+		after = o.ID == id && o.Until > lsn // the newest original ended last
+		return false
+	})
+	return after
+}
+
 // InPlace returns the original of a block that the data file still holds, or
 // nil, as Find does. Under the latch of the block.
 func (s *Set) InPlace(id block.ID) *blockcache.Version {

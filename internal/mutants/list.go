@@ -99,6 +99,7 @@ func ofCommit() []Mutant {
 func ofSnapshots() []Mutant {
 	snap := []string{"snapshot", "mvcc"}
 	return []Mutant{
+		{"what a free block's place holds is its newest version", "L1", "mvcc/read.go", "if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {", "if false {", []string{"mvcc"}},
 		{"a reader at the version's own LSN is not asked", "L1 L2", "snapshot/set.go", "byReader := at >= 0 && s.points[at].lsn >= v.LSN", "byReader := at >= 0 && s.points[at].lsn > v.LSN", snap},
 		{"the version that was just replaced is found", "L1", "snapshot/set.go", "o.ID == id && o.Until > lsn {", "o.ID == id && o.Until >= lsn {", snap},
 		{"a backup at the version's own LSN is not asked", "L1 R11", "snapshot/tally.go", "return v.LSN <= b.lsn && b.lsn < v.Until", "return v.LSN < b.lsn && b.lsn < v.Until", snap},
