@@ -55,7 +55,7 @@ type leaving struct {
 	list   []*departure // that are not over, in the order in which they began
 	gone   uint64       // slices that are gone
 	moved  sync.Cond    // some more is gone
-	needed int          // those who need room and wait
+	needed int          // those who need room and wait; for tests, which wait for them
 	runs   bool         // the goroutine
 	closed bool         // there is none any more
 	done   sync.WaitGroup
