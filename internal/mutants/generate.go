@@ -163,14 +163,15 @@ func (g *generator) visit(n ast.Node) bool {
 	return true
 }
 
-// swap puts another operator.
+// swap puts another operator. What stands on its sides stays together: in a || b || c the
+// second one is that of (a || b) && c, not of a || b && c.
 func (g *generator) swap(n *ast.BinaryExpr, to token.Token) {
 	at := g.offset(n.OpPos)
 	k := swapped
 	if n.Op == token.ADD || n.Op == token.SUB {
 		k = summed
 	}
-	by := "(" + g.text[g.offset(n.Pos()):at] + to.String() + g.text[at+len(n.Op.String()):g.offset(n.End())] + ")"
+	by := fmt.Sprintf("((%s)%s(%s))", g.text[g.offset(n.Pos()):at], to, g.text[at+len(n.Op.String()):g.offset(n.End())])
 	m := g.add(n, k, fmt.Sprintf("%s for %s in: %s", to, n.Op, brief(g.source(n))), by)
 	m.op, m.opAt = n.Op, at
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -128,6 +129,8 @@ func Sum(list []int, most size) (sum size, err error) {
 
 func name(a, b string) string { return a + b }
 
+func any(a, b, c bool) bool { return a || b || c }
+
 func unused(a int) int {
 	if a > 3 {
 		a--
@@ -157,6 +160,13 @@ func TestSum(t *testing.T) {
 
 func TestName(t *testing.T) {
 	if name("a", "b") != "ab" {
+		t.Fatal()
+	}
+}
+
+// What tells (a || b) && c from a || b && c.
+func TestAny(t *testing.T) {
+	if !any(true, false, false) {
 		t.Fatal()
 	}
 }
@@ -211,6 +221,31 @@ var wovenDue = map[string]string{
 	"unused: left out: a--":                         "unreached",
 	"unused: - for + in: a + 1":                     "unreached",
 	"next: left out: calls++":                       "SURVIVES",
+}
+
+// TestSwap_SidesStayTogether: what stands beside && and || does, where none of it is a bug
+// as well: in a bug that is planted, and in one that is woven.
+func TestSwap_SidesStayTogether(t *testing.T) {
+	root := newModule(t, map[string]string{"sum/a.go": wovenCode, "sum/a_test.go": wovenTests})
+	list, err := Generate(root, Part{Name: "sum", Files: []string{"sum/a.go"}, Packages: []string{"sum"}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list = slices.DeleteFunc(list, func(m Made) bool { return !strings.HasSuffix(m.Name, " any: && for || in: a || b || c") })
+	if len(list) != 1 {
+		t.Fatalf("%d bugs", len(list))
+	}
+	if res, err := Run(context.Background(), root, list[0].Mutant, Options{}); err != nil || !res.Killed {
+		t.Errorf("planted: %+v, %v", res, err)
+	}
+	w, err := Weave(context.Background(), root, list, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if res, err := w.Try(context.Background(), 0); err != nil || !res.Killed {
+		t.Errorf("woven: %+v, %v", res, err)
+	}
 }
 
 // TestFailing_NamesTheTest, whatever way it ends.

@@ -15,7 +15,7 @@ import (
 // tool makes are woven into one program, each asleep, and an environment variable says
 // which one is awake while tests run:
 //
-//	x < y      (!mutantIs(7) && (x < y) || mutantIs(7) && (x <= y))
+//	x < y      (!mutantIs(7) && ((x) < (y)) || mutantIs(7) && ((x) <= (y)))
 //	if c {     if (mutantIs(8) != (c)) {
 //	x + y      mutantSum(9, x, y)
 //	f()        if !mutantIs(10) { f() }
@@ -156,7 +156,7 @@ func (w *weaver) one(i, end int) string {
 	case m.op == token.SUB:
 		return fmt.Sprintf("mutantDifference(%d, %s, %s)", id, x, y)
 	}
-	return fmt.Sprintf("(!mutantIs(%d) && (%s %s %s) || mutantIs(%d) && (%s %s %s))", id, x, m.op, y, id, x, swaps[m.op], y)
+	return fmt.Sprintf("(!mutantIs(%d) && ((%s) %s (%s)) || mutantIs(%d) && ((%s) %s (%s)))", id, x, m.op, y, id, x, swaps[m.op], y)
 }
 
 // weaveAll returns the text of each file with its bugs in it, and of what its package
