@@ -99,17 +99,49 @@ func keptBy(t *testing.T, fs *simfs.FS, policy RetentionPolicy) (kept []BackupID
 	return kept, len(plan.Logs) - gone
 }
 
+// pruneCase is a repository and a policy by which something goes.
+type pruneCase struct {
+	name          string
+	base          *simfs.FS
+	g             *growing
+	backups, logs int // that are kept
+	least         int // events of the prune
+}
+
+// pruneCases are one in which backups go with their log, and one in which only log goes:
+// that from before the first backup.
+func pruneCases(t *testing.T) []pruneCase {
+	t.Helper()
+	both, g := generations(t, 2, 1)
+	onlyLog, h := generations(t, 1, 1)
+	repo := openRepo(t, onlyLog, "/repo")
+	for _, r := range []LogRange{{60, 80}, {80, 90}, {85, 100}} {
+		leaveLog(t, repo, h.info.Timeline, r)
+	}
+	if plan := mustPlan(t, repo, RetentionPolicy{Generations: 1}); len(plan.Logs) != 4 {
+		t.Fatal(reasons(plan))
+	} else if backups, logs, _ := plan.Removes(); backups != 0 || logs != 3 {
+		t.Fatal(reasons(plan))
+	}
+	return []pruneCase{{"backups and log", both, g, 2, 1, 20}, {"only log", onlyLog.Crash(nil, simfs.KeepAll), h, 2, 1, 8}}
+}
+
 // L13 and L12 under a power cut at every event of a prune: what is listed is whole, what
 // is to be kept is there, and the next prune ends what this one began.
 func TestL13_PowerCutAtEveryEventOfAPrune(t *testing.T) {
-	base, g := generations(t, 2, 1)
+	for _, c := range pruneCases(t) {
+		t.Run(c.name, c.cutEverywhere)
+	}
+}
+
+func (c *pruneCase) cutEverywhere(t *testing.T) {
 	policy := RetentionPolicy{Generations: 1}
-	kept, logs := keptBy(t, base.Crash(nil, simfs.KeepAll), policy)
-	if len(kept) != 2 || logs != 1 {
+	kept, logs := keptBy(t, c.base.Crash(nil, simfs.KeepAll), policy)
+	if len(kept) != c.backups || logs != c.logs {
 		t.Fatalf("%v, %d", kept, logs)
 	}
 	for k := 0; ; k++ {
-		fs := base.Crash(nil, simfs.KeepAll)
+		fs := c.base.Crash(nil, simfs.KeepAll)
 		repo := openRepo(t, fs, "/repo")
 		plan := mustPlan(t, repo, policy)
 		fs.CutAfter(k)
@@ -117,11 +149,11 @@ func TestL13_PowerCutAtEveryEventOfAPrune(t *testing.T) {
 		for seed := range uint64(3) {
 			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[min(seed, 2)]
 			t.Run(fmt.Sprintf("event %d, state %d", k, seed), func(t *testing.T) {
-				wantPruned(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), g, policy, kept, logs)
+				wantPruned(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), c.g, policy, kept, logs)
 			})
 		}
 		if !fs.IsCut() {
-			if err != nil || k < 20 {
+			if err != nil || k < c.least {
 				t.Fatalf("a prune of %d events: %v", k, err)
 			}
 			break
@@ -131,11 +163,16 @@ func TestL13_PowerCutAtEveryEventOfAPrune(t *testing.T) {
 
 // Whichever operation of a prune fails: the same, and the error is told.
 func TestL13_FailureOfEveryOperationOfAPrune(t *testing.T) {
-	base, g := generations(t, 2, 1)
+	for _, c := range pruneCases(t) {
+		t.Run(c.name, c.failEverywhere)
+	}
+}
+
+func (c *pruneCase) failEverywhere(t *testing.T) {
 	policy := RetentionPolicy{Generations: 1}
-	kept, logs := keptBy(t, base.Crash(nil, simfs.KeepAll), policy)
+	kept, logs := keptBy(t, c.base.Crash(nil, simfs.KeepAll), policy)
 	for k := 0; ; k++ {
-		fs := base.Crash(nil, simfs.KeepAll)
+		fs := c.base.Crash(nil, simfs.KeepAll)
 		repo := openRepo(t, fs, "/repo")
 		plan := mustPlan(t, repo, policy)
 		armed := fs.Fail(simfs.Fault{Skip: k, Late: k%2 == 1})
@@ -147,7 +184,59 @@ func TestL13_FailureOfEveryOperationOfAPrune(t *testing.T) {
 		if err != nil && !errors.Is(err, syscall.EIO) {
 			t.Fatalf("operation %d: %v", k, err)
 		}
-		wantPruned(t, fs, g, policy, kept, logs)
+		wantPruned(t, fs, c.g, policy, kept, logs)
+	}
+}
+
+// A plan of which only log goes, made while a backup was damaged that is whole again when
+// it is carried out. The policy would let that one go, but it was not to go when the plan
+// was made: so it stays, and with it the log that it is rolled forward by, wherever the
+// power goes. Where it is still damaged, that log goes, and no backup.
+func TestL13_APlanOfOnlyLog(t *testing.T) {
+	base, g := generations(t, 2, 1)
+	first := mustList(t, openRepo(t, base, "/repo"))[0].ID
+	blocks := objectName(first, kindBlocks, 1)
+	useful := LogObject{LogRange: LogRange{100, 102}, timeline: timelineStart(g.info.Timeline)}.Name()
+	damaged := func() (repo *Repository, plan PrunePlan, image []byte) {
+		repo = openRepo(t, base.Crash(nil, simfs.KeepAll), "/repo")
+		leaveLog(t, repo, g.info.Timeline, LogRange{80, 90}) // this one nobody needs
+		image = objectsOf(t, repo)[blocks]
+		remove(t, repo, blocks)
+		plan = mustPlan(t, repo, RetentionPolicy{Generations: 1})
+		if backups, logs, _ := plan.Removes(); backups != 0 || logs != 2 {
+			t.Fatal(reasons(plan))
+		}
+		return repo, plan, image
+	}
+	want := func(repo *Repository, usefulStays bool) {
+		t.Helper()
+		there := slices.Contains(namesOf(t, repo), useful)
+		if list := g.wantSound(t, repo); len(list) != 4 || there != usefulStays {
+			t.Fatalf("%d backups, the log behind the first is there: %v", len(list), there)
+		}
+	}
+	repo, plan, _ := damaged()
+	if res, err := Prune(t.Context(), repo, plan); err != nil || len(res.Logs) != 2 || len(res.Backups) != 0 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	want(repo, false)
+	for k := 0; ; k++ {
+		repo, plan, image := damaged()
+		rewrite(t, repo, blocks, image)
+		fs := repo.fs.(*simfs.FS).Crash(nil, simfs.KeepAll)
+		repo = openRepo(t, fs, "/repo")
+		fs.CutAfter(k)
+		res, err := Prune(t.Context(), repo, plan)
+		for seed := range uint64(3) {
+			mode := []simfs.Mode{simfs.DropAll, simfs.KeepAll, simfs.Random}[seed]
+			want(openRepo(t, fs.Crash(rand.New(rand.NewPCG(seed, uint64(k))), mode), "/repo"), true)
+		}
+		if !fs.IsCut() {
+			if err != nil || len(res.Logs) != 1 || k < 4 {
+				t.Fatalf("a prune of %d events: %+v, %v", k, res, err)
+			}
+			break
+		}
 	}
 }
 

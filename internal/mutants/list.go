@@ -139,6 +139,7 @@ func ofRepository() []Mutant {
 		{"prune ignores what others need", "L13 D10", "livebackup/retention.go", "\t\tp.keepBases()\n", "", repo},
 		{"prune ignores leases", "L13 D10", "livebackup/retention.go", "\tp.keepLeased()\n", "", repo},
 		{"prune removes what was published since", "L13", "livebackup/prune.go", "now := v.plan(policy, earlier(plan.Made, time.Now().UTC()), backups)", "now := v.plan(policy, earlier(plan.Made, time.Now().UTC()), nil)", repo},
+		{"in a plan of only log the backups that stay count as gone", "L13 D10", "livebackup/prune.go", "\tbackups = []BackupID{} // none is not any: see view.plan\n", "", repo},
 		{"damaged backups count as generations", "L13 D10", "livebackup/retention.go", "p.sound[i] = e.Damage == nil && e.Unreadable == nil", "p.sound[i] = true", repo},
 		{"a repository that is ahead is accepted", "R18", "livebackup/head.go", "if head.LSN > i.LSN {", "if head.LSN > i.LSN && false {", repo},
 		{"the journal of a restore is believed whatever its plan", "D9", "livebackup/resume.go", "|| !bytes.Equal(data[:journalHeaderSize], header) {", "|| !bytes.Equal(data[:8], header[:8]) {", repo},
