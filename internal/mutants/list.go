@@ -133,6 +133,7 @@ func ofRepository() []Mutant {
 	return []Mutant{
 		{"objects are published before they are synced", "L12 D9", "livebackup/local.go", "if err := w.f.Sync(); err != nil {", "if err := " + no + "; err != nil {", repo},
 		{"names of objects are not synced", "L12 D9", "livebackup/local.go", "return w.l.fs.SyncDir(w.l.dir)", "return nil", repo},
+		{"a closed file stays locked while a program starts", "opening again", "internal/vfs/osfile.go", "\tif f.held != nil {\n\t\tsystemUnlock(f.f)\n\t}\n", "\t_ = systemUnlock\n", []string{"internal/vfs"}},
 		{"an object is replaced", "L12", "livebackup/local.go", "err := w.l.fs.Link(w.l.path(w.temp), w.l.path(w.name))", "err := w.l.fs.Rename(w.l.path(w.temp), w.l.path(w.name))", repo},
 		{"removals are not synced", "L12 L13", "livebackup/local.go", "if err := l.fs.SyncDir(l.dir); err != nil {", "if err := " + no + "; err != nil {", repo},
 		{"bases are removed before what adds to them", "L12 D9", "livebackup/prune.go", "range slices.Backward(d.backups) {", "range slices.All(d.backups) {", repo},

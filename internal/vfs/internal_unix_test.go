@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // The fallback of OpenTemp leaves no name and no rights to others.
@@ -25,6 +27,41 @@ func TestOpenTempUnlinkedLeavesNoName(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
 		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// TestLockEndsWithCloseBesideAProgramThatStarts: a process that is being started has copies
+// of all descriptors of its parent for a moment. A database that was closed then can be
+// opened again all the same.
+func TestLockEndsWithCloseBesideAProgramThatStarts(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a")
+	open := func() *osFile {
+		f, err := OS.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.(*osFile)
+	}
+	first := open()
+	if err := first.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	var copied int
+	err := control(first.f, func(fd uintptr) (err error) {
+		copied, err = unix.Dup(int(fd)) // as a child has it
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(copied)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open()
+	defer again.Close()
+	if err := again.Lock(); err != nil {
+		t.Errorf("lock of a closed file: %v", err)
 	}
 }
 

@@ -22,6 +22,14 @@ func systemLock(f *os.File) error {
 	return err
 }
 
+// systemUnlock gives the lock up for all copies of the descriptor. If it fails, the lock
+// ends with the last of them.
+func systemUnlock(f *os.File) {
+	_ = control(f, func(fd uintptr) error {
+		return retryEINTR(func() error { return unix.Flock(int(fd), unix.LOCK_UN) })
+	})
+}
+
 func identify(f *os.File) (fileID, error) {
 	var stat unix.Stat_t
 	err := control(f, func(fd uintptr) error {

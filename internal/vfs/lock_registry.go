@@ -39,8 +39,7 @@ func (r *registry) leave(id fileID) {
 	delete(r.locked, id)
 }
 
-// heldLock is an entry in the registry together with the system's lock, which
-// ends with the open file.
+// heldLock is an entry in the registry together with the system's lock.
 type heldLock struct{ id fileID }
 
 func (l *heldLock) release() { locks.leave(l.id) }

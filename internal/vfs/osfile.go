@@ -113,10 +113,15 @@ func (f *osFile) Lock() error {
 }
 
 // Close closes before it leaves the list of this process, so that whoever
-// finds the list free finds the system's lock free too.
+// finds the list free finds the system's lock free too. That lock would outlive our
+// descriptor while this process starts a program, which has copies of all descriptors
+// until it has begun; so it is given up first, for all copies.
 func (f *osFile) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.held != nil {
+		systemUnlock(f.f)
+	}
 	err := f.f.Close()
 	if f.held != nil {
 		f.held.release()
