@@ -107,7 +107,7 @@ func (s *Store) amendSuperblock(change func(*superblock)) error {
 
 // installSuperblock makes a superblock durable and the one in force.
 func (s *Store) installSuperblock(next superblock, slot int) error {
-	if err := writeSuperblockBytes(s.data.file, s.withChanges(&next), slot); err != nil {
+	if err := writeSuperblockBytes(s.data.file, s.withChanges(&next), slot, s.syncData); err != nil {
 		return err
 	}
 	s.anchor.mu.Lock()
@@ -122,14 +122,14 @@ func (s *Store) writeSuperblock(sb *superblock, slot int) error {
 
 // writeSuperblock makes one copy durable, and leaves what is behind it.
 func writeSuperblock(file vfs.File, sb *superblock, slot int) error {
-	return writeSuperblockBytes(file, sb.encode(), slot)
+	return writeSuperblockBytes(file, sb.encode(), slot, file.Sync)
 }
 
-func writeSuperblockBytes(file vfs.File, b []byte, slot int) error {
+func writeSuperblockBytes(file vfs.File, b []byte, slot int, settle func() error) error {
 	if _, err := file.WriteAt(b, int64(slot)*superblockStride); err != nil {
 		return fmt.Errorf("write superblock of %s: %w", file.Name(), err)
 	}
-	if err := file.Sync(); err != nil {
+	if err := settle(); err != nil {
 		return fmt.Errorf("sync superblock of %s: %w", file.Name(), err)
 	}
 	return nil

@@ -41,8 +41,7 @@ type cleaner struct {
 	buf      []byte   // images of a batch
 	picked   []picked // the batch
 	ids      []block.ID
-	unsynced int     // batches written in place since the data file was synced
-	written  []place // in place, since then
+	unsynced int // batches written in place since the data file was synced
 
 	mu         sync.Mutex
 	moved      sync.Cond
@@ -488,6 +487,7 @@ func (c *cleaner) writeSecond() error {
 // writeInPlace writes the batch, adjacent blocks together.
 func (c *cleaner) writeInPlace() error {
 	s := c.s
+	s.data.writes(c.picked)
 	for i := 0; i < len(c.picked); {
 		j := i + 1
 		for j < len(c.picked) && c.picked[j].v.ID == c.picked[j-1].v.ID+1 {
@@ -499,20 +499,34 @@ func (c *cleaner) writeInPlace() error {
 		}
 		i = j
 	}
-	for i := range c.picked {
-		c.written = append(c.written, place{c.picked[i].v.ID, c.picked[i].lsn})
-	}
 	return nil
 }
 
 func (c *cleaner) syncData() error {
 	c.unsynced = 0
-	if err := c.s.data.file.Sync(); err != nil {
-		c.s.lose(c.written)
+	if err := c.s.syncData(); err != nil {
 		return fmt.Errorf("sync %s: %w", c.s.data.path, err)
 	}
-	c.written = c.written[:0]
+	c.s.data.wrote()
 	return nil
+}
+
+// syncData makes durable what was written to the data file, by whomever: besides the
+// cleaner there is who writes a superblock. Of what it could not write the system tells
+// once, to whoever syncs next, and takes it for clean then. So there is one sync at a
+// time, and behind the first that failed there is none that succeeds: the cleaner would
+// else believe its blocks in place, and give up the redo that they need (L8).
+func (s *Store) syncData() error {
+	d := s.data
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	if d.failed == nil {
+		d.failed = d.file.Sync()
+	}
+	if d.failed != nil {
+		s.lose(d.unsynced())
+	}
+	return d.failed
 }
 
 // lose notes what a sync that failed did not make durable. Those blocks count as clean,

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/spillwaydb/spillway/block"
@@ -16,8 +17,36 @@ type dataFile struct {
 	geo  geometry
 	seed block.Seed
 
-	mu   sync.Mutex
-	size int64 // bytes that are allocated on disk
+	mu      sync.Mutex
+	size    int64   // bytes that are allocated on disk
+	written []place // what the cleaner has begun to write in place since it last synced
+
+	syncing sync.Mutex // held during a sync, see Store.syncData
+	failed  error      // of the first sync that failed; guarded by syncing
+}
+
+// writes says that a batch will be written in place. Before it is: who syncs meanwhile
+// may lose it.
+func (d *dataFile) writes(batch []picked) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range batch {
+		d.written = append(d.written, place{batch[i].v.ID, batch[i].lsn})
+	}
+}
+
+// wrote says that all of it is durable. The cleaner calls it, behind its sync.
+func (d *dataFile) wrote() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.written = d.written[:0]
+}
+
+// unsynced is what may not be durable.
+func (d *dataFile) unsynced() []place {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.written)
 }
 
 // openScan opens the file once more for reading it from end to end. The

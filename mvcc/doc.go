@@ -94,8 +94,9 @@
 //
 // In this order: the applier's, writer (held by the open write transaction, and
 // by a standby from the first record of a commit to the last), the cleaner's
-// turn, resting, anchor.writing, the history's, publishing, sweeping, a block's latch, the lists
-// of package blockcache, the set of package snapshot. Nothing waits for I/O with a latch held; the cleaner waits for no
+// turn, resting, anchor.writing, the data file's syncing, the history's, publishing,
+// sweeping, a block's latch, the lists of package blockcache, the set of package
+// snapshot. Nothing waits for I/O with a latch held; the cleaner waits for no
 // frame but of the standing reserve, and for the writer only while a commit is
 // on its way into the log.
 //
