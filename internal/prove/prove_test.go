@@ -3,7 +3,9 @@ package prove
 import (
 	"context"
 	"flag"
+	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +22,8 @@ var (
 	flagBits     = flag.Int("bits", 0, "bits that are flipped in each kind of file; 0: few, negative: every one")
 	flagReads    = flag.Int64("reads", 0, "reads of snapshots that are compared; 0: few")
 	flagPairs    = flag.Int("pairs", 6, "runs in which two faults are injected")
+	flagSchedule = flag.String("schedule", "", "one schedule, as a failure names it")
+	flagOnly     = flag.String("only", "", "scripts of schedules whose name has this in it")
 	flagKinds    = flag.Int("kinds", 1, "kinds of fault that each call site gets; 0: all")
 )
 
@@ -110,13 +114,44 @@ func TestSnapshots_L1_EveryRead(t *testing.T) {
 // TestSchedules_L1_R4_R8 explores in which order actors on one store get on: some
 // schedules by default, more with -for.
 func TestSchedules_L1_R4_R8(t *testing.T) {
-	o := ScheduleOptions{Seed: chance.Seed(t), Duration: *flagFor, Schedules: 80, Depth: 6}
+	o := ScheduleOptions{Seed: chance.Seed(t), Duration: *flagFor, Schedules: 600, Only: *flagOnly, Repeat: *flagSchedule}
 	if testing.Short() {
-		o.Schedules = 24
+		o.Schedules = 150
 	}
 	counts, err := Schedules(context.Background(), o)
 	t.Log(counts)
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSchedules_Again: a schedule that is played again by its name goes the same way. Now
+// and then something happens because time has passed, and it may go another one.
+func TestSchedules_Again(t *testing.T) {
+	const tries = 20
+	rng := rand.New(rand.NewPCG(chance.Seed(t), 72))
+	x, err := newExplorer(context.Background(), ScheduleOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.close()
+	for _, sc := range scripts() {
+		first := &performance{script: sc, fine: rng.IntN(4) > 0, seed: rng.Uint64(), cutAt: -1}
+		if err := x.play(first, strategy(rng, 60)); err != nil {
+			t.Fatal(err)
+		}
+		same := slices.ContainsFunc(make([]int, tries), func(int) bool {
+			again, choose, err := parsePerformance(first.String())
+			if err == nil {
+				err = x.play(again, choose)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.Equal(again.trace, first.trace)
+		})
+		if !same {
+			t.Errorf("%v went another way %d times", first, tries)
+		}
 	}
 }

@@ -3,287 +3,170 @@ package prove
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"runtime/metrics"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/spillwaydb/spillway/internal/simfs"
-	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/internal/hostmem"
 )
 
 // # The explorer of schedules
 //
-// A [script] is a few actors on one store: one that commits, one that reads, one that
-// backs up. Each of their steps is a place to yield, and so is each operation on the
-// simulated disk, whoever does it: an actor, the goroutine that syncs, the cleaner, the
-// spiller. Whoever comes to such a place is parked there. When nobody moves any more,
-// one of those who are parked is chosen, and goes on to its next one.
+// A [script] is a few actors on one store: those that change and free blocks, read, take
+// full backups or incrementals, checkpoint, repair. Each of their steps is a place to
+// yield. So is, in the second way to explore, each operation on the simulated disk,
+// whoever does it: an actor, the goroutine that syncs, the cleaner, the spiller. Whoever
+// comes to such a place is parked there. When nobody moves any more (scheduler.go), one of
+// those who are parked is chosen, and goes on to the next one.
 //
-// So one run is a list of choices. All lists are gone through, depth first, where that
-// ends (two actors of few steps), and otherwise chance chooses. Which goroutine gets a
-// lock first when several wait for it is not chosen; the holder of a lock may well be
-// parked, and the others then wait for it, and are not among those to be chosen.
+// So one run is a list of choices. Of steps all lists are gone through, in an order that
+// chance makes, if the time reaches. Of operations there are too many; chance chooses, in
+// one of three ways: each time anew; or whoever was chosen goes on, until now and then
+// another is drawn, so that one gets far while another one stands still; or each has a
+// rank, the first one goes on, and a few times in between the one who goes on becomes the
+// last. Which goroutine gets a lock first when several wait for it is not chosen; the
+// holder of a lock may well be parked, and the others then wait for it, and are not
+// among those to be chosen.
 //
-// What every reader sees is compared with the model; at one of the places the power is
-// cut, and what that leaves is opened and compared, too.
+// What every reader sees is compared with the model, also a second time; so is each block
+// of a backup, and of an incremental what it makes of its base (incremental.go). In some
+// schedules the power is cut at one of the places, and what that leaves is opened and
+// compared, too. A failure names the choices, and they can be made again.
 
 // ScheduleOptions of a run of the explorer.
 type ScheduleOptions struct {
 	Seed      uint64
 	Duration  time.Duration // how long new schedules begin; 0: until there are Schedules
 	Schedules int           // of all scripts together; 0: no bound
-	Depth     int           // how many choices of a schedule are gone through one by one; beyond it the first is taken. 0: all
+	Only      string        // scripts whose name has this in it
+	Repeat    string        // one schedule, as a failure names it, and no other
 	Progress  func(ScheduleCounts)
 }
 
 // ScheduleCounts are what the explorer has done.
 type ScheduleCounts struct {
-	Schedules int   // different lists of choices, or drawn by chance
-	Steps     int64 // choices among at least two who were parked
-	Whole     int   // scripts of which every schedule was gone through, to the depth
+	Schedules int   // lists of choices that were followed
+	OfSteps   int   // of these, such that chose among steps; each another one
+	Choices   int64 // among at least two who were parked
+	Whole     int   // scripts of which every order of steps was gone through
 	Scripts   int
-	Cuts      int // of the power, at a place to yield
-	Broken    int // snapshots
-	Places    int // different ones to yield: an operation on a kind of file, or a step of an actor
+	Places    int   // different ones to yield: an operation on a kind of file, or a step
+	Cuts      int   // of the power, at a place to yield
+	Broken    int64 // snapshots
+	Fell      int64 // backups that fell forward
+	Spilled   int64 // originals that went to temporary storage
+	Switches  int   // schedules in which the log went on in another segment
 	Elapsed   time.Duration
 }
 
 func (c ScheduleCounts) String() string {
-	return fmt.Sprintf("%d schedules of %d scripts (%d of these gone through whole), %d choices at %d places, %d power cuts within them, %d snapshots broken; %v",
-		c.Schedules, c.Scripts, c.Whole, c.Steps, c.Places, c.Cuts, c.Broken, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d schedules of %d scripts, %d of these orders of steps (of %d scripts all of them), %d choices at %d places, %d power cuts; %d snapshots broken, %d backups fell forward, %d originals spilled, %d log switches; %v",
+		c.Schedules, c.Scripts, c.OfSteps, c.Whole, c.Choices, c.Places, c.Cuts, c.Broken, c.Fell, c.Spilled, c.Switches, c.Elapsed.Round(time.Second))
 }
 
-// script is what meets in a schedule.
-type script struct {
-	name   string
-	actors []func(*stage) error
-}
-
-// stage is a store that a script plays on.
-type stage struct {
-	*world
-	sched  *scheduler
-	broken *atomic.Int64
-}
-
-// step parks the actor before it does something.
-func (s *stage) step(name string) { s.sched.park("step "+name, 0) }
-
-func scripts() []script {
-	return []script{
-		{"commit, read", []func(*stage) error{committing(2, 2), reading(1)}},
-		{"commit, checkpoint", []func(*stage) error{committing(2, 2), checkpointing}},
-		{"commit, back up", []func(*stage) error{committing(1, 3), backingUp}},
-		{"commit a lot, read", []func(*stage) error{committing(1, 90), reading(2)}},
-		{"free and allocate, read", []func(*stage) error{reusing, reading(1)}},
-		{"commit, read, checkpoint", []func(*stage) error{committing(2, 3), reading(2), checkpointing}},
-		{"commit, commit, read", []func(*stage) error{committing(2, 2), committing(2, 2), reading(2)}},
-		{"commit a lot, read, back up", []func(*stage) error{committing(2, 90), reading(2), backingUp}},
-		{"free and allocate, back up, checkpoint", []func(*stage) error{reusing, backingUp, checkpointing}},
-		{"commit a lot, read, read, checkpoint", []func(*stage) error{committing(2, 70), reading(1), reading(2), checkpointing}},
-	}
-}
-
-// committing makes commits that change some blocks each.
-func committing(commits, blocks int) func(*stage) error {
-	return func(s *stage) error {
-		rng := rand.New(rand.NewPCG(s.rng.Uint64(), 3))
-		for range commits {
-			s.step("commit")
-			err := s.commitBy(rng, func(e *edit) error { return e.sweepAll(blocks) })
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-// reusing frees blocks and takes them again.
-func reusing(s *stage) error {
-	rng := rand.New(rand.NewPCG(s.rng.Uint64(), 4))
-	s.step("free")
-	n := 0
-	err := s.commitBy(rng, func(e *edit) error { n = len(e.held); return e.shrink(n - 6) })
-	if err != nil {
-		return err
-	}
-	s.step("allocate")
-	return s.commitBy(rng, func(e *edit) error { return e.grow(4) })
-}
-
-// reading opens a snapshot, and reads the blocks that others change, so many times.
-func reading(times int) func(*stage) error {
-	return func(s *stage) error {
-		s.step("open")
-		r := readers{w: s.world}
-		v, err := r.open()
-		if err != nil || v.tx == nil {
-			return err
-		}
-		defer v.tx.Close()
-		raise(&s.m.seen, v.tx.LSN())
-		for range times {
-			s.step("read")
-			for _, id := range v.ids[:min(3, len(v.ids))] {
-				b, err := v.tx.Block(id)
-				if errors.Is(err, snapshot.ErrBroken) {
-					s.broken.Add(1)
-					return nil
-				}
-				if err != nil {
-					return fmt.Errorf("block %v at LSN %v: %w", id, v.tx.LSN(), err)
-				}
-				got := contentOf(b)
-				b.Release()
-				if got != v.im.blocks[id] {
-					return fmt.Errorf("block %v at LSN %v is another version than that of the commit", id, v.tx.LSN())
-				}
-			}
-		}
-		s.step("close")
-		return nil
-	}
-}
-
-func checkpointing(s *stage) error {
-	s.step("checkpoint")
-	return s.checkpoint()
-}
-
-func backingUp(s *stage) error {
-	s.step("back up")
-	r := readers{w: s.world}
-	err := r.pull(s.ctx)
-	if errors.Is(err, snapshot.ErrBroken) {
-		s.broken.Add(1)
-		return nil
-	}
-	return err
-}
-
-// scheduler parks everybody who comes to a place to yield.
-type scheduler struct {
-	mu     sync.Mutex
-	on     bool
-	parked []*parked
-	came   int // how many were ever parked
-}
-
-type parked struct {
-	where string // place and offset
-	place string
-	goOn  chan struct{}
-}
-
-func (s *scheduler) park(place string, at int64) {
-	s.mu.Lock()
-	if !s.on {
-		s.mu.Unlock()
-		return
-	}
-	p := &parked{fmt.Sprintf("%s at %d", place, at), place, make(chan struct{})}
-	s.parked = append(s.parked, p)
-	s.came++
-	s.mu.Unlock()
-	<-p.goOn
-}
-
-// before is the disk's place to yield.
-func (s *scheduler) before(ev simfs.Event) {
-	if ev.Op&(simfs.Events|simfs.OpRead) != 0 {
-		s.park(fmt.Sprintf("%v of %s", ev.Op, roleOf(ev.File)), ev.Off)
-	}
-}
-
-// off lets everybody go, for good.
-func (s *scheduler) off() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.on = false
-	for _, p := range s.parked {
-		close(p.goOn)
-	}
-	s.parked = nil
-}
-
-// waiting lists who is parked, in an order that chance has no part in.
-func (s *scheduler) waiting() []*parked {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := slices.Clone(s.parked)
-	slices.SortStableFunc(list, func(a, b *parked) int { return cmp.Compare(a.where, b.where) })
-	return list
-}
-
-func (s *scheduler) release(p *parked) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parked = slices.DeleteFunc(s.parked, func(q *parked) bool { return q == p })
-	close(p.goOn)
-}
-
-// settle waits until no goroutine of the process moves but this one.
-func (s *scheduler) settle() {
-	sample := []metrics.Sample{{Name: "/sched/goroutines/running:goroutines"}, {Name: "/sched/goroutines/runnable:goroutines"}}
-	still, turns, last := 0, 0, -1
-	for still < 3 && turns < 100_000 {
-		runtime.Gosched()
-		turns++
-		s.mu.Lock()
-		came := s.came
-		s.mu.Unlock()
-		isStill := turns > 300 // where the system does not tell
-		if metrics.Read(sample); sample[0].Value.Kind() == metrics.KindUint64 {
-			isStill = sample[0].Value.Uint64() <= 1 && sample[1].Value.Uint64() == 0
-		}
-		if still++; !isStill || came != last {
-			still, last = 0, came
+// missing names what a run of many schedules should have reached and did not.
+func (c ScheduleCounts) missing() (names []string) {
+	for _, x := range []struct {
+		name string
+		n    int64
+	}{{"power cuts", int64(c.Cuts)}, {"broken snapshots", c.Broken}, {"backups that fall forward", c.Fell}, {"spilled originals", c.Spilled}, {"log switches", int64(c.Switches)}} {
+		if x.n == 0 {
+			names = append(names, x.name)
 		}
 	}
+	return names
 }
 
-// Schedules explores all scripts, one by one those that end, the others by chance.
+// oneAtATime keeps two explorers of one process from disturbing each other.
+var oneAtATime sync.Mutex
+
+// Schedules explores the scripts: each has its share of the time, most of it for orders of
+// steps as long as there are some that were not tried.
 func Schedules(ctx context.Context, o ScheduleOptions) (ScheduleCounts, error) {
-	x := &explorer{ctx: ctx, o: o, began: time.Now(), places: map[string]bool{}}
-	if err := x.build(); err != nil {
-		return x.counts, err
+	x, err := newExplorer(ctx, o)
+	if err != nil {
+		return ScheduleCounts{}, err
 	}
-	all := scripts()
-	x.counts.Scripts = len(all)
-	for i, sc := range all {
-		if len(sc.actors) > 2 {
-			continue
+	defer x.close()
+	if o.Repeat != "" {
+		p, choose, err := parsePerformance(o.Repeat)
+		if err == nil {
+			err = x.play(p, choose)
 		}
-		if err := x.each(sc, x.share(i+1, 2*len(all))); err != nil {
+		return x.done(), err
+	}
+	if len(x.ways) == 0 {
+		return x.done(), fmt.Errorf("no script is named %q", o.Only)
+	}
+	for !x.isOver() {
+		if err := x.next(); err != nil {
 			return x.done(), err
 		}
 	}
-	for n := uint64(0); !x.isOver(1); n++ {
-		sc := all[n%uint64(len(all))]
-		rng := rand.New(rand.NewPCG(o.Seed+n, 61))
-		if err := x.play(sc, o.Seed+n, func(_, options int) int { return rng.IntN(options) }); err != nil {
-			return x.done(), err
-		}
+	if missed := x.done().missing(); o.Only == "" && x.counts.Schedules >= 2000 && missed != nil {
+		return x.done(), fmt.Errorf("never reached: %v", missed)
 	}
 	return x.done(), context.Cause(ctx)
 }
 
+// explorer is a run.
 type explorer struct {
 	ctx    context.Context
 	o      ScheduleOptions
 	began  time.Time
 	counts ScheduleCounts
-
-	sound  *simfs.FS // a database to begin with
-	m      *blockModel
 	places map[string]bool
+	idle   uint64 // goroutines outside of Go
+
+	procs, percent int // what there was before
+
+	small, large *opening
+	ways         []*way
+}
+
+// newExplorer has the process for itself, until close.
+func newExplorer(ctx context.Context, o ScheduleOptions) (*explorer, error) {
+	oneAtATime.Lock()
+	x := &explorer{ctx: ctx, o: o, began: time.Now(), places: map[string]bool{}}
+	x.procs, x.percent = runtime.GOMAXPROCS(1), debug.SetGCPercent(400)
+	_ = hostmem.Reuse(2)
+	x.idle = outside()
+	if err := x.build(); err != nil {
+		x.close()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (x *explorer) close() {
+	_ = hostmem.Reuse(0)
+	debug.SetGCPercent(x.percent)
+	runtime.GOMAXPROCS(x.procs)
+	oneAtATime.Unlock()
+}
+
+// way is a script that is explored in one of two ways.
+type way struct {
+	script script
+	fine   bool
+	tried  *orders // of steps; nil when all were tried
+	number uint64
+	n      uint64
+	spent  time.Duration
+	length int // choices of its last schedule
+}
+
+// weight is how much of the time a way gets: most of it those that may be gone through.
+func (w *way) weight() float64 {
+	if w.fine || w.script.large {
+		return 1
+	}
+	return 8
 }
 
 func (x *explorer) done() ScheduleCounts {
@@ -291,163 +174,155 @@ func (x *explorer) done() ScheduleCounts {
 	return x.counts
 }
 
-// share is which part of all is to be over after part n of so many.
-func (x *explorer) share(n, of int) float64 { return float64(n) / float64(of) }
-
-// isOver reports whether a part of the schedules was played, or of the time is over.
-func (x *explorer) isOver(part float64) bool {
+func (x *explorer) isOver() bool {
 	switch {
 	case x.ctx.Err() != nil:
 		return true
 	case x.o.Duration > 0:
-		return time.Since(x.began) > time.Duration(part*float64(x.o.Duration))
+		return time.Since(x.began) > x.o.Duration
 	}
-	return x.counts.Schedules >= int(part*float64(x.o.Schedules))
+	return x.counts.Schedules >= x.o.Schedules
 }
 
-// build makes a database of which all blocks just fit into memory.
-func (x *explorer) build() error {
-	disk, err := newDisk()
-	if err != nil {
+// build makes the databases to begin with, and the ways to explore.
+func (x *explorer) build() (err error) {
+	if x.small, err = newOpening(x, 39); err != nil {
 		return err
 	}
-	w := &world{ctx: x.ctx, rng: rand.New(rand.NewPCG(x.o.Seed, 62)), fs: disk, o: smallOptions(disk), m: newBlockModel(), cover: &Coverage{}}
-	err = inOrder(w.open, func() error { return w.grow(100) }, func() error { return w.grow(100) }, func() error { return w.grow(100) },
-		w.checkpoint, func() error { return w.s.Close() })
-	x.sound, x.m = disk.Crash(nil, simfs.DropAll), w.m
+	if x.large, err = newOpening(x, 480); err != nil {
+		return err
+	}
+	for _, sc := range scripts() {
+		if strings.Contains(sc.name, x.o.Only) {
+			x.counts.Scripts++
+			n := uint64(len(x.ways))
+			x.ways = append(x.ways, &way{script: sc, number: n, tried: &orders{}}, &way{script: sc, number: n + 1, fine: true})
+		}
+	}
+	return nil
+}
+
+// next plays one schedule: of the way that has had the least of its share.
+func (x *explorer) next() error {
+	w := slices.MinFunc(x.ways, func(a, b *way) int {
+		return cmp.Compare(float64(a.spent)/a.weight(), float64(b.spent)/b.weight())
+	})
+	began := time.Now()
+	rng := rand.New(rand.NewPCG(x.o.Seed+w.n, 61+w.number))
+	w.n++
+	p := &performance{script: w.script, fine: w.fine, seed: rng.Uint64(), cutAt: -1}
+	if length := max(w.length, 1); w.fine && rng.IntN(4) == 0 || rng.IntN(16) == 0 {
+		p.cutAt = rng.IntN(length)
+	}
+	var err error
+	if w.fine {
+		err = x.play(p, strategy(rng, w.length))
+	} else {
+		err = x.order(w, p, rng)
+	}
+	w.length = len(p.choices)
+	w.spent += time.Since(began)
 	return err
 }
 
-// each goes through the schedules of a script one by one, depth first: the next list of
-// choices is the last one with its last choice that has another one changed.
-func (x *explorer) each(sc script, part float64) error {
-	var list []int
-	for !x.isOver(part) {
-		var options []int
-		err := x.play(sc, x.o.Seed, func(step, n int) int {
-			options = append(options, n)
-			if step < len(list) {
-				return min(list[step], n-1)
+// order plays an order of steps that was not tried.
+func (x *explorer) order(w *way, p *performance, rng *rand.Rand) error {
+	at, path := w.tried, []*orders(nil)
+	err := x.play(p, func(list []*thread) int {
+		i := at.pick(rng, len(list))
+		path = append(path, at)
+		at = at.below(i)
+		return i
+	})
+	x.counts.OfSteps++
+	last := len(path) - 1
+	for last >= 0 && path[last].close(p.choices[last]) {
+		last--
+	}
+	if last < 0 {
+		x.counts.Whole++
+		x.ways = slices.DeleteFunc(x.ways, func(o *way) bool { return o == w })
+	}
+	return err
+}
+
+// orders is a tree of choices: what was tried below each.
+type orders struct {
+	kids []*orders
+	shut []bool // all below was tried
+	left int
+}
+
+func (o *orders) pick(rng *rand.Rand, n int) int {
+	if o.kids == nil {
+		o.kids, o.shut, o.left = make([]*orders, n), make([]bool, n), n
+	}
+	if n = min(n, len(o.kids)); o.left == 0 { // another run of the same choices went another way
+		return rng.IntN(n)
+	}
+	for {
+		if i := rng.IntN(n); !o.shut[i] {
+			return i
+		}
+	}
+}
+
+func (o *orders) below(i int) *orders {
+	if o.kids[i] == nil {
+		o.kids[i] = &orders{}
+	}
+	return o.kids[i]
+}
+
+// close notes that all below a choice was tried, and reports whether that was the last.
+func (o *orders) close(i int) bool {
+	if !o.shut[i] {
+		o.shut[i], o.kids[i] = true, nil
+		o.left--
+	}
+	return o.left == 0
+}
+
+// strategy chooses among operations, in one of three ways; see above. length is about how
+// many choices there will be.
+func strategy(rng *rand.Rand, length int) func([]*thread) int {
+	switch rng.IntN(4) {
+	case 0:
+		return func(list []*thread) int { return rng.IntN(len(list)) }
+	case 1:
+		return ranked(rng, length)
+	}
+	every := 2 + rng.IntN(30) // choices, between two changes
+	now := -1
+	return func(list []*thread) int {
+		i := slices.IndexFunc(list, func(t *thread) bool { return t.number == now })
+		if i < 0 || rng.IntN(every) == 0 {
+			i = rng.IntN(len(list))
+		}
+		now = list[i].number
+		return i
+	}
+}
+
+// ranked lets the first one in rank go on; at a few choices he becomes the last.
+func ranked(rng *rand.Rand, length int) func([]*thread) int {
+	step, last, changes := 0, -1.0, map[int]bool{}
+	for range 1 + rng.IntN(4) {
+		changes[rng.IntN(max(length, 1))] = true
+	}
+	return func(list []*thread) int {
+		first := 0
+		for i, t := range list {
+			if t.rank == 0 {
+				t.rank = rng.Float64()
 			}
-			list = append(list, 0)
-			return 0
-		})
-		if err != nil {
-			return err
-		}
-		list = list[:min(len(list), len(options))]
-		if x.o.Depth > 0 {
-			list = list[:min(len(list), x.o.Depth)]
-		}
-		for len(list) > 0 && list[len(list)-1]+1 >= options[len(list)-1] {
-			list = list[:len(list)-1]
-		}
-		if len(list) == 0 {
-			x.counts.Whole++
-			return nil
-		}
-		list[len(list)-1]++
-	}
-	return nil
-}
-
-// play is one schedule.
-func (x *explorer) play(sc script, seed uint64, choose func(step, options int) int) error {
-	disk := x.sound.Crash(nil, simfs.KeepAll)
-	sched := &scheduler{}
-	disk.Before(sched.before)
-	m := &blockModel{at: slices.Clone(x.m.at)}
-	m.acked.Store(x.m.acked.Load())
-	rng := rand.New(rand.NewPCG(seed, 63))
-	s := &stage{world: &world{ctx: x.ctx, rng: rng, fs: disk, o: smallOptions(disk), m: m, cover: &Coverage{}}, sched: sched, broken: new(atomic.Int64)}
-	err := s.open()
-	if err == nil {
-		err = x.perform(s, sc, choose)
-		err = errors.Join(err, s.s.Close(), leftOpen(disk))
-	}
-	x.counts.Schedules++
-	x.counts.Broken += int(s.broken.Load())
-	if err != nil {
-		return &Failure{What: fmt.Sprintf("a schedule of %q", sc.name), Seed: seed, Err: err}
-	}
-	if x.o.Progress != nil {
-		x.o.Progress(x.done())
-	}
-	return nil
-}
-
-// stuckAfter is how long nobody may be parked while actors are not done.
-const stuckAfter = 30 * time.Second
-
-// begin starts the actors of a script, each with chance of its own.
-func (s *stage) begin(sc script) (ended chan error) {
-	s.sched.on = true
-	ended = make(chan error, len(sc.actors))
-	for _, act := range sc.actors {
-		one := *s
-		one.world = &world{ctx: s.ctx, rng: rand.New(rand.NewPCG(s.rng.Uint64(), 5)), fs: s.fs, o: s.o, s: s.s, m: s.m, cover: s.cover}
-		go func() { ended <- act(&one) }()
-	}
-	return ended
-}
-
-// perform runs the actors by the choices.
-func (x *explorer) perform(s *stage, sc script, choose func(step, options int) int) error {
-	ended := s.begin(sc)
-	cutAt := rand.New(rand.NewPCG(x.o.Seed, uint64(x.counts.Schedules))).IntN(24)
-	var trace []string
-	var errs []error
-	var cut *simfs.FS
-	var due promises
-	step, moved := 0, time.Now()
-	for len(errs) < len(sc.actors) {
-		s.sched.settle()
-		waiting := s.sched.waiting()
-		if len(waiting) == 0 {
-			select {
-			case err := <-ended:
-				errs = append(errs, err)
-				moved = time.Now()
-			default:
-				if time.Since(moved) > stuckAfter {
-					s.sched.off()
-					return fmt.Errorf("nobody moves, %d actors are not done, after %v", len(sc.actors)-len(errs), trace)
-				}
+			if t.rank > list[first].rank {
+				first = i
 			}
-			continue
 		}
-		at := 0
-		if len(waiting) > 1 {
-			at = choose(step, len(waiting))
-			step++
-			x.counts.Steps++
+		if step++; changes[step] {
+			list[first].rank, last = last, last-1
 		}
-		if len(trace) == cutAt {
-			due, cut = s.promised(), s.fs.Crash(nil, simfs.DropAll)
-		}
-		trace = append(trace, waiting[at].where)
-		x.places[waiting[at].place] = true
-		s.sched.release(waiting[at])
-		moved = time.Now()
+		return first
 	}
-	s.sched.off()
-	errs = append(errs, s.look())
-	if cut != nil {
-		x.counts.Cuts++
-		errs = append(errs, x.recover(s, cut, due))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("after %q: %w", trace, err)
-	}
-	return nil
-}
-
-// recover opens what the cut within a schedule left.
-func (x *explorer) recover(s *stage, cut *simfs.FS, due promises) error {
-	v := &verifier{s: &sweep{r: &recording{o: s.o, m: s.m}}, rng: s.rng}
-	var counts CrashCounts
-	if err := v.whole(x.ctx, cut, &moment{promises: due}, &counts); err != nil {
-		return fmt.Errorf("after a power cut: %w", err)
-	}
-	return nil
 }

@@ -131,7 +131,7 @@ func snapshots(ctx context.Context, s *settings) error {
 
 // schedules explores who goes on first.
 func schedules(ctx context.Context, s *settings) error {
-	o := prove.ScheduleOptions{Seed: s.seed, Duration: s.duration, Schedules: 5000, Depth: 8}
+	o := prove.ScheduleOptions{Seed: s.seed, Duration: s.duration, Schedules: 100_000}
 	o.Progress = func(c prove.ScheduleCounts) { s.progress("%v", c) }
 	counts, err := prove.Schedules(ctx, o)
 	s.say("%v", counts)
