@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/shadow"
 	"github.com/spillwaydb/spillway/spill"
 )
 
@@ -39,6 +40,7 @@ func RAMBytesMin(blockSize int) int64 { return 384 * int64(blockSize+descriptorB
 // Cache holds the frames of one store. Safe for concurrent use.
 type Cache struct {
 	opts    Options
+	shadow  shadow.Blocks // empty without the tag invariants
 	latches [latchCount]Latch
 	frames  frames
 	lists   lists
@@ -154,6 +156,7 @@ func (c *Cache) freeDead(v *Version) {
 // dropFrame takes the frame of a version that has another place. Under the
 // latch, not pinned.
 func (c *Cache) dropFrame(v *Version) {
+	c.checkFrame(v, "a frame that goes")
 	c.counts[classOf(v)].Add(-1)
 	d := v.data
 	v.data = nil
@@ -173,6 +176,7 @@ func (c *Cache) Kill(v *Version) {
 }
 
 func (c *Cache) killLocked(v *Version) {
+	c.checkFrame(v, "a version that ends")
 	from := classOf(v)
 	v.Role = RoleDead
 	v.live.Store(nil)
@@ -216,6 +220,7 @@ func (c *Cache) FreeSlot(slot spill.Slot) {
 // ClearInPlace says that the data file will not hold v much longer. Under the
 // latch; v has a frame or a slot (R4).
 func (c *Cache) ClearInPlace(v *Version) {
+	c.checkKept(v)
 	v.InPlace = false
 	if v.Role == RoleOriginal && v.data != nil {
 		c.lists.addOriginal(v)

@@ -170,6 +170,7 @@ func (l *Latch) thawHead(id block.ID) *Version {
 		h, next = next, c.Entry(next).Next
 		*last = c.Thaw(h, RolePending)
 	}
+	c.checkPending(head)
 	l.Insert(head)
 	l.Settle(head)
 	return head

@@ -184,6 +184,7 @@ func (l *Latch) Insert(v *Version) {
 	if 2*(l.heads+1) > len(t) {
 		t = l.grow(t)
 	}
+	l.cold.c.checkHead(v)
 	v.Role = RoleHead
 	v.show()
 	t[find(t, v.ID)].set(v)
@@ -223,6 +224,7 @@ func (l *Latch) Remove(v *Version) {
 
 // Replace puts v in the place of the head old, which becomes pending behind it.
 func (l *Latch) Replace(old, v *Version) {
+	l.cold.c.checkHead(v)
 	t := *l.table.Load()
 	v.Role = RoleHead
 	v.Older = old

@@ -213,6 +213,7 @@ func (c *Cache) evictOne(l *Latch, v *Version, from *list) bool {
 		q.main.push(v)
 		return false
 	}
+	c.checkInPlace(v)
 	if from == &q.small {
 		q.ghost.add(v.ID)
 	}
@@ -238,6 +239,7 @@ func (c *Cache) dropInPlace() bool {
 		if l.mu.TryLock() {
 			done := v.Role == RoleOriginal && v.InPlace && v.data != nil && !v.Pinned() && !v.Loading
 			if done {
+				c.checkInPlace(v)
 				q.inPlace.remove(v)
 				c.dropFrame(v)
 			}

@@ -81,6 +81,7 @@ func (c *Cache) ReadSlot(slot spill.Slot, id block.ID, lsn block.LSN) ([]byte, e
 	kept := c.reload.made()
 	if kept != nil {
 		if e, ok := kept.Get(uint64(slot)); ok && e.id == id && e.lsn == lsn {
+			c.checkImage(id, lsn, e.data)
 			return e.data, nil
 		}
 	}
@@ -88,6 +89,7 @@ func (c *Cache) ReadSlot(slot spill.Slot, id block.ID, lsn block.LSN) ([]byte, e
 	if err := c.opts.Spill.Read(slot, id, lsn, d); err != nil {
 		return nil, fmt.Errorf("reload block %v@%v: %w", id, lsn, err)
 	}
+	c.checkImage(id, lsn, d)
 	if kept != nil {
 		kept.Set(uint64(slot), reloaded{id, lsn, d}, 1)
 	}
@@ -99,5 +101,6 @@ func (c *Cache) ReadSlotInto(slot spill.Slot, id block.ID, lsn block.LSN, dst []
 	if err := c.opts.Spill.Read(slot, id, lsn, dst); err != nil {
 		return fmt.Errorf("reload block %v@%v: %w", id, lsn, err)
 	}
+	c.checkImage(id, lsn, dst)
 	return nil
 }

@@ -118,7 +118,7 @@ func (s *Store) inUse(id, highWater block.ID) (bool, error) {
 	case id >= highWater:
 		return false, nil
 	}
-	b, err := s.get(s.geo.bitmapOf(group), view{lsn: newest})
+	b, err := s.current(s.geo.bitmapOf(group))
 	if err != nil {
 		return false, fmt.Errorf("read allocation bitmap: %w", err)
 	}

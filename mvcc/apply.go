@@ -313,7 +313,7 @@ func (t *WriteTx) predecessor(id block.ID) (old Block, existed bool, err error) 
 	if existed, err = t.s.inUse(id, t.was.highWater); err != nil || !existed {
 		return Block{}, false, err
 	}
-	old, err = s.get(id, view{lsn: newest})
+	old, err = s.current(id)
 	return old, err == nil, err
 }
 

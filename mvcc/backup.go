@@ -203,6 +203,7 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("read meta block: %w", err)
 	}
+	s.given(r, b.live.LSN(), "a backup")
 	m := decodeMeta(r.Payload())
 	r.Release()
 	b.info = BackupInfo{
@@ -397,6 +398,7 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 	r, err := b.getVersion(id)
 	if err != nil {
 		if b.gone(id, err) {
+			b.leftOut(id, nil)
 			return false, nil
 		}
 		return false, err
@@ -406,8 +408,10 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 		return false, errGivenUp
 	}
 	if carried, err := b.carries(id, r.v.LSN); err != nil || !carried {
+		b.leftOut(id, err)
 		return false, err
 	}
+	b.taken(r)
 	copy(dst, r.data)
 	block.Seal(dst, block.Trailer{Type: r.v.Type, ID: id, LSN: r.v.LSN}, s.data.seed)
 	b.done(id)
@@ -627,8 +631,11 @@ func (b *Backup) take(id block.ID, image []byte, exact block.LSN, dst []byte) (b
 	}
 	carried, err := b.carries(id, lsn)
 	if carried {
+		b.takenFrom(id, image, lsn)
 		copy(dst, image)
 		b.done(id)
+	} else {
+		b.leftOut(id, err)
 	}
 	return carried, err
 }

@@ -329,6 +329,7 @@ func (c *cleaner) add(l *blockcache.Latch, v *blockcache.Version) error {
 		return err
 	}
 	block.Seal(image, block.Trailer{Type: v.Type, ID: v.ID, LSN: v.LSN}, s.data.seed)
+	s.checkPicked(l, v)
 	v.Pin()
 	c.picked = append(c.picked, picked{v, image, v.LSN, v.Image < s.redoStart()})
 	return nil
@@ -434,6 +435,7 @@ func (s *Store) secureFromFile(l *blockcache.Latch, v *blockcache.Version) error
 func (s *Store) cleaned(v *blockcache.Version) {
 	l := s.cache.Latch(v.ID)
 	defer l.Unlock()
+	s.published().Placed(v.ID, v.LSN)
 	if h := l.Head(v.ID); h != nil && h != v {
 		for ; h != nil && h.LSN > v.LSN; h = h.Older {
 			h.Rec = max(h.Rec, v.LSN+1)
@@ -488,6 +490,7 @@ func (c *cleaner) writeSecond() error {
 func (c *cleaner) writeInPlace() error {
 	s := c.s
 	s.data.writes(c.picked)
+	c.checkBatch()
 	for i := 0; i < len(c.picked); {
 		j := i + 1
 		for j < len(c.picked) && c.picked[j].v.ID == c.picked[j-1].v.ID+1 {
@@ -536,6 +539,7 @@ func (s *Store) lose(written []place) {
 	lost := make(map[block.ID]block.LSN, len(written))
 	for _, p := range written {
 		lost[p.id] = max(lost[p.id], p.lsn)
+		s.published().Unplaced(p.id)
 	}
 	s.forgotten.Store(&lost)
 }
@@ -568,6 +572,7 @@ func (c *cleaner) shrink() error {
 	if err := s.secureTail(highWater); err != nil {
 		return err
 	}
+	s.published().Cut(highWater)
 	return s.data.shrink(highWater)
 }
 

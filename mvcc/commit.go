@@ -187,6 +187,7 @@ func (s *Store) publishOne(p *private, lsn block.LSN) {
 	l := s.cache.Latch(p.v.ID)
 	defer l.Unlock()
 	v, h := p.v, s.settledHead(l, p.v.ID, p)
+	s.published().Publish(v.ID, v.Shadow(), p.since, p.existed)
 	from := s.cache.ClassOf(v)
 	v.Dirty, v.Rec = true, lsn
 	if h == nil {
@@ -228,6 +229,7 @@ func (s *Store) settledHead(l *blockcache.Latch, id block.ID, p *private) *block
 		h = nil
 	}
 	if h == nil && p.existed {
+		s.published().InPlace(id, p.since, "it is replaced")
 		h = &blockcache.Version{ID: id, LSN: p.since, InPlace: true}
 		l.Insert(h)
 	}
@@ -263,6 +265,7 @@ func (s *Store) publishFree(id block.ID, p *private, lsn block.LSN) {
 	l := s.cache.Latch(id)
 	defer l.Unlock()
 	h := s.settledHead(l, id, p)
+	s.published().Free(id, lsn, p.since)
 	v := &blockcache.Version{ID: id, LSN: lsn, Freed: true, Dirty: true, Rec: lsn}
 	s.replaceHead(l, h, v, lsn)
 	l.Settle(v)

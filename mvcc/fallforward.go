@@ -308,6 +308,7 @@ func (b *Backup) newestInPlace(id block.ID) (ok bool, least block.LSN) {
 func (b *Backup) takeNewest(id block.ID, image []byte, least block.LSN, dst []byte) (bool, error) {
 	if image != nil {
 		if t, reason := block.Verify(image, id, b.s.data.seed); reason == "" && t.LSN >= least && t.LSN <= b.s.log.Durable() && !b.s.isLost(id, t.LSN) {
+			b.caught(id, image, t)
 			ok, err := b.isNewer(id, t.LSN)
 			if ok {
 				copy(dst, image)
@@ -323,6 +324,7 @@ func (b *Backup) takeNewest(id block.ID, image []byte, least block.LSN, dst []by
 		return false, err
 	}
 	defer r.Release()
+	b.caught(id, r.data, block.Trailer{Type: r.v.Type, LSN: r.v.LSN})
 	ok, err := b.isNewer(id, r.v.LSN)
 	if ok {
 		copy(dst, r.data)

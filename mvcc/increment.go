@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/shadow"
 )
 
 // An incremental from base B at S hands out the blocks in use at S whose version v
@@ -255,6 +256,7 @@ func (b *Backup) bitmap(group uint64) (Block, error) {
 	if err != nil {
 		return r, fmt.Errorf("read allocation bitmap: %w", err)
 	}
+	b.taken(r)
 	return r, nil
 }
 
@@ -456,7 +458,14 @@ func (b *Backup) gone(id block.ID, err error) bool {
 
 // dropKnown drops from a run what is known, from RAM, not to be carried.
 func (b *Backup) dropKnown(run []block.ID) []block.ID {
-	return slices.DeleteFunc(run, func(id block.ID) bool {
+	return slices.DeleteFunc(run, func(id block.ID) (known bool) {
+		if shadow.On {
+			defer func() {
+				if known {
+					b.leftOut(id, nil)
+				}
+			}()
+		}
 		if _, audited := b.inc.audit[id]; audited {
 			return false
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/shadow"
 	"github.com/spillwaydb/spillway/spill"
 )
 
@@ -55,6 +56,16 @@ func (s *Store) get(id block.ID, w view) (Block, error) {
 		return Block{v, data, s.cache}, nil
 	}
 	return s.getSlow(id, w)
+}
+
+// current returns block id as of the newest commit, for who keeps others from making
+// another one.
+func (s *Store) current(id block.ID) (Block, error) {
+	b, err := s.get(id, view{lsn: newest})
+	if err == nil {
+		s.given(b, newest, "the writer")
+	}
+	return b, err
 }
 
 // getSlow finds a version that is not the newest, or not in RAM.
@@ -188,6 +199,7 @@ func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, fr
 	}
 	if slot == 0 { // until now nobody may have known
 		v.LSN, v.Type = t.LSN, t.Type
+		s.found(v, frame, fresh)
 	}
 	s.cache.Adopt(v, frame)
 	s.cache.Keep(v)
@@ -207,6 +219,9 @@ func (s *Store) readImage(id block.ID, lsn block.LSN, slot spill.Slot, fresh boo
 	}
 	if err == nil && !fresh && t.LSN != lsn {
 		err = s.data.corrupt(id, fmt.Sprintf("it has LSN %v where %v was written", t.LSN, lsn))
+	}
+	if err == nil {
+		s.published().Same(id, shadow.Version{LSN: t.LSN, Type: t.Type, Image: frame}, "read from its place")
 	}
 	return t, err
 }

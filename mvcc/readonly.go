@@ -9,6 +9,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/shadow"
 	"github.com/spillwaydb/spillway/internal/vfs"
 	"github.com/spillwaydb/spillway/wal"
 )
@@ -90,6 +91,7 @@ func (s *Store) adoptSecond(id block.ID, image []byte) error {
 		s.cache.Kill(h)
 	}
 	v := &blockcache.Version{ID: id, LSN: t.LSN, Type: t.Type, Role: blockcache.RoleHead, Dirty: true, Rec: t.LSN}
+	s.published().Begin(id, shadow.Version{LSN: t.LSN, Type: t.Type, Image: d})
 	l.Insert(v)
 	s.cache.Adopt(v, d)
 	return nil

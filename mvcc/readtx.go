@@ -90,12 +90,14 @@ func (t *ReadTx) Block(id block.ID) (Block, error) {
 	}
 	b, err := t.s.get(id, view{t.lsn, &t.reader})
 	if err != nil {
+		t.denied(id, err)
 		return Block{}, err
 	}
 	if err := t.reader.Err(); err != nil {
 		b.Release()
 		return Block{}, err
 	}
+	t.s.given(b, t.lsn, "a reader")
 	return b, nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/shadow"
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
@@ -262,6 +263,7 @@ func (r *recovery) change(e *redoEntry, apply func(*redoEntry) error) error {
 // was written after the checkpoint in force, so perhaps not to the disk.
 func (r *recovery) mistrust(v *blockcache.Version, image block.LSN) {
 	s := r.s
+	s.published().Begin(v.ID, v.Shadow())
 	if s.opts.ReadOnly {
 		return
 	}
@@ -351,6 +353,7 @@ func (r *recovery) install(e *redoEntry, d []byte, image block.LSN) {
 	v := &blockcache.Version{ID: e.id, LSN: r.lsn, Type: e.typ, Role: blockcache.RoleHead, Dirty: true, Rec: r.lsn, Image: image}
 	l := s.cache.Latch(e.id)
 	defer l.Unlock()
+	s.published().Begin(e.id, shadow.Version{LSN: v.LSN, Type: v.Type, Image: d})
 	if h := l.Head(e.id); h != nil {
 		if h.Dirty {
 			v.Rec = h.Rec
@@ -378,11 +381,12 @@ func (r *recovery) free(id block.ID) {
 		l.Remove(h)
 		s.cache.Kill(h)
 	}
+	s.published().BeginFree(id, r.lsn)
 }
 
 // loadMeta reads what the writer keeps in RAM.
 func (s *Store) loadMeta() error {
-	b, err := s.get(metaBlock, view{lsn: newest})
+	b, err := s.current(metaBlock)
 	if err != nil {
 		return fmt.Errorf("read meta block: %w", err)
 	}

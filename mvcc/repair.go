@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/shadow"
 	"github.com/spillwaydb/spillway/wal"
 )
 
@@ -448,6 +449,7 @@ func (s *Store) lost(v *blockcache.Version, isNewest bool) {
 	}
 	s.cache.Forget(v)
 	from := s.cache.ClassOf(v)
+	s.published().Unplaced(v.ID)
 	v.InPlace, v.Dirty, v.Rec, v.Image = false, true, v.LSN, 0
 	s.cache.Reclass(v, from)
 }
@@ -460,6 +462,7 @@ func (s *Store) replaceBad(l *blockcache.Latch, v *blockcache.Version, frame, im
 	n := &blockcache.Version{ID: v.ID, LSN: t.LSN, Type: t.Type, Role: blockcache.RoleHead, Dirty: true, Rec: t.LSN, Older: v.Older}
 	l.Remove(v)
 	s.cache.Kill(v)
+	s.published().Mended(v.ID, shadow.Version{LSN: t.LSN, Type: t.Type, Image: image})
 	l.Insert(n)
 	s.cache.Adopt(n, frame)
 }

@@ -245,6 +245,7 @@ func (s *Store) rest() error {
 		return err
 	}
 	s.snapshots.BreakAll(snapshot.ReasonClosed)
+	s.published().Cut(s.meta.highWater)
 	return s.data.shrink(s.meta.highWater)
 }
 

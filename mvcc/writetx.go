@@ -149,7 +149,7 @@ func (t *WriteTx) Block(id block.ID) (Block, error) {
 	if p, err := t.own(id); p != nil || err != nil {
 		return t.pin(p), err
 	}
-	return t.s.get(id, view{lsn: newest})
+	return t.s.current(id)
 }
 
 // pin lends a private block; nil is none.
@@ -176,7 +176,7 @@ func (t *WriteTx) Edit(id block.ID) (Block, error) {
 	if err := t.makeRoom(); err != nil {
 		return Block{}, err
 	}
-	old, err := t.s.get(id, view{lsn: newest})
+	old, err := t.s.current(id)
 	if err != nil {
 		return Block{}, err
 	}
@@ -290,7 +290,7 @@ func (t *WriteTx) discard(id block.ID) error {
 	if err := t.promise(privateBytes); err != nil {
 		return err
 	}
-	old, err := t.s.get(id, view{lsn: newest})
+	old, err := t.s.current(id)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,7 @@ func (s *Set) OpenBackup(owner, label string) (*Backup, error) {
 				queue: s.newTree(),
 			}
 			s.backups[i] = b
+			s.watch.enterBackup(b)
 			return b, nil
 		}
 	}
@@ -210,6 +211,7 @@ func (b *Backup) Close() {
 	s.mu.Lock()
 	if !b.closed {
 		b.closed = true
+		s.watch.leaveBackup(b)
 		b.done.fill() // no new original is wanted from here on
 		s.account()
 	}

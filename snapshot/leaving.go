@@ -188,6 +188,7 @@ func (s *Set) letGo(d *departure) {
 			s.leaving.moved.Wait()
 		}
 	}
+	s.checkLeft()
 }
 
 // makeRoom lets go of one slice of what is leaving, or waits until some of what is under

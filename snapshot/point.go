@@ -122,6 +122,7 @@ func (l *readerList) remove(r *Reader) {
 // A reader without a name is only counted, which takes no lock.
 func (s *Set) OpenReader(r *Reader) {
 	if r.Owner == "" && r.Label == "" && r.listed == nil && s.join(r) {
+		s.watch.enter(r)
 		return
 	}
 	if r.listed == nil {
@@ -137,6 +138,7 @@ func (s *Set) OpenReader(r *Reader) {
 	r.opened = s.clock.Load()
 	r.point = s.horizon
 	r.point.readers.push(r)
+	s.watch.enter(r)
 }
 
 // join counts an unnamed reader at the horizon, or at the one that was the
@@ -177,6 +179,7 @@ func (s *Set) endIfUnread(p *point) {
 // CloseReader ends a snapshot and lets go of what only it wanted.
 func (s *Set) CloseReader(r *Reader) {
 	p := r.point
+	s.watch.leave(r)
 	if r.unnamed {
 		s.part(p)
 		return
@@ -208,6 +211,7 @@ func (s *Set) Advance(lsn block.LSN) {
 	s.horizon = p
 	s.newest.Store(p)
 	old.horizon, old.passed = false, p.opened
+	s.watchHorizon()
 	s.endIfUnread(old)
 }
 
@@ -287,6 +291,7 @@ func (s *Set) unindex(h blockcache.Handle) bool {
 	if o.Flags&(isGone|isInList) != 0 || o.Wants != 0 {
 		return false
 	}
+	s.checkUnwanted(o.ID, o.LSN, o.Until)
 	o.Flags |= isGone
 	s.index.Delete(h)
 	return true

@@ -23,6 +23,7 @@ type Set struct {
 	clock   atomic.Int64          // Unix nanoseconds, coarse: [Set.Tick]
 	newest  atomic.Pointer[point] // the horizon, for who comes without mu
 	leases  atomic.Int64          // readers that have a lease of their own
+	watch   watch                 // empty without the tag invariants
 
 	mu      sync.Mutex
 	points  []*point // by LSN; the last one is the horizon
@@ -82,6 +83,7 @@ func (s *Set) Horizon() block.LSN {
 func (s *Set) Replaced(v *blockcache.Version) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.checkInterval(v.ID, v.LSN, v.Until, "replaced")
 	at := s.search(v.Until) - 1
 	byReader := at >= 0 && s.points[at].lsn >= v.LSN
 	wants := uint8(0)
@@ -89,6 +91,7 @@ func (s *Set) Replaced(v *blockcache.Version) bool {
 		wants = s.countReplaced(v)
 	}
 	if !byReader && wants == 0 {
+		s.checkUnwanted(v.ID, v.LSN, v.Until)
 		return false
 	}
 	h := s.cache.NewEntry()
@@ -150,6 +153,7 @@ func (s *Set) Find(id block.ID, lsn block.LSN) *blockcache.Version {
 	var found *blockcache.Version
 	s.index.DescendLessOrEqual(s.probe(id, lsn), func(h blockcache.Handle) bool {
 		if o := s.at(h); o.ID == id && o.Until > lsn {
+			s.checkInterval(id, o.LSN, o.Until, "found as an original")
 			found = s.version(h)
 		}
 		return false

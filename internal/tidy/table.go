@@ -34,12 +34,13 @@ var table = []row{
 	{pkg: "internal/human", others: []string{humanize}},
 	{pkg: "internal/interrupt"},
 	{pkg: "internal/tidy"},
-	{pkg: "internal/chance"}, // for tests
+	{pkg: "internal/chance"},                          // for tests
+	{pkg: "internal/shadow", ours: []string{"block"}}, // empty without the tag invariants
 	{pkg: "spill", ours: []string{"block"}, others: []string{sys}},
-	{pkg: "blockcache", ours: []string{"spill", "block"}, others: []string{ristretto, sys}},
+	{pkg: "blockcache", ours: []string{"spill", "block", "internal/shadow"}, others: []string{ristretto, sys}},
 	{pkg: "wal", ours: []string{"block"}},
-	{pkg: "snapshot", ours: []string{"blockcache", "block"}, others: []string{btree}},
-	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block"}}, // spill: mvcc opens it for the cache
+	{pkg: "snapshot", ours: []string{"blockcache", "block", "internal/shadow"}, others: []string{btree}},
+	{pkg: "mvcc", ours: []string{"snapshot", "wal", "blockcache", "spill", "block", "internal/shadow"}}, // spill: mvcc opens it for the cache
 	{pkg: "kv", ours: []string{"mvcc", "block"}},
 	{pkg: "forecast", ours: []string{"mvcc"}},
 	{pkg: "livebackup", ours: []string{"forecast", "mvcc", "wal", "block"}, others: []string{compress, ristretto, sys, age}},
