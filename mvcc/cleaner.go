@@ -118,7 +118,6 @@ func (c *cleaner) run() {
 		case <-tick.C:
 		}
 		if err := c.round(); err != nil {
-			c.s.fail(err)
 			return
 		}
 	}
@@ -174,15 +173,21 @@ func (c *cleaner) count(n *uint64) {
 	c.mu.Unlock()
 }
 
-// round cleans, writes a checkpoint record, and gives space back.
+// round cleans, writes a checkpoint record, and gives space back. If it fails the store
+// has failed before anybody else has the turn: whoever quiets the store waits for it, and
+// his sync of second copies would succeed where the one of the round did not (L8).
 func (c *cleaner) round() error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	if err := c.checkpoint(); err != nil {
-		return err
+	err := c.checkpoint()
+	if err == nil {
+		if err = c.shrink(); err != nil {
+			err = fmt.Errorf("checkpoint: %w", err)
+		}
 	}
-	if err := c.shrink(); err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
+	if err != nil {
+		_ = c.s.fail(err)
+		return err
 	}
 	c.count(&c.roundsDone)
 	return nil

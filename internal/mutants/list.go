@@ -52,6 +52,7 @@ func ofCheckpoint() []Mutant {
 		{"a half of second copies is used again too early", "R8", "mvcc/cleaner.go", "if c.unsynced >= 2 {", "if c.unsynced >= 3 {", mvcc},
 		{"second copies are not synced", "L6", "mvcc/doublewrite.go", "if err := d.file.Sync(); err != nil {", "if err := " + no + "; err != nil {", mvcc},
 		{"checkpoint before the data is synced", "R8 D1", "mvcc/cleaner.go", "return c.syncData()\n", "return nil\n", mvcc},
+		{"a round that fails hands its turn on to who may write", "L8 D1", "mvcc/cleaner.go", "\t\t_ = c.s.fail(err)\n\t\treturn err\n", "\t\treturn err\n", mvcc},
 		{"superblock is not synced", "R8", "mvcc/checkpoint.go", "if err := settle(); err != nil {", "if err := " + no + "; err != nil {", mvcc},
 		{"superblocks do not take turns", "R8", "mvcc/checkpoint.go", "return next, 1 - s.anchor.slot", "return next, s.anchor.slot", mvcc},
 		{"redo starts one commit late", "R8 D1", "mvcc/cleaner.go", "s.recordCheckpoint(upTo + 1)", "s.recordCheckpoint(upTo + 2)", mvcc},
