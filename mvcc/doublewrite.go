@@ -1,7 +1,9 @@
 package mvcc
 
 import (
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/vfs"
@@ -17,6 +19,11 @@ type doublewrite struct {
 	capacity int // images of a half
 	half     int
 	buf      []byte // what a half is put together in: as large as it had to be so far
+
+	// unread is why some copies were not used when the store was opened, though they may
+	// be good: they, or the places that they belong to, could not be read. Until redo has
+	// shown that nobody needs them they stay.
+	unread error
 }
 
 // doublewriteReadBytes is how much is read of the images at once.
@@ -51,12 +58,14 @@ func (d *doublewrite) write(sequence uint64, places []place, images [][]byte) er
 }
 
 // each calls f with every sound copy that was written while the checkpoint with
-// this sequence was the newest. Of a half from before that only the header is read.
+// this sequence was the newest. Of a half from before that only the header is read. What
+// cannot be read is passed over, and noted in unread.
 func (d *doublewrite) each(sequence uint64, seed block.Seed, f func(id block.ID, image []byte) error) error {
 	header := make([]byte, doublewriteHeader)
 	for half := range 2 {
 		off := int64(half) * d.halfBytes()
-		n, _ := d.file.ReadAt(header, off) // what cannot be read is not used; redo refuses if it was needed
+		n, err := d.file.ReadAt(header, off)
+		d.passedOver(err)
 		seq, places := decodeDoublewrite(header[:n], d.database)
 		if seq != sequence {
 			continue
@@ -73,7 +82,8 @@ func (d *doublewrite) eachOf(places []place, off int64, seed block.Seed, f func(
 	b := make([]byte, min(max(doublewriteReadBytes/d.size, 1), len(places))*d.size)
 	for len(places) > 0 {
 		some := places[:min(len(places), len(b)/d.size)]
-		n, _ := d.file.ReadAt(b[:len(some)*d.size], off) // as above
+		n, err := d.file.ReadAt(b[:len(some)*d.size], off)
+		d.passedOver(err)
 		for i, p := range some[:n/d.size] {
 			image := b[i*d.size:][:d.size]
 			if t, reason := block.Verify(image, p.id, seed); reason != "" || t.LSN != p.lsn {
@@ -89,4 +99,11 @@ func (d *doublewrite) eachOf(places []place, off int64, seed block.Seed, f func(
 		places, off = places[len(some):], off+int64(n)
 	}
 	return nil
+}
+
+// passedOver notes that copies were not read. Those behind the end of the file never were.
+func (d *doublewrite) passedOver(err error) {
+	if err != nil && !errors.Is(err, io.EOF) && d.unread == nil {
+		d.unread = fmt.Errorf("read second copies in %s: %w", d.path, err)
+	}
 }

@@ -64,10 +64,13 @@ func (s *Store) openLogToRead() (*wal.Log, error) {
 func (r *recovery) roomForRedo() error {
 	s := r.s
 	dirty := s.cache.Frames(blockcache.ClassDirty)
-	switch {
-	case s.opts.ReadOnly && dirty >= s.cache.Room()*3/4:
+	unread := s.unreadSecond()
+	switch full := dirty >= s.cache.Room()*3/4; {
+	case s.opts.ReadOnly && full:
 		return fmt.Errorf("%w: its redo takes more than %d blocks of MaxRAM", ErrNeedsRecovery, dirty)
-	case s.opts.ReadOnly || dirty <= s.dirtyMax()/2:
+	case unread != nil && full: // they would be overwritten
+		return fmt.Errorf("redo takes more than %d blocks of MaxRAM, and second copies were not read: %w", dirty, unread)
+	case s.opts.ReadOnly || unread != nil || dirty <= s.dirtyMax()/2:
 		return nil
 	}
 	return s.cleaner.clean(r.lsn) // also in the middle of a commit

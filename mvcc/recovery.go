@@ -55,7 +55,7 @@ func (s *Store) recover() error {
 	}
 	for id, err := range r.bad {
 		if err := r.mend(id, err); err != nil {
-			return fmt.Errorf("redo: no sound copy: %w", err)
+			return fmt.Errorf("redo: no sound copy: %w", errors.Join(err, s.unreadSecond()))
 		}
 	}
 	s.lastTime = r.at
@@ -97,6 +97,11 @@ func (s *Store) onDurable(v block.LSN) {
 // A block that is the same as its copy is written again, too: if it was the sync
 // that failed, the system may show what is not on the medium, and the copy would
 // be overwritten before the block is.
+//
+// One read that fails must not cost the block: the copy may be the only one. So as long
+// as some were not read, or not held against their places, none is overwritten: redo
+// keeps to RAM. If it turns out that one was needed the store is not opened, and whoever
+// opens it once more finds it.
 func (s *Store) repairTorn() error {
 	if s.sealed {
 		return nil
@@ -106,6 +111,7 @@ func (s *Store) repairTorn() error {
 	err := s.second.each(s.checkpoint(), s.data.seed, func(id block.ID, image []byte) error {
 		t, err := s.data.read(id, now)
 		if err != nil && !errors.Is(err, block.ErrCorrupt) {
+			s.second.passedOver(err)
 			return nil
 		}
 		if s.opts.ReadOnly {
@@ -137,6 +143,14 @@ func (s *Store) repairTorn() error {
 		return fmt.Errorf("repair: %w", err)
 	}
 	return nil
+}
+
+// unreadSecond is why second copies that may be needed were not used, or nil.
+func (s *Store) unreadSecond() error {
+	if s.second == nil {
+		return nil
+	}
+	return s.second.unread
 }
 
 // each decodes a record.
