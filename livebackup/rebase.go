@@ -36,6 +36,9 @@ import (
 //
 // That holds in one history only. A copy of the database may have the same timeline and
 // other commits: so S, with its checksum, must be in the log of whoever takes over (R18).
+// A standby, whose log has other checksums, takes nothing over: it may have followed
+// either. And a backup is for the same recipients from first to last: by their number
+// objects are told to be whole, and all of them have to be able to read it.
 // What was handed out behind a fall forward is newer than S, and in no record.
 //
 // What is taken over was synced and proven when it was written. Its objects' sizes and
@@ -53,6 +56,7 @@ type partial struct {
 	Compression  Compression `json:"compression"`
 	Base         BackupID    `json:"base,omitzero"`
 	BaseManifest Digest      `json:"base_manifest,omitzero"`
+	Recipients   []string    `json:"recipients,omitempty"` // whom its objects are encrypted for; see crypt.go
 	Parts        []Part      `json:"parts"`
 	Held         []block.LSN `json:"held"`     // of each part: its snapshot
 	HeadLSN      block.LSN   `json:"head_lsn"` // the newest of these
@@ -122,7 +126,7 @@ func (r *run) checkpoint(ctx context.Context) error {
 	}
 	p := partial{
 		ID: r.id, Database: hexID(r.info.Database), Timeline: hexID(r.info.Timeline), BlockSize: r.info.BlockSize, Compression: r.o.Compression,
-		HeadLSN: r.info.LSN, HeadSum: r.info.RecordSum,
+		Recipients: r.repo.recipients, HeadLSN: r.info.LSN, HeadSum: r.info.RecordSum,
 		Parts: slices.Clone(r.parts), Held: slices.Clone(r.held), Objects: append(slices.Clone(r.blocks.done), r.index.out.done...),
 	}
 	if r.base != nil {
@@ -235,6 +239,9 @@ func (r *run) resume(ctx context.Context, number uint32) (bool, error) {
 // fits reports whether a record, up to the LSN newest, is of a run that this one can go
 // on with.
 func (r *run) fits(ctx context.Context, p *partial, newest block.LSN) (bool, error) {
+	if r.info.RecordSum == 0 {
+		return false, nil // a standby: what it is asked of its history it believes
+	}
 	err := r.src.CheckHead(ctx, r.repo.id, mvcc.Head{LSN: p.HeadLSN, Sum: p.HeadSum})
 	if errors.Is(err, mvcc.ErrHistory) || errors.Is(err, errors.ErrUnsupported) { // nobody can tell whose it is
 		return false, nil
@@ -248,7 +255,7 @@ func (r *run) fits(ctx context.Context, p *partial, newest block.LSN) (bool, err
 		base, digest = r.base[0].ID, r.base[0].digest
 	}
 	return block.DatabaseID(p.Database) == r.info.Database && p.BlockSize == r.info.BlockSize && p.Compression == r.o.Compression &&
-		newest <= r.info.LSN && lineageOf(r.info.Timeline, r.info.History).holds(block.TimelineID(p.Timeline), newest) &&
+		slices.Equal(p.Recipients, r.repo.recipients) && newest <= r.info.LSN && lineageOf(r.info.Timeline, r.info.History).holds(block.TimelineID(p.Timeline), newest) &&
 		p.Base == base && p.BaseManifest == digest, nil
 }
 

@@ -285,3 +285,75 @@ func TestRebase_OnlyWhatFits(t *testing.T) {
 		t.Fatal("it is still there", err)
 	}
 }
+
+// TestRebase_L12_NewRecipients: what was cut off is encrypted for others than the next
+// backup is. A backup of both would be listed as damaged, and some could read half of it.
+func TestRebase_L12_NewRecipients(t *testing.T) {
+	fs, a, b := simfs.New(), newKeys(t), newKeys(t)
+	h := newHistory(t, rand.New(rand.NewPCG(9, 9)), fs, "/db")
+	for range 10 {
+		h.commit(60, 0, 0)
+	}
+	h.mustCut(sealedRepo(t, sealedOptions(fs, a)))
+	repo := sealedRepo(t, sealedOptions(fs, a, b))
+	o := rebaseOptions
+	o.Type = TypeFull
+	h.keep(1, 1, 1)
+	res, err := Backup(t.Context(), NewSource(h.store), repo, o)
+	if err != nil || res.Resumed != 0 {
+		t.Fatalf("%d blocks were taken over, %v", res.Resumed, err)
+	}
+	if e := mustList(t, repo)[0]; e.State() != StateComplete {
+		t.Fatalf("%v is %s: %v", e.ID, e.State(), e.Damage)
+	}
+	h.wantState(repo, res.Manifest, "/restored")
+	h.mustCut(repo)
+	h.keep(1, 1, 1)
+	res, err = Backup(t.Context(), NewSource(h.store), repo, o)
+	if err != nil || res.Resumed == 0 {
+		t.Fatalf("of a run for the same recipients %d blocks were taken over, %v", res.Resumed, err)
+	}
+	h.wantState(repo, res.Manifest, "/restored-again")
+}
+
+// copied is the database as of now in another place, where it goes on by itself.
+func (a *archived) copied() *history {
+	a.t.Helper()
+	a.tail.Close()
+	if err := a.store.Close(); err != nil {
+		a.t.Fatal(err)
+	}
+	c := &history{t: a.t, rng: rand.New(rand.NewPCG(11, 11)), fs: a.fs.(*simfs.FS).Crash(nil, simfs.DropAll), dir: a.dir, model: maps.Clone(a.model), kept: map[block.LSN]map[block.ID]string{}, n: 1000}
+	c.open()
+	a.t.Cleanup(func() { c.store.Close() })
+	a.open()
+	a.attach(a.from)
+	return c
+}
+
+// TestRebase_R18_NotByAStandby: a copy of the database was cut off, and a standby that
+// followed the other one makes a backup. It cannot tell whose commits those are.
+func TestRebase_R18_NotByAStandby(t *testing.T) {
+	a := newArchived(t, 8)
+	for range 10 {
+		a.commit(60, 0, 0)
+	}
+	a.full()
+	a.archive()
+	c := a.copied()
+	c.churn(200)
+	c.mustCut(a.repo)
+	a.churn(600)
+	lsn := a.commit(1, 1, 1)
+	a.kept[lsn] = maps.Clone(a.model)
+	a.archive()
+	standby := a.standby("/d/standby")
+	defer standby.Close()
+	o := rebaseOptions
+	o.Type = TypeFull
+	res, err := Backup(t.Context(), NewSource(standby), a.repo, o)
+	if err != nil || res.Manifest.EndLSN != lsn || res.Resumed != 0 {
+		t.Fatalf("%d blocks were taken over at LSN %v, %v", res.Resumed, res.Manifest.EndLSN, err)
+	}
+	a.wantState(a.repo, res.Manifest, "/d/restored")
+}
