@@ -270,3 +270,51 @@ func (d live) spoilMeta() {
 		d.t.Fatal(err)
 	}
 }
+
+// A standby's backups have no checksum (R18). What a standby pushed does not hide the newest
+// state that has one from a copy of its primary; and the copy does not add to it, where
+// nothing says whose it is.
+func TestR18_StandbyHidesNoHead(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		a := newArchived(t, 8)
+		for range 10 {
+			a.commit(60, 0, 0)
+		}
+		a.full()
+		a.archive()
+		repo, o := openRepo(t, a.fs, "/d/other"), rebaseOptions // the log is elsewhere
+		o.Type = TypeFull
+		var copied *history
+		if before {
+			copied = a.copied()
+			a.churn(200)
+		}
+		named := mustBackup(t, NewSource(a.store), repo, o)
+		if !before {
+			copied = a.copied()
+		}
+		a.churn(200)
+		a.archive()
+		standby := a.standby("/d/standby")
+		if m := mustBackup(t, NewSource(standby), repo, o); m.RecordSum != 0 || m.EndLSN <= named.EndLSN {
+			t.Fatalf("%+v", m)
+		}
+		standby.Close()
+		for copied.store.Status().NewestLSN <= a.from {
+			copied.churn(200)
+		}
+		copied.keep(1, 1, 1)
+		o.Type = TypeIncremental
+		res, err := Backup(t.Context(), NewSource(copied.store), repo, o)
+		switch {
+		case before && !errors.Is(err, mvcc.ErrHistory):
+			t.Fatal(err)
+		case before:
+		case err != nil || res.Manifest.Base != named.ID:
+			t.Fatalf("on %v, not on %v: %v", res.Manifest.Base, named.ID, err)
+		default:
+			copied.fs = a.fs
+			copied.wantState(repo, res.Manifest, "/d/restored")
+		}
+	}
+}

@@ -26,14 +26,25 @@ import (
 // manifest is there, at what was published since. Of two runs that do so, at least
 // one finds the other. It takes back what it published; until then what it
 // published was whole, and on nobody's way but its own.
+//
+// What a standby pushes has no checksum, and so says nothing of whose it is: it must not
+// hide the newest state that has one.
 type heads struct {
 	newest map[block.TimelineID]mvcc.Head
+	named  map[block.TimelineID]mvcc.Head // the newest with a checksum
 	seen   map[BackupID]bool
+}
+
+func newHeads() heads {
+	return heads{newest: map[block.TimelineID]mvcc.Head{}, named: map[block.TimelineID]mvcc.Head{}, seen: map[BackupID]bool{}}
 }
 
 func (h *heads) add(t block.TimelineID, lsn block.LSN, sum uint32) {
 	if lsn > h.newest[t].LSN {
 		h.newest[t] = mvcc.Head{LSN: lsn, Sum: sum}
+	}
+	if sum != 0 && lsn > h.named[t].LSN {
+		h.named[t] = mvcc.Head{LSN: lsn, Sum: sum}
 	}
 }
 
@@ -49,7 +60,7 @@ func (r *Repository) heads(ctx context.Context) (heads, error) {
 
 // headsOf is heads of who has looked at the repository anyway.
 func (r *Repository) headsOf(ctx context.Context, v *inventory) (heads, error) {
-	h := heads{newest: map[block.TimelineID]mvcc.Head{}, seen: map[BackupID]bool{}}
+	h := newHeads()
 	for i := range v.entries {
 		e := &v.entries[i]
 		if e.Unreadable != nil {
@@ -129,7 +140,7 @@ func (r *Repository) enter(ctx context.Context, src Source, h heads, i mvcc.Back
 			"it was rolled back or is a copy; `livebackup fork` puts it on a timeline of its own",
 			ErrRepositoryAhead, head.LSN, i.Timeline, i.LSN)
 	}
-	if err := r.checkHead(ctx, src, i.Timeline, head); err != nil {
+	if err := r.checkHead(ctx, src, i.Timeline, h.named[i.Timeline]); err != nil {
 		return err
 	}
 	return r.attach(ctx, i)
@@ -143,7 +154,7 @@ type headChecker interface {
 // checkHead asks the source whether a state of its timeline that the repository has is
 // one of its own.
 func (r *Repository) checkHead(ctx context.Context, src headChecker, t block.TimelineID, head mvcc.Head) error {
-	if head.LSN == 0 || head.Sum == 0 {
+	if head.LSN == 0 || head.Sum == 0 { // there is none, or it is not known whose it is
 		return nil
 	}
 	err := src.CheckHead(ctx, r.id, head)
@@ -194,7 +205,7 @@ func (r *Repository) checkRivals(ctx context.Context, src Source, h heads, own B
 	if err != nil {
 		return newest, err
 	}
-	since := heads{newest: map[block.TimelineID]mvcc.Head{}}
+	since := newHeads()
 	if err := r.logHeads(ctx, c.logs, &since); err != nil {
 		return newest, err
 	}

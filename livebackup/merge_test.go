@@ -606,7 +606,7 @@ func TestR18_HeadsWhileLogIsMerged(t *testing.T) {
 	if m := merged(t, repo, smallRule); m.took != 6 {
 		t.Fatalf("%+v", m)
 	}
-	heads := heads{newest: map[block.TimelineID]mvcc.Head{}}
+	heads := newHeads()
 	if err := repo.logHeads(t.Context(), old.logs, &heads); err != nil || heads.newest[fakeTimeline].LSN != h.newest() {
 		t.Fatalf("%+v, %v", heads, err)
 	}

@@ -151,7 +151,7 @@ func (r *repairer) owned(ctx context.Context) error {
 	case head.LSN > r.info.Durable:
 		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v", ErrRepositoryAhead, head.LSN, r.info.Timeline, r.info.Durable)
 	}
-	return r.repo.checkHead(ctx, r.heads, r.info.Timeline, head)
+	return r.repo.checkHead(ctx, r.heads, r.info.Timeline, h.named[r.info.Timeline])
 }
 
 // list finds what the repository has of the history.
