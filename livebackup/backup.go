@@ -228,7 +228,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 	if err := repo.enter(ctx, src, heads, info); err != nil {
 		return err
 	}
-	lease, err := repo.leaseMembers(ctx, "incremental backup", base, nil)
+	lease, err := repo.leaseBase(ctx, base)
 	if errors.Is(err, ErrBackupNotFound) {
 		err = fmt.Errorf("%w: the base was removed: %w", ErrNoBase, err)
 	}

@@ -189,6 +189,8 @@ func (p *basePicker) usable(e *Entry, info *mvcc.BackupInfo) ([]Entry, error) {
 		return nil, fmt.Errorf("it is listed as %s", e.State())
 	case e.Disabled != "" && info == nil: // a database of that history may come and take its place back
 		return nil, errors.New(e.Disabled)
+	case e.making:
+		return nil, errors.New("its run is not through with it")
 	case m.EndLSN == 0:
 		return nil, errors.New("it is of an empty database")
 	}

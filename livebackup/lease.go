@@ -54,7 +54,8 @@ import (
 //
 // The intent's file stays, void, so that a disk that is full can be pruned: what is
 // said there the next time goes where the last words stood. Readers of a full disk
-// have no such place, and go without a lease.
+// have no such place, and go without a lease. A backup that adds to another does not:
+// when the disk was pruned it could be written, and what it adds to be gone.
 
 // Errors of leases.
 var (
@@ -166,10 +167,18 @@ const nameTries = 20
 // A repository that cannot be written, or has no space left, can be read all the
 // same, without a lease: to restore is what it is there for.
 func (r *Repository) lease(ctx context.Context, h hold) (io.Closer, error) {
-	claim, err := r.claimLease(ctx, h)
-	if readOnly(err) {
+	claim, err := r.leaseToWrite(ctx, h)
+	if errors.Is(err, ErrRepositoryWrite) && readOnly(err) {
 		return noLease{}, nil
 	}
+	return claim, err
+}
+
+// leaseToWrite is lease for who will write to the repository. What he writes needs what
+// he reads for as long as it is there, so that he does nothing without a lease: a disk
+// that was full is not when a prune is through with it.
+func (r *Repository) leaseToWrite(ctx context.Context, h hold) (io.Closer, error) {
+	claim, err := r.claimLease(ctx, h)
 	if err != nil {
 		return nil, writeError("lease backups", err)
 	}
@@ -205,13 +214,25 @@ func (r *Repository) leaseMembers(ctx context.Context, by string, members []Entr
 	if len(members) == 0 {
 		return noLease{}, nil
 	}
+	h := holdMembers(by, members)
+	h.Log = log
+	return r.lease(ctx, h)
+}
+
+// leaseBase leases the chain that an incremental adds to, if it is one.
+func (r *Repository) leaseBase(ctx context.Context, base []Entry) (io.Closer, error) {
+	if len(base) == 0 {
+		return noLease{}, nil
+	}
+	return r.leaseToWrite(ctx, holdMembers("incremental backup", base))
+}
+
+func holdMembers(by string, members []Entry) hold {
 	var ids []BackupID
 	for i := range members {
 		ids = append(ids, members[i].ID)
 	}
-	h := holdOf(by, ids...)
-	h.Log = log
-	return r.lease(ctx, h)
+	return holdOf(by, ids...)
 }
 
 type noLease struct{}

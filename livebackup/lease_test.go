@@ -443,3 +443,105 @@ func TestL13_ReadingNeedsNoRoom(t *testing.T) {
 		}
 	}
 }
+
+// A disk is full when an incremental wants to say which backup it adds to, and is not any
+// more when somebody has deleted that one: it is not made.
+func TestL13_NoBaseWithoutALease(t *testing.T) {
+	repo, g := newRepo(t), newGrowing(1)
+	old := g.backup(t, repo, BackupOptions{Type: TypeFull}).ID
+	g.change()
+	g.backup(t, repo, BackupOptions{Type: TypeFull})
+	g.change()
+	full := hook(repo, func(op string, names ...string) error {
+		if _, lease := parseLeaseName(names[0]); lease && op == "claim" {
+			return syscall.ENOSPC
+		}
+		if op == "claim" && kindOf(names[0]) == kindRun {
+			_, err := Delete(t.Context(), repo, old, DeleteOptions{Force: true})
+			return err
+		}
+		return nil
+	})
+	_, err := Backup(t.Context(), g, full, BackupOptions{Type: TypeIncremental, Base: old})
+	if !errors.Is(err, ErrRepositoryFull) {
+		t.Fatal(err)
+	}
+	for _, e := range g.wantSound(t, repo) {
+		if e.State() != StateComplete {
+			t.Fatalf("%v is %s: %v", e.ID, e.State(), e.Damage)
+		}
+	}
+}
+
+// whenPublished calls do when a backup has been published beside one that was there, and
+// its run looks at the repository again.
+type whenPublished struct {
+	Objects
+	do func()
+}
+
+func (w *whenPublished) List(ctx context.Context) ([]ObjectInfo, error) {
+	list, err := w.Objects.List(ctx)
+	n := 0
+	for _, o := range list {
+		if kindOf(o.Name) == kindManifest {
+			n++
+		}
+	}
+	if do := w.do; n == 2 && do != nil {
+		w.do = nil
+		do()
+		return w.Objects.List(ctx)
+	}
+	return list, err
+}
+
+// A backup is published, and taken back, since its run was cancelled before it had looked
+// at the repository again. In between others saw it: none has added to it, and none has
+// removed another for its sake.
+func TestL13_NobodyRestsOnWhatIsTakenBack(t *testing.T) {
+	for name, other := range map[string]func(g *growing, repo *Repository, id BackupID){
+		"incremental": func(g *growing, repo *Repository, id BackupID) {
+			g.change()
+			if m := g.backup(t, repo, BackupOptions{Type: TypeIncremental}); m.Base == id {
+				t.Error("it adds to it")
+			}
+			if _, err := Backup(t.Context(), g, repo, BackupOptions{Base: id}); !errors.Is(err, ErrNoBase) {
+				t.Error(err)
+			}
+		},
+		"prune": func(g *growing, repo *Repository, _ BackupID) {
+			if plan := mustPlan(t, repo, RetentionPolicy{Generations: 1}); plan.removesAny() {
+				t.Error(reasons(plan))
+			}
+		},
+		"delete": func(g *growing, repo *Repository, id BackupID) {
+			if _, err := Delete(t.Context(), repo, id, DeleteOptions{Force: true}); !errors.Is(err, ErrBackupInUse) {
+				t.Error(err)
+			}
+		},
+	} {
+		repo, g := newRepo(t), newGrowing(1)
+		first := g.backup(t, repo, BackupOptions{Type: TypeFull}).ID
+		g.change()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		own := *repo
+		own.objects = &whenPublished{repo.objects, func() {
+			other(g, repo, mustList(t, repo)[1].ID)
+			cancel()
+		}}
+		if _, err := Backup(ctx, g, &own, BackupOptions{Type: TypeFull}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		list := g.wantSound(t, repo)
+		if len(list) == 0 || list[0].ID != first {
+			t.Fatalf("%s: %v", name, list)
+		}
+		for _, e := range list {
+			if e.State() != StateComplete {
+				t.Fatalf("%s: %v is %s: %v", name, e.ID, e.State(), e.Damage)
+			}
+		}
+	}
+}

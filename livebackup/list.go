@@ -41,6 +41,7 @@ type Entry struct {
 	Proof      *Proof   // what the last Verify found; nil if there was none
 
 	digest Digest // SHA-256 of the manifest object, if it was read
+	making bool   // its run has hold of it, and may yet take it back: see run.make
 }
 
 // State sums the entry up.
@@ -109,10 +110,12 @@ func (r *Repository) entries(ctx context.Context, c *catalog) ([]Entry, error) {
 	}
 	own := r.owner(ctx)
 	for _, id := range c.published {
+		making := r.isMaking(ctx, c, id) // before it is looked at: see there
 		e, err := r.entry(ctx, c, id, own)
 		if err != nil {
 			return nil, err
 		}
+		e.making = making
 		if errors.Is(e.Unreadable, ErrBackupNotFound) {
 			continue // removed since
 		}
@@ -120,6 +123,20 @@ func (r *Repository) entries(ctx context.Context, c *catalog) ([]Entry, error) {
 	}
 	breakChains(list)
 	return list, nil
+}
+
+// isMaking reports whether the run of a backup that is listed is not through with it: it
+// may find that it has to take it back. A run lets go of its claim when it has done that,
+// or will not: so what is still there when nobody has the claim stays. A run that was
+// killed may have left a manifest whose name is not durable; that its claim goes, and the
+// directory is synced, makes it so.
+func (r *Repository) isMaking(ctx context.Context, c *catalog, id BackupID) bool {
+	name := objectName(id, kindRun, 0)
+	if !slices.Contains(c.objects[id], name) {
+		return false
+	}
+	alive, err := r.alive(ctx, name)
+	return alive || err != nil // where that cannot be told it is as if it were
 }
 
 // disable marks what is none of the present timeline.

@@ -306,6 +306,9 @@ func (v view) guard(id BackupID, ids []BackupID, policy RetentionPolicy, o Delet
 		if by, held := v.held.of(b.ID); held {
 			return fmt.Errorf("%w: %v, %s", ErrBackupInUse, b.ID, by)
 		}
+		if slices.ContainsFunc(v.entries, func(e Entry) bool { return e.ID == b.ID && e.making }) {
+			return fmt.Errorf("%w: %v is being made", ErrBackupInUse, b.ID)
+		}
 		byName := b.State == StateDisabled || b.State == StateDamaged
 		if !b.Remove && !byName && !o.Force {
 			return fmt.Errorf("%w: %v: %s", ErrBackupKept, b.ID, b.Reason)

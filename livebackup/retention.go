@@ -147,6 +147,7 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 //	disabled    an older sound backup of the present timeline is kept
 //	unsure      it is damaged: nobody knows what becomes of it, and only who says so removes it
 //	unread      a younger backup cannot be read now, and may need it
+//	making      its run is not through with it
 //	in use      somebody who lives has a lease of it
 //	unseen      it is not among those that a plan made before would remove
 //	base        one that is kept for one of these reasons needs it
@@ -223,8 +224,10 @@ func (p *planner) root(i int) int {
 	}
 }
 
-// counts reports whether entry i is a sound backup of the present timeline.
-func (p *planner) counts(i int) bool { return p.sound[i] && p.entries[i].Disabled == "" }
+// counts reports whether entry i is a sound backup of the present timeline, and stays one.
+func (p *planner) counts(i int) bool {
+	return p.sound[i] && p.entries[i].Disabled == "" && !p.entries[i].making
+}
 
 func (p *planner) mark(i int, format string, args ...any) {
 	if p.keep[i] == "" { // the first reason is the one to tell
@@ -303,6 +306,8 @@ func (p *planner) keepUnsure() {
 			p.mark(i, "%v cannot be read, and may need it", p.entries[unread].ID)
 		case !p.sound[i]:
 			p.mark(i, "damaged: it counts for nothing; delete it by name")
+		case e.making:
+			p.mark(i, "being made: it counts when its run is through with it")
 		}
 	}
 }
@@ -419,7 +424,7 @@ func (p *planner) log(l LogObject) PlannedLog {
 		if !p.sound[i] {
 			continue
 		}
-		left = true
+		left = left || !e.making
 		if e.Manifest.EndLSN < l.To && p.leads(&e.Manifest, l) {
 			out.Reason = fmt.Sprintf("%v is rolled forward by it", e.ID)
 			return out

@@ -75,6 +75,11 @@ type group struct {
 }
 
 // make pulls, writes and publishes, or leaves the repository as it was.
+//
+// What is published may be taken back: because the second look at the repository finds a
+// rival, or did not come to its end. Until that is decided the run keeps its claim, and as
+// long as it does nobody adds to the backup, and no prune counts it: others would go for
+// its sake, or stand on what goes (L13).
 func (r *run) make(ctx context.Context, s Session) (Manifest, error) {
 	ctx, stop := r.guards.watch(ctx)
 	defer stop()
