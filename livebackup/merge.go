@@ -31,7 +31,8 @@ import (
 //	    small one, record for record
 //	M6  claims the intent of a prune, naming the small ones
 //	M7  looks at leases
-//	M8  removes the small ones whose commits nobody has leased
+//	M8  syncs the directory, for a big one that it only found, and removes the small ones
+//	    whose commits nobody has leased
 //
 // At every moment each commit that was archived is in an object that is durable: the small
 // ones go only after M5. So a kill or a power cut leaves one of these:
@@ -570,6 +571,10 @@ func (m *merger) remove(ctx context.Context) error {
 	}
 	if len(names) == 0 {
 		return nil
+	}
+	// Who made the big ones may have died between M4's link and its sync.
+	if err := m.repo.settle(ctx); err != nil {
+		return err
 	}
 	if err := m.repo.objects.Delete(ctx, names...); err != nil {
 		return writeError("remove log that was merged", err)

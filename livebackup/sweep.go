@@ -69,6 +69,10 @@ func (r *Repository) sweepBackup(ctx context.Context, id BackupID, names []strin
 	}
 	if !published {
 		leftovers = names
+		// Who removed the manifest may have died before that was durable.
+		if err := r.settle(ctx); err != nil {
+			return 0, err
+		}
 	}
 	leftovers = withoutClaim(leftovers, id)
 	if err := r.remove(ctx, append(leftovers, claimName)); err != nil {
