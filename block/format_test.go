@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 )
 
 var (
@@ -212,7 +214,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(sealed(SizeMin, ourTrailer, ourSeed), uint64(ourTrailer.ID), false)
 	f.Add(sealed(SizeMin, ourTrailer, SeedOf(DatabaseID{})), uint64(ourTrailer.ID), true)
 	f.Add(make([]byte, TrailerSize), uint64(0), true)
-	f.Fuzz(func(t *testing.T, b []byte, id uint64, right bool) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, b []byte, id uint64, right bool) {
 		if len(b) < TrailerSize {
 			return // no block
 		}
@@ -227,5 +229,5 @@ func FuzzVerify(f *testing.F) {
 		if Seal(again, got, ourSeed); !bytes.Equal(again, b) || got.ID != ID(id) {
 			t.Fatalf("accepted %+v as block %#x, and would have written\n%x instead of\n%x", got, id, again, b)
 		}
-	})
+	}))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/internal/vfs"
@@ -425,11 +426,19 @@ func FuzzLogObject(f *testing.F) {
 	x := newHostile(newFakeHistory(1).grow(2))
 	f.Add(x.records, x.footer.encode())
 	f.Add(x.records[:20], x.with(func(f *logFooter) { f.marks = []LogMark{{"m", 1, f.first}} }))
-	f.Fuzz(func(t *testing.T, raw, footer []byte) {
-		repo := boundRepo(t, simfs.New(), "/repo")
-		rewrite(t, repo, x.id.object(0).Name(), sealed(x.id.encode(), [][]byte{craftChunk(0, uint32(len(raw)), codecNone, raw)}, footer))
+	repo := boundRepo(f, simfs.New(), "/repo")
+	others := repo.objects
+	d, err := newDecoder()
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer d.close()
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, raw, footer []byte) {
+		data := sealed(x.id.encode(), [][]byte{craftChunk(0, uint32(len(raw)), codecNone, raw)}, footer)
+		part := logPart{LogRange{0, 2}, x.id.object(int64(len(data))), fakeTimeline}
+		repo.objects = inMemory{others, part.object.Name(), data}
 		last := block.LSN(0)
-		err := repo.readLog(t.Context(), mustLogs(t, repo), ourLineage, LogRange{0, 2}, 0, func(r mvcc.LogRecord) error {
+		_, err := repo.readPart(t.Context(), d, part, 0, func(r mvcc.LogRecord) error {
 			if r.LSN != last+1 {
 				t.Fatalf("commit %v behind %v", r.LSN, last)
 			}
@@ -441,18 +450,18 @@ func FuzzLogObject(f *testing.F) {
 		if err == nil && last != 2 || err != nil && !errors.Is(err, block.ErrCorrupt) {
 			t.Fatalf("%v: %v", last, err)
 		}
-	})
+	}))
 }
 
 // FuzzLogNames: what parses is a name that we make.
 func FuzzLogNames(f *testing.F) {
 	f.Add(logIdentity{from: 1, to: 2}.object(0).Name())
 	f.Add("log-1-2-00000000")
-	f.Fuzz(func(t *testing.T, name string) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, name string) {
 		if o, ok := parseLogName(ObjectInfo{Name: name}); ok && (o.Name() != name || !validName(name) || o.From >= o.To) {
 			t.Fatalf("%q parses as %+v", name, o)
 		}
-	})
+	}))
 }
 
 // The bytes of a log object of format version 1, for ever.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -520,7 +521,7 @@ func FuzzLogFrame(f *testing.F) {
 	f.Add(bytes.Clone(frame.seal(true, 5)))
 	f.Add(bytes.Clone(frame.seal(false, 0)))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, payload []byte) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, payload []byte) {
 		var again logFrame
 		again.reset()
 		end, lsn, err := decodeLogFrame(payload, func(r mvcc.LogRecord) error {
@@ -532,7 +533,7 @@ func FuzzLogFrame(f *testing.F) {
 		if err == nil && end && len(payload) <= logFrameMax && !bytes.Equal(again.seal(end, lsn), payload) {
 			t.Fatalf("accepted what it would not write: %x", payload)
 		}
-	})
+	}))
 }
 
 // FuzzLogClient answers a follower with anything: it reports an error, or records

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
@@ -365,9 +366,10 @@ func FuzzChanges(f *testing.F) {
 		running.windows[i].begun = time.Unix(1_700_000_000, 0)
 	}
 	f.Add(running.encode(numbered(0x10)))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	start := goldenChanges().encode(numbered(0x10))[:12]
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, b []byte) {
 		if len(b) >= changesSize {
-			copy(b, goldenChanges().encode(numbered(0x10))[:12])
+			copy(b, start)
 			c := block.Checksum(block.SeedOf(numbered(0x10)), b[:changesSize-4])
 			b[changesSize-4], b[changesSize-3], b[changesSize-2], b[changesSize-1] = byte(c), byte(c>>8), byte(c>>16), byte(c>>24)
 		}
@@ -398,7 +400,7 @@ func FuzzChanges(f *testing.F) {
 				t.Fatalf("%+v", a)
 			}
 		}
-	})
+	}))
 }
 
 func TestShortNumbers(t *testing.T) {

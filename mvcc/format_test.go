@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
@@ -228,21 +229,21 @@ func FuzzDecodeSuperblock(f *testing.F) {
 	sb := goldenSuperblock()
 	f.Add(sb.encode(), true)
 	f.Add([]byte("SPILLWAY"), false)
-	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, b []byte, reseal bool) {
 		if reseal && len(b) >= superblockSize { // what is behind the checksum is reached
 			resum(b[:superblockSize], block.SeedOf(block.DatabaseID(b[16:32])))
 		}
 		if sb, err := decodeSuperblock(b); err == nil && !block.ValidSize(sb.blockSize) {
 			t.Fatal("accepted")
 		}
-	})
+	}))
 }
 
 func FuzzDecodeDoublewrite(f *testing.F) {
 	b := make([]byte, doublewriteHeader)
 	encodeDoublewrite(b, numbered(1), 3, []place{{1, 2}})
 	f.Add(b, true)
-	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, b []byte, reseal bool) {
 		if reseal && len(b) >= doublewriteHeader { // what is behind the checksum is reached
 			id := numbered(1)
 			copy(b[16:32], id[:])
@@ -251,7 +252,7 @@ func FuzzDecodeDoublewrite(f *testing.F) {
 		if _, places := decodeDoublewrite(b, numbered(1)); len(places) > doublewriteMax {
 			t.Fatal(len(places))
 		}
-	})
+	}))
 }
 
 // FuzzRedo decodes hostile redo: bounded work, no panic, and what is applied
@@ -270,11 +271,11 @@ func FuzzRedo(f *testing.F) {
 	f.Add(w.buf)
 	f.Add([]byte{entryMove, 1, 1, 1, 0, 33, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0})
 	f.Add([]byte{entryImage, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 9, 0, 0})
-	f.Fuzz(func(t *testing.T, b []byte) {
+	p, old := make([]byte, 4096+8), make([]byte, 4096)
+	copy(p[4096:], "sentinel")
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, b []byte) {
 		rd := redoReader{b}
-		p := make([]byte, 4096+8)
-		copy(p[4096:], "sentinel")
-		old := make([]byte, 4096)
+		clear(p[:4096])
 		for range len(b) + 1 {
 			e, more, err := rd.next()
 			if err != nil || !more {
@@ -292,7 +293,7 @@ func FuzzRedo(f *testing.F) {
 		if string(p[4096:]) != "sentinel" {
 			t.Fatal("written behind the payload")
 		}
-	})
+	}))
 }
 
 // FuzzDiff: what a diff or an image leads to is what it was made from.
@@ -301,7 +302,7 @@ func FuzzDiff(f *testing.F) {
 	many := countedBytes(512)
 	f.Add(many, slices.Concat(many[:44], []byte("inserted"), many[44:]))
 	f.Add(many, slices.Concat(many[:44], many[52:200], []byte("inserted twice, ok"), many[200:]))
-	f.Fuzz(proveDiff)
+	f.Fuzz(blindfuzz.Each(f, proveDiff))
 }
 
 // countedBytes are n bytes of which no eight are like eight others.
@@ -313,11 +314,13 @@ func countedBytes(n int) []byte {
 	return b[:n]
 }
 
+var zeros8K = make([]byte, 8192)
+
 func proveDiff(t *testing.T, old, now []byte) {
 	n := min(len(old), len(now), 8192)
 	old, now = old[:n], now[:n]
 	var w redoWriter
-	image := w.diff(1, block.TypeLeaf, 1, old, now, make([]byte, 8192))
+	image := w.diff(1, block.TypeLeaf, 1, old, now, zeros8K)
 	rd := redoReader{w.buf}
 	e, _, err := rd.next()
 	ok(t, err)

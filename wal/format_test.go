@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
@@ -183,7 +184,7 @@ func FuzzDecodeHeader(f *testing.F) {
 	h := goldenHeader()
 	h.encode(b)
 	f.Add(b, false)
-	f.Fuzz(func(t *testing.T, in []byte, reseal bool) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, in []byte, reseal bool) {
 		b := make([]byte, headerBytes)
 		copy(b, in)
 		if reseal { // what is behind the checksum is reached
@@ -198,7 +199,7 @@ func FuzzDecodeHeader(f *testing.F) {
 		if !bytes.Equal(b, back) {
 			t.Errorf("%x is written as %x", b, back)
 		}
-	})
+	}))
 }
 
 func FuzzDecodeRecord(f *testing.F) {
@@ -207,7 +208,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	b := make([]byte, recordBytes(20))
 	s.encodeRecord(b, recordsOffset, record{lsn: 1}, 20)
 	f.Add(b)
-	f.Fuzz(func(t *testing.T, in []byte) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, in []byte) {
 		// Give it the right tag and checksum, so that the rest is reached.
 		if len(in) < recordHeaderBytes {
 			return
@@ -235,7 +236,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if !bytes.Equal(b[:n], back) {
 			t.Errorf("%x is written as %x", b[:n], back)
 		}
-	})
+	}))
 }
 
 // FuzzOpen changes bytes anywhere in the files of a log: it opens with a prefix

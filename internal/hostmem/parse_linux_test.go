@@ -4,6 +4,8 @@ import (
 	"math"
 	"reflect"
 	"testing"
+
+	"github.com/spillwaydb/spillway/internal/blindfuzz"
 )
 
 func TestParseValue(t *testing.T) {
@@ -54,7 +56,7 @@ func FuzzParse(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(blindfuzz.Each(f, func(t *testing.T, data []byte) {
 		for _, parse := range []func() (int64, error){
 			func() (int64, error) { return parseMeminfo(data, "MemTotal") },
 			func() (int64, error) { return parseKeyed(data, "pswpin") },
@@ -76,5 +78,5 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 		}
-	})
+	}))
 }

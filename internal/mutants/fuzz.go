@@ -36,6 +36,7 @@ func FuzzBugs() []FuzzBug {
 		bug("FuzzIndex", "livebackup", "livebackup/format.go", "h.runs < h.groups || h.runs > sectionRunsMax {", "h.runs > sectionRunsMax {"),
 		bug("FuzzJournal", "livebackup", "livebackup/resume.go", "\t\tj.end += journalEntrySize\n\t}\n\treturn nil", "\t}\n\treturn nil"),
 		bug("FuzzNames", "livebackup", "livebackup/id.go", "return id, k, number, temp, objectName(id, k, number) == name", "return id, k, number, temp, true"),
+		bug("FuzzFrames", "livebackup", "livebackup/protocol.go", "if b[5]|b[6]|b[7] != 0 {", "if b[5]|b[6] != 0 {"),
 		bug("FuzzServer", "livebackup", "livebackup/serveconn.go", "\tif c.quiet != nil {\n\t\tc.quiet.Release()\n\t}\n", ""),
 		bug("FuzzClient", "livebackup", "livebackup/protocol.go", "|| dataHeaderSize+n*uint64(b.size+8) != uint64(length) {", "{"),
 		bug("FuzzLogObject", "livebackup", "livebackup/logformat.go", "|| int(n) > len(b)-recordHeadSize || flags > 1 {", "|| flags > 1 {"),

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	fuzzName  = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+	fuzzName  = regexp.MustCompile(`(?ms)^func (Fuzz\w+)\(.*?^}`)
 	fuzzRuns  = regexp.MustCompile(`execs: (\d+)`)
 	fuzzInput = regexp.MustCompile(`Failing input written to (\S+)`)
 )
@@ -33,7 +33,7 @@ func fuzz(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	targets = slices.DeleteFunc(targets, func(t fuzzTarget) bool { return !strings.Contains(t.name, s.only) })
+	targets = slices.DeleteFunc(targets, func(t fuzzTarget) bool { return !strings.Contains(t.dir+"."+t.name, s.only) })
 	if len(targets) == 0 {
 		return fmt.Errorf("no fuzz target has %q in its name", s.only)
 	}
@@ -47,7 +47,17 @@ func fuzz(ctx context.Context, s *settings) error {
 		return err
 	}
 	most := runtime.GOMAXPROCS(0)
-	built, err := buildFuzz(ctx, programs, targets, most)
+	args := []string{"-fuzz=."}
+	overlay, err := sparseCoverage(ctx, programs)
+	if err != nil {
+		return err
+	}
+	if overlay != "" {
+		args = append(args, "-overlay="+overlay)
+	} else {
+		s.say("the fuzzer of this Go is another than the one that is known here: it is used as it is, and is slower")
+	}
+	built, err := buildTests(ctx, programs, targets, most, args...)
 	if err != nil {
 		return err
 	}
@@ -73,9 +83,9 @@ func fuzzKept(ctx context.Context) (string, error) {
 	return filepath.Join(lines[0], "fuzz", filepath.FromSlash(lines[1])), nil
 }
 
-// buildFuzz builds the program of each package that has targets, with what the fuzzer
-// needs in it to see what an input reaches.
-func buildFuzz(ctx context.Context, to string, targets []fuzzTarget, most int) (built map[string]string, err error) {
+// buildTests builds the test program of each package that has targets. With -fuzz it has
+// in it what the fuzzer needs to see what an input reaches.
+func buildTests(ctx context.Context, to string, targets []fuzzTarget, most int, args ...string) (built map[string]string, err error) {
 	var dirs []string
 	for _, t := range targets {
 		dirs = append(dirs, t.dir)
@@ -88,7 +98,8 @@ func buildFuzz(ctx context.Context, to string, targets []fuzzTarget, most int) (
 		built[dir] = filepath.Join(to, fmt.Sprint(i))
 	}
 	atOnce(ctx, len(dirs), most, func(i int) {
-		out, err := exec.CommandContext(ctx, "go", "test", "-c", "-fuzz=.", "-o", built[dirs[i]], "./"+dirs[i]).CombinedOutput()
+		all := append(append([]string{"test", "-c"}, args...), "-o", built[dirs[i]], "./"+dirs[i])
+		out, err := exec.CommandContext(ctx, "go", all...).CombinedOutput()
 		if err != nil {
 			errs[i] = fmt.Errorf("build the fuzz targets of %s: %w\n%s", dirs[i], err, out)
 		}
@@ -123,7 +134,10 @@ func (s *settings) fuzzOne(ctx context.Context, t fuzzTarget, program, kept stri
 	return nil
 }
 
-type fuzzTarget struct{ dir, name string }
+type fuzzTarget struct {
+	dir, name string
+	blind     bool // its body goes through package blindfuzz
+}
 
 // fuzzTargets finds them in the tests below root.
 func fuzzTargets(root string) (list []fuzzTarget, err error) {
@@ -133,7 +147,7 @@ func fuzzTargets(root string) (list []fuzzTarget, err error) {
 		}
 		text, err := os.ReadFile(path)
 		for _, m := range fuzzName.FindAllSubmatch(text, -1) {
-			list = append(list, fuzzTarget{filepath.ToSlash(filepath.Dir(path)), string(m[1])})
+			list = append(list, fuzzTarget{filepath.ToSlash(filepath.Dir(path)), string(m[1]), bytes.Contains(m[0], []byte("blindfuzz.Each("))})
 		}
 		return err
 	})

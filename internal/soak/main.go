@@ -17,13 +17,14 @@ import (
 
 // settings are what every part gets.
 type settings struct {
-	part     string
-	seed     uint64
-	duration time.Duration
-	states   int
-	sample   int
-	keep     string
-	only     string
+	part       string
+	seed       uint64
+	duration   time.Duration
+	states     int
+	sample     int
+	executions int
+	keep       string
+	only       string
 
 	mu   sync.Mutex // of what follows: parts say something from several goroutines
 	out  io.Writer
@@ -51,6 +52,7 @@ func parts() []part {
 		{"kill", "processes killed while they write and back up, on this file system", kill},
 		{"power", "power cuts under processes that write and back up, on ext4 and XFS (root)", power},
 		{"fuzz", "every fuzz target, each for its share of the duration", fuzz},
+		{"fuzz-blind", "inputs by the million near what fuzzing has kept, for the fuzz targets of decoders", fuzzBlind},
 		{"fuzz-planted", "a bug planted for every fuzz target, which has to find it in a minute", fuzzPlanted},
 		{"mutants", "planted bugs: every one has to be found by a test", plantedBugs},
 		{"mutate", "bugs made by a tool, in log, recovery, checkpoint, snapshot and backup", mutate},
@@ -68,6 +70,7 @@ func run(args []string, out, errs io.Writer) int {
 	flags.DurationVar(&s.duration, "duration", 0, "how long new runs begin; 0: one round")
 	flags.IntVar(&s.states, "states", 0, "crash states for each run of a workload; 0: all")
 	flags.IntVar(&s.sample, "sample", 0, "planted bugs (of mutate: of each part), drawn by the seed; 0: all")
+	flags.IntVar(&s.executions, "executions", 0, "of each target of fuzz-blind; 0: as many as its share of the duration is enough for")
 	flags.StringVar(&s.keep, "keep", "", "`directory` for disks that show a failure; empty: a new one")
 	flags.StringVar(&s.only, "only", "", "what has this `text` in its name: a workload, a planted bug, a fuzz target, a kind of file, a part")
 	flags.Usage = func() {
@@ -140,6 +143,9 @@ func (s *settings) again(only string) string {
 	}
 	if s.sample > 0 {
 		text += fmt.Sprintf(" --sample %d", s.sample)
+	}
+	if s.executions > 0 {
+		text += fmt.Sprintf(" --executions %d", s.executions)
 	}
 	if only == "" {
 		only = s.only

@@ -34,8 +34,9 @@ var table = []row{
 	{pkg: "internal/human", others: []string{humanize}},
 	{pkg: "internal/interrupt"},
 	{pkg: "internal/tidy"},
-	{pkg: "internal/chance"},                          // for tests
-	{pkg: "internal/shadow", ours: []string{"block"}}, // empty without the tag invariants
+	{pkg: "internal/chance"},                                       // for tests
+	{pkg: "internal/blindfuzz", ours: []string{"internal/chance"}}, // for tests
+	{pkg: "internal/shadow", ours: []string{"block"}},              // empty without the tag invariants
 	{pkg: "spill", ours: []string{"block"}, others: []string{sys}},
 	{pkg: "blockcache", ours: []string{"spill", "block", "internal/shadow"}, others: []string{ristretto, sys}},
 	{pkg: "wal", ours: []string{"block"}},
