@@ -83,7 +83,7 @@ func (k *killRun) rounds(rounds int) {
 	for round := range rounds {
 		k.kill()
 		k.noTemporaryFiles()
-		k.listed = rounds < 20 || round%3 == 0 // what is acknowledged meanwhile is looked at then
+		k.listed = rounds < 20 || round%6 == 0 // what is acknowledged meanwhile is looked at then
 		k.reopen()
 		if len(k.known) > 30 { // there is no retention yet
 			must(k.t, os.RemoveAll(killRepo(k.dir)))
@@ -99,10 +99,7 @@ func (k *killRun) kill() {
 	out, err := c.StdoutPipe()
 	must(k.t, err)
 	must(k.t, c.Start())
-	lines := k.rng.IntN(500)
-	if k.rng.IntN(3) == 0 {
-		lines = k.rng.IntN(4) // while it opens the database
-	}
+	lines := k.lines()
 	said := bufio.NewScanner(out)
 	n := 0
 	for ; n < lines && said.Scan(); n++ {
@@ -120,6 +117,19 @@ func (k *killRun) kill() {
 	if err := c.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		k.t.Fatalf("the process was not killed, but ended: %v", err)
 	}
+}
+
+// lines draws how many lines a process may say. Few of them cost little, and a directory
+// has what the processes before have left; long lives are for backups that are finished
+// and log that comes round within one.
+func (k *killRun) lines() int {
+	switch k.rng.IntN(6) {
+	case 0, 1:
+		return k.rng.IntN(4) // while it opens the database
+	case 2:
+		return k.rng.IntN(500)
+	}
+	return k.rng.IntN(60)
 }
 
 // note takes in a line that the process has said: a pipe takes it in one piece.

@@ -52,10 +52,14 @@ func writersMain(dir string, durable mvcc.Durability) error {
 		return err
 	}
 	fmt.Println("open")
+	counts, err := countsOf(db)
+	if err != nil {
+		return err
+	}
 	failed := make(chan error)
 	commits := newTicker()
 	for w := range killWriters {
-		go func() { failed <- writeAlways(db, w, commits) }()
+		go func() { failed <- writeAlways(db, w, counts[w], commits) }()
 	}
 	go func() { failed <- readAlways(db, commits) }()
 	go func() { failed <- backUpAlways(db, dir) }()
@@ -92,12 +96,9 @@ func (t *ticker) await(ticks int) {
 	}
 }
 
-func writeAlways(db *kv.DB, w int, commits *ticker) error {
-	counts, err := countsOf(db)
-	if err != nil {
-		return err
-	}
-	for n := counts[w] + 1; ; n++ {
+// writeAlways goes on behind commit n of writer w.
+func writeAlways(db *kv.DB, w int, n uint64, commits *ticker) error {
+	for n++; ; n++ {
 		if err := db.Update(func(tx *kv.Tx) error { return killCommit(tx, w, n) }); err != nil {
 			return err
 		}

@@ -18,19 +18,18 @@ import (
 
 // kill runs the test that kills processes, in pieces, until the time is over.
 func kill(ctx context.Context, s *settings) error {
-	return s.inPieces(ctx, "^TestKill_D1_D2_D9$", "-rounds", "processes killed", 1)
+	return s.inPieces(ctx, "^TestKill_D1_D2_D9$", "-rounds", "processes killed", 400, 1)
 }
 
 // power runs the tests that cut the power under processes, the same way.
 func power(ctx context.Context, s *settings) error {
-	return s.inPieces(ctx, "^TestPowerCut_", "-cuts", "power cuts", 2) // on two file systems
+	return s.inPieces(ctx, "^TestPowerCut_", "-cuts", "power cuts", 100, 2) // on two file systems
 }
 
 // inPieces runs a test of package kv so many rounds at a time.
-func (s *settings) inPieces(ctx context.Context, test, flag, what string, times int) error {
+func (s *settings) inPieces(ctx context.Context, test, flag, what string, each, times int) error {
 	rounds, began := 0, time.Now()
 	for seed := s.seed; ; seed++ {
-		const each = 100
 		out, err := goTest(ctx, seed, "-run", test, "-count=1", "-timeout", "1h", "-v", "./kv", flag, fmt.Sprint(each))
 		if err != nil {
 			return fmt.Errorf("seed %d: %w\n%s", seed, err, out)
