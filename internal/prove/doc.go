@@ -23,7 +23,7 @@
 //
 // The other sweeps are described where they are: operations that fail ([Fault]), requests
 // to the memory budget that are refused (Budget), flipped bits ([Matrix]) and other
-// damage ([Corrupt]), what live snapshots read ([Snapshots]), and who goes on first
+// damage ([Corrupt]), what live snapshots and backups read ([Snapshots]), and who goes on first
 // ([Schedules]).
 //
 // What is run is decided by the seed. Which goroutine comes first is not, so the

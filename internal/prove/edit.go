@@ -16,6 +16,13 @@ type edit struct {
 	tx   *mvcc.WriteTx
 	next image
 	held []block.ID // in a fixed order
+	done []edited
+}
+
+// edited is a block that an edit made, changed or freed.
+type edited struct {
+	id    block.ID
+	freed bool
 }
 
 // alloc takes a block and fills it.
@@ -30,7 +37,7 @@ func (e *edit) alloc() error {
 	}
 	e.scribble(b.Payload())
 	e.held = append(e.held, b.ID())
-	e.next.blocks[b.ID()] = contentOf(b)
+	e.set(b)
 	return nil
 }
 
@@ -45,8 +52,14 @@ func (e *edit) change(id block.ID) error {
 		return fmt.Errorf("transaction on %v edits block %v and finds another version", e.tx.Base(), id)
 	}
 	e.scribble(b.Payload())
-	e.next.blocks[id] = contentOf(b)
+	e.set(b)
 	return nil
+}
+
+// set notes what a block became.
+func (e *edit) set(b mvcc.Block) {
+	e.next.blocks[b.ID()] = contentOf(b)
+	e.done = append(e.done, edited{id: b.ID()})
 }
 
 func (e *edit) free(id block.ID) error {
@@ -54,6 +67,7 @@ func (e *edit) free(id block.ID) error {
 		return err
 	}
 	delete(e.next.blocks, id)
+	e.done = append(e.done, edited{id, true})
 	e.held = slices.DeleteFunc(e.held, func(h block.ID) bool { return h == id })
 	return nil
 }
@@ -106,6 +120,40 @@ func (e *edit) touch(n int) error {
 func (e *edit) sweepAll(n int) error {
 	for _, id := range e.held[:min(n, len(e.held))] {
 		if err := e.change(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changeAll changes those of some blocks that are in use.
+func (e *edit) changeAll(list []block.ID) error {
+	for _, id := range list {
+		if _, used := e.next.blocks[id]; used {
+			if err := e.change(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// freeAll frees those of some blocks that are in use.
+func (e *edit) freeAll(list []block.ID) error {
+	for _, id := range list {
+		if _, used := e.next.blocks[id]; used {
+			if err := e.free(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// freeSome frees n blocks, drawn at random.
+func (e *edit) freeSome(n int) error {
+	for range min(n, len(e.held)) {
+		if err := e.free(e.held[e.rng.IntN(len(e.held))]); err != nil {
 			return err
 		}
 	}

@@ -468,7 +468,7 @@ func (w *faultWorld) try(f func(*edit) error) {
 		_ = tx.Rollback()
 		return
 	}
-	e := &edit{rng: w.rng, tx: tx, next: base.clone(), held: base.ids()}
+	e := &edit{rng: w.rng, tx: tx, next: base.clone(), held: slices.Clone(base.ids())}
 	if err := f(e); err != nil {
 		_ = tx.Rollback()
 		w.note(err)

@@ -34,11 +34,19 @@ func contentOfBytes(b []byte) content {
 type image struct {
 	blocks map[block.ID]content
 	root   mvcc.Root
+	sorted []block.ID // the numbers of blocks in order; nil: they were not sorted yet
 }
 
-func (im image) clone() image { return image{maps.Clone(im.blocks), im.root} }
+// clone is a copy that may be changed.
+func (im image) clone() image { return image{blocks: maps.Clone(im.blocks), root: im.root} }
 
-func (im image) ids() []block.ID { return slices.Sorted(maps.Keys(im.blocks)) }
+// ids are the numbers of its blocks in order. Nobody changes them.
+func (im image) ids() []block.ID {
+	if im.sorted != nil {
+		return im.sorted
+	}
+	return slices.Sorted(maps.Keys(im.blocks))
+}
 
 // blockModel is what every commit of a workload on blocks left. Safe for
 // concurrent use.
@@ -67,7 +75,7 @@ func (m *blockModel) image(lsn block.LSN) (image, bool) {
 func (m *blockModel) try(lsn block.LSN, im image) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.at = append(m.at[:lsn:lsn], im)
+	m.at = append(m.at[:lsn], im)
 }
 
 // cutTo forgets commits that were refused.

@@ -99,9 +99,9 @@ func TestMatrix_D5_D11_EveryKindOfFile(t *testing.T) {
 	}
 }
 
-// TestSnapshots_L1_EveryRead compares what many live snapshots read with the model,
-// while writers and backups push originals out of memory in every way: a sample by
-// default, the slice of CI with -reads 2000000.
+// TestSnapshots_L1_EveryRead compares what many live snapshots and backups, full ones and
+// incrementals, read with the model, while they and writers push originals out of memory in
+// every way: a sample by default, the slice of CI with -reads 2000000.
 func TestSnapshots_L1_EveryRead(t *testing.T) {
 	o := SnapshotOptions{Seed: chance.Seed(t), Duration: *flagFor, Reads: *flagReads, Opened: *flagReads / 40}
 	counts, err := Snapshots(context.Background(), o)

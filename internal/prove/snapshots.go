@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,8 +13,24 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
-	"github.com/spillwaydb/spillway/snapshot"
 )
+
+// # The checker of snapshots
+//
+// A round is a store with so little memory that originals leave it in every way, and
+// three kinds of goroutines at it:
+//
+//   - Writers (here). What they do most is what makes versions differ from place to
+//     place: a block is changed, brought into place, changed once more, and freed
+//     before that is in place, too; many are freed at once, and taken again later.
+//   - Readers, with several snapshots each (snapshotreads.go). Each read is compared.
+//     They come back to blocks that they have read, and above all to those that
+//     were changed or freed since.
+//   - Takers of backups, full ones and incrementals at once, slow ones and fast ones
+//     (takers.go). What each ends with is compared whole.
+//
+// Commits keep pace with reads: who writes waits until so many blocks were compared.
+// Counters say what was reached, and a run that did not reach all of it fails.
 
 // SnapshotOptions of a run of readers.
 type SnapshotOptions struct {
@@ -28,24 +43,30 @@ type SnapshotOptions struct {
 
 // SnapshotCounts are what a run of readers has done.
 type SnapshotCounts struct {
-	Rounds     int
-	Reads      int64 // of blocks, each compared with the state at its snapshot's LSN
-	Snapshots  int64 // opened
-	Whole      int64 // of these, compared whole, with all that is allocated
-	Live       int64 // the most that were open at one time
-	Commits    int64
-	Backups    int64 // pulled whole and compared
-	Broken     int64 // snapshots and backups that ended so, and said it
-	Spilled    int64 // originals that went to temporary storage
-	Reloaded   int64 // reads of temporary storage
-	Overflowed int64 // frames beyond MaxRAM
-	Evicted    int64
-	Elapsed    time.Duration
+	Rounds       int
+	Reads        int64 // of blocks, each compared with the state at its snapshot's LSN
+	Again        int64 // of these, of a block that was changed or freed since the same snapshot read it
+	Freed        int64 // of these, of a block that was free by then
+	Snapshots    int64 // opened
+	Whole        int64 // of these, compared whole, with all that is allocated
+	Live         int64 // the most that were open at one time
+	Commits      int64
+	Backups      int64 // full ones, taken whole and compared
+	Incrementals int64 // the same; with their base they were the state at their LSN
+	Forward      int64 // of both, those that fell forward
+	Left         int64 // by their takers, half way
+	Broken       int64 // snapshots and backups that ended so, and said it
+	Spilled      int64 // originals that went to temporary storage
+	Reloaded     int64 // reads of temporary storage
+	Overflowed   int64 // frames beyond MaxRAM
+	Evicted      int64
+	Elapsed      time.Duration
 }
 
 func (c SnapshotCounts) String() string {
-	return fmt.Sprintf("%d rounds, %d reads compared in %d snapshots (%d of them whole, up to %d live), %d commits, %d backups; %d broken, %d spilled, %d reloaded, %d overflowed, %d evicted; %v",
-		c.Rounds, c.Reads, c.Snapshots, c.Whole, c.Live, c.Commits, c.Backups, c.Broken, c.Spilled, c.Reloaded, c.Overflowed, c.Evicted, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d rounds, %d reads compared (%d of what was changed since the snapshot had read it, %d of free blocks) in %d snapshots (%d of them whole, up to %d live), %d commits; %d full backups, %d incrementals, %d of both fell forward, %d left; %d broken, %d spilled, %d reloaded, %d overflowed, %d evicted; %v",
+		c.Rounds, c.Reads, c.Again, c.Freed, c.Snapshots, c.Whole, c.Live, c.Commits, c.Backups, c.Incrementals, c.Forward, c.Left,
+		c.Broken, c.Spilled, c.Reloaded, c.Overflowed, c.Evicted, c.Elapsed.Round(time.Second))
 }
 
 // missing names what a run should have reached and did not.
@@ -54,14 +75,36 @@ func (c SnapshotCounts) missing() (names []string) {
 		name string
 		n    int64
 	}{
-		{"snapshots compared whole", c.Whole}, {"backups", c.Backups}, {"broken snapshots", c.Broken}, {"spilled originals", c.Spilled},
-		{"reloaded originals", c.Reloaded}, {"overflow", c.Overflowed}, {"evicted blocks", c.Evicted},
+		{"second reads of what was changed", c.Again}, {"reads of free blocks", c.Freed}, {"snapshots compared whole", c.Whole},
+		{"full backups", c.Backups}, {"incrementals", c.Incrementals}, {"backups that fell forward", c.Forward}, {"backups that were left", c.Left},
+		{"broken snapshots", c.Broken}, {"spilled originals", c.Spilled}, {"reloaded originals", c.Reloaded}, {"overflow", c.Overflowed},
+		{"evicted blocks", c.Evicted},
 	} {
 		if x.n == 0 {
 			names = append(names, x.name)
 		}
 	}
 	return names
+}
+
+func (c *SnapshotCounts) add(d SnapshotCounts) {
+	c.Rounds += d.Rounds
+	c.Reads += d.Reads
+	c.Again += d.Again
+	c.Freed += d.Freed
+	c.Snapshots += d.Snapshots
+	c.Whole += d.Whole
+	c.Live = max(c.Live, d.Live)
+	c.Commits += d.Commits
+	c.Backups += d.Backups
+	c.Incrementals += d.Incrementals
+	c.Forward += d.Forward
+	c.Left += d.Left
+	c.Broken += d.Broken
+	c.Spilled += d.Spilled
+	c.Reloaded += d.Reloaded
+	c.Overflowed += d.Overflowed
+	c.Evicted += d.Evicted
 }
 
 // snapshotSettings are what a store does with originals that outgrow its memory, and
@@ -86,6 +129,7 @@ func snapshotSettings() []func(*mvcc.Options) {
 // or above all that was acknowledged before. Each seed is another history; which
 // goroutine comes first it does not decide.
 func Snapshots(ctx context.Context, o SnapshotOptions) (SnapshotCounts, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // each round is a machine of its own
 	began := time.Now()
 	var total SnapshotCounts
 	settings := snapshotSettings()
@@ -101,7 +145,7 @@ func Snapshots(ctx context.Context, o SnapshotOptions) (SnapshotCounts, error) {
 		total.add(counts)
 		total.Elapsed = time.Since(began)
 		if err != nil {
-			return total, &Failure{What: "readers beside writers", Seed: o.Seed + round, Err: err}
+			return total, &Failure{What: fmt.Sprintf("readers beside writers, after %d reads", total.Reads), Seed: o.Seed + round, Err: err}
 		}
 		if o.Progress != nil {
 			o.Progress(total)
@@ -113,51 +157,55 @@ func Snapshots(ctx context.Context, o SnapshotOptions) (SnapshotCounts, error) {
 	return total, context.Cause(ctx)
 }
 
-func (c *SnapshotCounts) add(d SnapshotCounts) {
-	c.Rounds += d.Rounds
-	c.Reads += d.Reads
-	c.Snapshots += d.Snapshots
-	c.Whole += d.Whole
-	c.Live = max(c.Live, d.Live)
-	c.Commits += d.Commits
-	c.Backups += d.Backups
-	c.Broken += d.Broken
-	c.Spilled += d.Spilled
-	c.Reloaded += d.Reloaded
-	c.Overflowed += d.Overflowed
-	c.Evicted += d.Evicted
-}
-
 // Sizes of a round.
 const (
 	snapshotWriters = 4
 	snapshotReaders = 8 // goroutines
-	snapshotsEach   = 8 // that each of them holds at most
+	snapshotTakers  = 3 // of backups
+	snapshotsEach   = 8 // that each of the readers holds at most
 	snapshotCommits = 400
-	snapshotBlocks  = 300 // about: three quarters of the frames of the least memory
+	snapshotPace    = 300 // reads for each commit
+	snapshotBlocks  = 330 // at most, about: most of the frames of the least memory
+	snapshotIDs     = 1 << 12
 )
 
 // readers is a round.
 type readers struct {
-	w    *world
-	done atomic.Bool
+	w       *world
+	changed [snapshotIDs]atomic.Uint64 // by block: the newest commit that changed it, twice, and one more if that freed it
+	done    atomic.Bool                // no more commits
+	over    atomic.Bool                // and no more backups
+	beside  chan view                  // snapshots for who takes a backup to look at, the newest ones
 
-	reads, snapshots, whole, broken, backups, commits atomic.Int64
+	reads, again, freed, snapshots, whole, broken, commits, backups, incrementals, forward, left atomic.Int64
 
 	live, liveMax atomic.Int64
-	mu            sync.Mutex
-	err           error
+
+	mu    sync.Mutex
+	moved sync.Cond // reads, commits, done
+	paced int64     // what reads count for who waits with a commit
+	err   error
+	taken []taken // the last backups that ended
+}
+
+func newReaders(w *world) *readers {
+	r := &readers{w: w, beside: make(chan view, besideMax)}
+	r.moved.L = &r.mu
+	return r
 }
 
 func (r *readers) fail(err error) {
+	if err == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil && err != nil {
+	if r.err == nil {
 		r.err = err
 	}
-	if err != nil {
-		r.done.Store(true)
-	}
+	r.done.Store(true)
+	r.over.Store(true)
+	r.moved.Broadcast()
 }
 
 // snapshotRound is one store, from its creation to its end.
@@ -175,36 +223,52 @@ func snapshotRound(ctx context.Context, seed uint64, set func(*mvcc.Options)) (c
 	o := smallOptions(fs)
 	set(&o)
 	rng := rand.New(rand.NewPCG(seed, 41))
-	r := &readers{w: &world{ctx: ctx, rng: rng, fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
+	r := newReaders(&world{ctx: ctx, rng: rng, fs: fs, o: o, m: newBlockModel()})
 	if err := r.w.open(); err != nil {
 		return c, err
 	}
 	for range snapshotBlocks / 50 {
 		r.fail(r.w.grow(50))
 	}
-	var writers, others sync.WaitGroup
-	for range snapshotWriters {
-		rng := rand.New(rand.NewPCG(rng.Uint64(), 1))
-		writers.Go(func() { r.fail(r.write(rng)) })
-	}
-	for range snapshotReaders {
-		rng := rand.New(rand.NewPCG(rng.Uint64(), 2))
-		others.Go(func() { r.fail(r.read(rng)) })
-	}
-	others.Go(func() { r.fail(r.backUp(ctx)) })
-	writers.Wait()
-	r.done.Store(true)
-	others.Wait()
+	r.run(ctx, rng)
 	st := r.w.s.Status()
-	c = SnapshotCounts{
-		Rounds: 1, Reads: r.reads.Load(), Snapshots: r.snapshots.Load(), Whole: r.whole.Load(), Live: r.liveMax.Load(), Commits: r.commits.Load(),
-		Backups: r.backups.Load(), Broken: r.broken.Load(),
-		Spilled: st.Cache.Spilled, Reloaded: reloaded.Load(), Overflowed: st.Cache.Overflowed, Evicted: st.Cache.Evicted,
-	}
+	c = r.counts()
+	c.Spilled, c.Reloaded, c.Overflowed, c.Evicted = st.Cache.Spilled, reloaded.Load(), st.Cache.Overflowed, st.Cache.Evicted
 	if r.err == nil {
 		r.err = r.w.look()
 	}
 	return c, errors.Join(r.err, r.w.s.Close(), leftOpen(fs))
+}
+
+// run has everybody at work until the commits are made and the backups ended.
+func (r *readers) run(ctx context.Context, rng *rand.Rand) {
+	var writers, takers, others sync.WaitGroup
+	start := func(group *sync.WaitGroup, n int, kind uint64, f func(*rand.Rand) error) {
+		for range n {
+			rng := rand.New(rand.NewPCG(rng.Uint64(), kind))
+			group.Go(func() { r.fail(f(rng)) })
+		}
+	}
+	start(&writers, snapshotWriters-1, 1, r.write)
+	start(&writers, 1, 4, r.doom)
+	start(&others, snapshotReaders, 2, r.read)
+	start(&takers, snapshotTakers, 3, func(rng *rand.Rand) error { return r.backUp(ctx, rng) })
+	writers.Wait()
+	takers.Wait()
+	r.over.Store(true)
+	others.Wait()
+	close(r.beside)
+	for v := range r.beside {
+		r.close(v)
+	}
+}
+
+func (r *readers) counts() SnapshotCounts {
+	return SnapshotCounts{
+		Rounds: 1, Reads: r.reads.Load(), Again: r.again.Load(), Freed: r.freed.Load(), Snapshots: r.snapshots.Load(), Whole: r.whole.Load(),
+		Live: r.liveMax.Load(), Commits: r.commits.Load(), Backups: r.backups.Load(), Incrementals: r.incrementals.Load(),
+		Forward: r.forward.Load(), Left: r.left.Load(), Broken: r.broken.Load(),
+	}
 }
 
 // leftOpen is an error if a closed store still has files.
@@ -215,195 +279,122 @@ func leftOpen(fs *simfs.FS) error {
 	return nil
 }
 
-// write makes its share of the commits.
+// write makes commits of all kinds.
 func (r *readers) write(rng *rand.Rand) error {
-	for range snapshotCommits / snapshotWriters {
-		if r.done.Load() {
-			return nil
+	for !r.done.Load() {
+		r.turn()
+		err := r.commit(rng, func(e *edit) error {
+			target := targetAt(e.tx.Base())
+			switch roll := rng.IntN(20); {
+			case len(e.held) < target && roll < 12:
+				return e.grow(min(target-len(e.held), 1+rng.IntN(16)))
+			case roll == 19 && rng.IntN(2) == 0:
+				return e.mixed(60, target)
+			}
+			return e.mixed(1+rng.IntN(12), target)
+		})
+		if err == nil && rng.IntN(64) == 0 {
+			err = r.w.checkpoint()
 		}
-		n := 1 + rng.IntN(12)
-		if rng.IntN(20) == 0 {
-			n = 60
-		}
-		err := r.w.commitBy(rng, func(e *edit) error { return e.mixed(n, snapshotBlocks) })
 		if err != nil {
 			return err
 		}
-		r.commits.Add(1)
-		if rng.IntN(64) == 0 {
-			if err := r.w.checkpoint(); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
 
-// view is an open snapshot.
-type view struct {
-	tx  *mvcc.ReadTx
-	im  image
-	ids []block.ID
+// targetAt is how many blocks are to be in use: many for some commits, then fewer, so that
+// what is freed stays free for a while.
+func targetAt(lsn block.LSN) int {
+	if lsn/32%2 == 0 {
+		return snapshotBlocks
+	}
+	return snapshotBlocks * 2 / 3
 }
 
-// read keeps snapshots for a while and reads what they see.
-func (r *readers) read(rng *rand.Rand) error {
-	var held []view
-	defer func() {
-		for _, v := range held {
-			r.close(v)
-		}
-	}()
+// doom has blocks changed, brought into place, changed in memory only, and freed before that
+// is in place, too: what their places hold is not their last version. Of that there is a
+// snapshot, for who takes a backup.
+func (r *readers) doom(rng *rand.Rand) error {
 	for !r.done.Load() {
-		if len(held) < 1+rng.IntN(snapshotsEach) {
-			v, err := r.open()
-			if err != nil {
-				return err
+		var list []block.ID
+		change := func(e *edit) error {
+			for list == nil || len(list) < len(e.held) && rng.IntN(8) > 0 {
+				list = append(list, e.held[rng.IntN(len(e.held))])
 			}
-			if v.tx == nil {
-				continue
-			}
-			held = append(held, v)
+			return e.changeAll(list)
 		}
-		i := rng.IntN(len(held))
-		isBroken, err := r.look(rng, &held[i])
+		r.turn()
+		err := inOrder(func() error { return r.commit(rng, change) }, r.w.checkpoint, func() error { return r.commit(rng, change) })
 		if err != nil {
 			return err
 		}
-		if isBroken || rng.IntN(3) == 0 {
-			r.close(held[i])
-			held = append(held[:i], held[i+1:]...)
+		if err := r.hand(); err != nil {
+			return err
 		}
-		runtime.Gosched() // on two processors writers would wait for every time slice
+		r.after(rng.Int64N(3))
+		if err := r.commit(rng, func(e *edit) error { return e.freeAll(list) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (r *readers) close(v view) {
-	v.tx.Close()
-	r.live.Add(-1)
-}
-
-// open begins a snapshot, unless it is broken at once.
-func (r *readers) open() (v view, err error) {
-	w := r.w
-	least := block.LSN(w.m.acked.Load())
-	tx, err := w.s.BeginRead()
-	if errors.Is(err, snapshot.ErrBroken) {
-		r.broken.Add(1)
-		return v, nil
-	}
-	if err != nil {
-		return v, fmt.Errorf("begin to read: %w", err)
-	}
-	r.snapshots.Add(1)
-	raise64(&r.liveMax, r.live.Add(1))
-	if tx.LSN() < least {
-		return v, fmt.Errorf("a snapshot begins at LSN %v, LSN %v was acknowledged before", tx.LSN(), least)
-	}
-	im, known := w.m.image(tx.LSN())
-	if !known {
-		return v, fmt.Errorf("a snapshot begins at LSN %v, which was never given", tx.LSN())
-	}
-	return view{tx, im, im.ids()}, nil
-}
-
-func raise64(most *atomic.Int64, n int64) {
-	for {
-		old := most.Load()
-		if n <= old || most.CompareAndSwap(old, n) {
-			return
-		}
-	}
-}
-
-// look reads some blocks of a snapshot, or now and then everything.
-func (r *readers) look(rng *rand.Rand, v *view) (isBroken bool, err error) {
-	if rng.IntN(200) == 0 {
-		n, err := r.w.m.compare(r.w.s, v.tx)
-		r.reads.Add(int64(n))
-		if errors.Is(err, snapshot.ErrBroken) {
-			r.broken.Add(1)
-			return true, nil
-		}
-		r.whole.Add(1)
-		return false, err
-	}
-	for range 10 + rng.IntN(50) {
-		id := v.ids[rng.IntN(len(v.ids))]
-		b, err := v.tx.Block(id)
-		if errors.Is(err, snapshot.ErrBroken) {
-			r.broken.Add(1)
-			if _, again := v.tx.Block(id); !errors.Is(again, snapshot.ErrBroken) {
-				return true, fmt.Errorf("a snapshot was broken once, and then: %v (L10)", again)
-			}
-			return true, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("block %v at LSN %v: %w", id, v.tx.LSN(), err)
-		}
-		got := contentOf(b)
-		b.Release()
-		if got != v.im.blocks[id] {
-			return false, fmt.Errorf("block %v at LSN %v is another version than that of the commit", id, v.tx.LSN())
-		}
-		r.reads.Add(1)
-	}
-	return false, nil
-}
-
-// backUp pulls one backup after the other and compares it.
-func (r *readers) backUp(ctx context.Context) error {
-	for !r.done.Load() {
-		err := r.pull(ctx)
-		switch {
-		case errors.Is(err, snapshot.ErrBroken):
-			r.broken.Add(1)
-		case err != nil:
-			return fmt.Errorf("backup: %w", err)
-		}
-		runtime.Gosched()
-	}
-	return nil
-}
-
-// pull is one backup, taken by a slow taker.
-func (r *readers) pull(ctx context.Context) error {
-	b, err := r.w.s.OpenBackup(ctx, mvcc.BackupOptions{FullSpeed: true, OnExhaustion: mvcc.ExhaustionAbort})
+// commit makes one commit, and says which blocks it changed.
+func (r *readers) commit(rng *rand.Rand, f func(*edit) error) error {
+	var made *edit
+	var lsn block.LSN
+	err := r.w.commitBy(rng, func(e *edit) error {
+		made, lsn = e, e.tx.Base()+1
+		return f(e)
+	})
 	if err != nil {
 		return err
 	}
-	defer b.Close()
-	im, _ := r.w.m.image(b.Info().LSN)
-	size := r.w.s.BlockSize()
-	buf, ids := make([]byte, 4*size), make([]block.ID, 4)
-	found := 0
-	for {
-		n, err := b.Next(ctx, buf, ids)
-		for i, id := range ids[:n] {
-			want, isOurs := im.blocks[id]
-			if !isOurs {
-				continue // the store's own
-			}
-			found++
-			data := buf[i*size : (i+1)*size]
-			if got := contentOfBytes(data); got != want {
-				return fmt.Errorf("block %v of the backup at LSN %v is another version", id, b.Info().LSN)
-			}
+	for _, c := range made.done {
+		if c.id >= snapshotIDs {
+			return fmt.Errorf("block %v is in use, and %d are enough for a round", c.id, snapshotIDs)
 		}
-		r.reads.Add(int64(n))
-		runtime.Gosched()
-		switch {
-		case errors.Is(err, io.EOF):
-			if found != len(im.blocks) {
-				return fmt.Errorf("the backup at LSN %v has %d of %d blocks", b.Info().LSN, found, len(im.blocks))
-			}
-			r.backups.Add(1)
-			return nil
-		case err != nil:
-			return err
-		case r.done.Load():
-			return nil
+		mark := uint64(lsn) << 1
+		if c.freed {
+			mark++
 		}
+		raise(&r.changed[c.id], block.LSN(mark))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.commits.Add(1) >= snapshotCommits {
+		r.done.Store(true)
+	}
+	r.moved.Broadcast()
+	return nil
+}
+
+// turn waits until so much was read that a commit is due.
+func (r *readers) turn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.done.Load() && r.paced < snapshotPace*r.commits.Load() {
+		r.moved.Wait()
+	}
+}
+
+// pace counts n reads for who waits with a commit.
+func (r *readers) pace(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.paced / snapshotPace
+	r.paced += int64(n)
+	if r.paced/snapshotPace != before {
+		r.moved.Broadcast()
+	}
+}
+
+// after waits for so many commits more, or the last one.
+func (r *readers) after(commits int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for until := r.commits.Load() + commits; !r.done.Load() && r.commits.Load() < until; {
+		r.moved.Wait()
 	}
 }

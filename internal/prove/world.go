@@ -48,7 +48,7 @@ type world struct {
 	s     *mvcc.Store
 	m     *blockModel
 	repo  *livebackup.Repository
-	cover *Coverage
+	cover *Coverage // nil: nobody asks what was reached
 
 	mu       sync.Mutex
 	backups  []backupMade
@@ -103,12 +103,13 @@ func (w *world) commitBy(rng *rand.Rand, f func(*edit) error) error {
 	if !known {
 		return errors.Join(fmt.Errorf("transaction on LSN %v, which was never given", tx.Base()), tx.Rollback())
 	}
-	e := &edit{rng: rng, tx: tx, next: base.clone(), held: base.ids()}
+	e := &edit{rng: rng, tx: tx, next: base.clone(), held: slices.Clone(base.ids())}
 	if err := f(e); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	due := tx.Base() + 1
 	e.setRoot() // so that every commit changes something
+	e.next.sorted = slices.Sorted(slices.Values(e.held))
 	w.m.try(due, e.next)
 	lsn, err := tx.Commit()
 	if err != nil {
@@ -120,7 +121,9 @@ func (w *world) commitBy(rng *rand.Rand, f func(*edit) error) error {
 	if w.o.Durability == mvcc.DurableCommit {
 		raise(&w.m.acked, lsn)
 	}
-	w.cover.look(w.s)
+	if w.cover != nil {
+		w.cover.look(w.s)
+	}
 	return nil
 }
 
