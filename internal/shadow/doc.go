@@ -43,8 +43,10 @@
 //
 // # Caveats
 //
-// What a test does to files behind the store's back is no bug of the store: a test that
-// puts an older block with a good checksum into the data file of an open store says so
-// with [Blocks.Distrust]. Blocks of the changed-block map have no versions and are never
-// told of.
+// What a test does to files behind the store's back is no bug of the store, but looks like
+// one: a test that puts an older block with a good checksum into the data file of an open
+// store is no test for programs with the tag. Blocks of the changed-block map have no
+// versions and are never told of. A block that is free has, now and then, a head: what
+// an incremental found in its place. It is let be as long as no view wants another version
+// of the block (snapshot.Set.Shown): nobody else asks for it.
 package shadow

@@ -67,8 +67,5 @@ func (b *Blocks) Cut(first block.ID) {}
 // Floor does nothing.
 func (b *Blocks) Floor(lsn block.LSN) {}
 
-// Distrust does nothing.
-func (b *Blocks) Distrust() {}
-
 // Fail does nothing.
 func Fail(format string, args ...any) {}

@@ -16,9 +16,8 @@ const On = true
 // Blocks is what was published of each block. The zero value knows nothing. Safe for
 // concurrent use; what its methods are told has to be told as the package's comment says.
 type Blocks struct {
-	shards   [shardCount]shard
-	floor    atomic.Uint64
-	distrust atomic.Bool
+	shards [shardCount]shard
+	floor  atomic.Uint64
 }
 
 const shardCount = 64
@@ -173,18 +172,17 @@ func (b *Blocks) BeginFree(id block.ID, lsn block.LSN) {
 // anyone may be given instead of a version that he sees.
 func (b *Blocks) Found(id block.ID, v Version) (free bool) {
 	b.with(id, func(h *history) {
-		h.inPlace(b, id, v.LSN, "what was read")
+		h.inPlace(id, v.LSN, "what was read")
 		h.place, h.placed = v.LSN, true
 		switch {
 		case len(h.events) == 0:
 			h.events = append(h.events, v.event(true))
 		case h.top().freed:
 			free = true
-		case h.top().lsn != v.LSN && b.distrust.Load():
 		case h.top().lsn != v.LSN:
 			h.fail(id, "version %v, which is in place, becomes its head", v.LSN)
 		default:
-			h.same(b, id, &v, "what is in place")
+			h.same(id, &v, "what is in place")
 		}
 	})
 	return free
@@ -201,7 +199,7 @@ func (b *Blocks) Mended(id block.ID, v Version) {
 		if h.top().lsn != v.LSN || h.top().freed {
 			h.fail(id, "it is repaired with version %v", v.LSN)
 		}
-		h.same(b, id, &v, "the image that repairs it")
+		h.same(id, &v, "the image that repairs it")
 	})
 }
 
@@ -210,7 +208,7 @@ func (b *Blocks) Mended(id block.ID, v Version) {
 func (b *Blocks) Head(id block.ID, lsn block.LSN, freed bool) {
 	b.known(id, func(h *history) {
 		top := h.top()
-		if (top.lsn != lsn || top.freed != freed) && !(top.freed && !freed && h.place == lsn) && !b.distrust.Load() {
+		if (top.lsn != lsn || top.freed != freed) && !(top.freed && !freed && h.place == lsn) {
 			h.fail(id, "version %v (freed: %v) becomes its head", lsn, freed)
 		}
 	})
@@ -222,13 +220,13 @@ func (b *Blocks) Given(id block.ID, at block.LSN, v Version, who string) {
 	b.known(id, func(h *history) {
 		e := h.at(at)
 		switch {
-		case e == nil || b.distrust.Load():
+		case e == nil:
 		case e.freed:
 			h.fail(id, "%s at %v is given version %v, but it is free then", who, at, v.LSN)
 		case e.lsn != v.LSN:
 			h.fail(id, "%s at %v is given version %v, not %v", who, at, v.LSN, e.lsn)
 		default:
-			h.same(b, id, &v, who)
+			h.same(id, &v, who)
 		}
 	})
 }
@@ -261,11 +259,11 @@ func (b *Blocks) Caught(id block.ID, from block.LSN, v Version) {
 			}
 		}
 		switch {
-		case e == nil || e.freed || b.distrust.Load():
+		case e == nil || e.freed:
 		case v.LSN < e.lsn || h.version(v.LSN) == nil:
 			h.fail(id, "a backup that fell forward at %v takes version %v", from, v.LSN)
 		default:
-			h.same(b, id, &v, "a backup that fell forward")
+			h.same(id, &v, "a backup that fell forward")
 		}
 	})
 }
@@ -275,12 +273,12 @@ func (b *Blocks) Same(id block.ID, v Version, who string) {
 	if v.Image == nil {
 		return
 	}
-	b.known(id, func(h *history) { h.same(b, id, &v, who) })
+	b.known(id, func(h *history) { h.same(id, &v, who) })
 }
 
-func (h *history) same(b *Blocks, id block.ID, v *Version, who string) {
+func (h *history) same(id block.ID, v *Version, who string) {
 	e := h.version(v.LSN)
-	if e == nil || v.Image == nil || b.distrust.Load() {
+	if e == nil || v.Image == nil {
 		return
 	}
 	sum := v.sum()
@@ -346,7 +344,7 @@ func (b *Blocks) Overwrite(id block.ID, v Version, durable block.LSN) {
 		case len(h.events) > 0 && h.events[0].lsn <= v.LSN && h.version(v.LSN) == nil:
 			h.fail(id, "version %v is written in place, and nobody published it", v.LSN)
 		}
-		h.same(b, id, &v, "what is written in place")
+		h.same(id, &v, "what is written in place")
 		h.placed = false
 	})
 }
@@ -358,11 +356,11 @@ func (b *Blocks) Placed(id block.ID, lsn block.LSN) {
 
 // InPlace says that a version is taken for being in place.
 func (b *Blocks) InPlace(id block.ID, lsn block.LSN, who string) {
-	b.known(id, func(h *history) { h.inPlace(b, id, lsn, who) })
+	b.known(id, func(h *history) { h.inPlace(id, lsn, who) })
 }
 
-func (h *history) inPlace(b *Blocks, id block.ID, lsn block.LSN, who string) {
-	if h.placed && h.place != lsn && !b.distrust.Load() {
+func (h *history) inPlace(id block.ID, lsn block.LSN, who string) {
+	if h.placed && h.place != lsn {
 		h.fail(id, "%s: version %v counts as in place, where %v is", who, lsn, h.place)
 	}
 }
@@ -388,10 +386,6 @@ func (b *Blocks) Cut(first block.ID) {
 
 // Floor says that nobody will look at a commit below lsn.
 func (b *Blocks) Floor(lsn block.LSN) { b.floor.Store(uint64(lsn)) }
-
-// Distrust is for a test that changes files behind the store's back: from now on what is
-// read from them is not judged.
-func (b *Blocks) Distrust() { b.distrust.Store(true) }
 
 func (h *history) fail(id block.ID, format string, args ...any) {
 	Fail("block %v: %s; published: %v; in place: %v (known: %v)", id, fmt.Sprintf(format, args...), h.events, h.place, h.placed)
