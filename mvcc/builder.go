@@ -33,8 +33,8 @@ type BuildOptions struct {
 
 // NewBuilder begins a database in dir, which exists and is empty. With Resume it
 // may hold what an earlier Builder of the same backup left: then the data file is
-// kept as it is, and [Builder.Kept] proves what of it can stay. A database that
-// was finished there is no database any more until Finish returns again.
+// kept as it is, and [Builder.Kept] proves what of it can stay. Of a database that
+// was finished there nothing is kept: it may have gone on since.
 func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 	fsys := o.FS
 	if !block.ValidSize(info.BlockSize) {
@@ -56,6 +56,9 @@ func NewBuilder(dir string, info BackupInfo, o BuildOptions) (*Builder, error) {
 		return nil, fmt.Errorf("build: %w", err)
 	}
 	p, err := NewProver(f.Name(), info)
+	if err == nil && o.Resume {
+		err = forgetFinished(f)
+	}
 	if err == nil { // free blocks, too: their space counts as reserved (R7)
 		err = f.Allocate(0, p.geo.offset(info.HighWater))
 	}
@@ -83,13 +86,20 @@ func (b *Builder) Write(first block.ID, images []byte) error {
 	return nil
 }
 
-// forgetCached makes what an earlier Builder wrote durable, so that it can be read
-// from the medium, and takes the superblock away that it may have ended with.
-func forgetCached(f vfs.File) error {
-	_, err := f.WriteAt(make([]byte, superblockStride+superblockSize), 0)
-	if err == nil {
-		err = f.Sync()
+// forgetFinished empties the file if it has a superblock. Who opened that database may
+// have rolled it forward: then there are newer versions, also where the backup has no
+// block. Redo of the one that is built now would take these for what it has done (R8).
+func forgetFinished(f vfs.File) error {
+	if _, _, err := readSuperblocks(f); errors.Is(err, errUnfinished) {
+		return nil
 	}
+	return errors.Join(f.Truncate(0), f.Sync())
+}
+
+// forgetCached makes what an earlier Builder wrote durable, so that it can be read
+// from the medium.
+func forgetCached(f vfs.File) error {
+	err := f.Sync()
 	size, sizeErr := f.Size()
 	if err = errors.Join(err, sizeErr); err == nil {
 		f.DropCache(0, size)

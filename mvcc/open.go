@@ -265,7 +265,8 @@ func makeFiles(dir string, fsys vfs.FS, sb superblock, base block.LSN) error {
 		return err
 	}
 	d := doublewrite{size: sb.blockSize, capacity: doublewriteCapacity(sb.blockSize)}
-	return errors.Join(second.Allocate(0, 2*d.halfBytes()), second.Sync(), second.Close(), fsys.SyncDir(dir))
+	// What there is may be of a database with the same id, and of a checkpoint with the same number.
+	return errors.Join(second.Truncate(0), second.Allocate(0, 2*d.halfBytes()), second.Sync(), second.Close(), fsys.SyncDir(dir))
 }
 
 // makeLog makes a log without commits, whose first one will be base+1, whatever

@@ -71,6 +71,7 @@ func ofRecovery() []Mutant {
 		{"stale second copies are accepted", "R8", "mvcc/doublewrite.go", "if seq != sequence {", "if seq == 0 {", mvcc},
 		{"torn blocks are not repaired", "L6", "mvcc/recovery.go", "if err != nil && !errors.Is(err, block.ErrCorrupt) {\n\t\t\ts.second", "if err != nil {\n\t\t\ts.second", mvcc},
 		{"second copies that were not read are overwritten", "R8", "mvcc/readonly.go", "case s.opts.ReadOnly || unread != nil || dirty", "case s.opts.ReadOnly || dirty", mvcc},
+		{"a build keeps what a finished database left", "R8", "mvcc/builder.go", "if _, _, err := readSuperblocks(f); errors.Is(err, errUnfinished) {", "if true {", []string{"mvcc", "livebackup"}},
 		{"a diff applies to any version", "R8", "mvcc/recovery.go", "if have != want {", "if have != want && false {", mvcc},
 		{"redo is not idempotent", "R8", "mvcc/recovery.go", "if have >= r.lsn {", "if have > r.lsn {", mvcc},
 		{"a free does not make earlier redo void", "R8", "mvcc/recovery.go", "if r.lsn < r.lastFree[e.id] {\n", "if false {\n", mvcc},
