@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/spill"
 )
 
@@ -131,12 +132,14 @@ func (s *spiller) write(batch []*Version) (int, error) {
 	}
 	s.freed.Store(false)
 	n, err := c.opts.Spill.Write(s.items, s.slots)
+	yield.At("originals written to slots, not noted")
 	for i, v := range batch {
 		if i < n {
 			c.spilledTo(v, s.slots[i])
 		}
 		c.Unpin(v)
 	}
+	yield.At("originals in slots and frames")
 	for _, v := range batch {
 		c.dropSpilled(v)
 	}

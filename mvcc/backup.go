@@ -12,6 +12,7 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
@@ -404,6 +405,7 @@ func (b *Backup) takeOne(id block.ID, dst []byte) (bool, error) {
 		return false, err
 	}
 	defer r.Release()
+	yield.At("block pinned by a backup, not done")
 	if b.live.FellForward() {
 		return false, errGivenUp
 	}
@@ -600,6 +602,7 @@ func (b *Backup) readRun(run []block.ID, buf []byte, ids []block.ID, inPlace fun
 	var images []byte
 	if slices.Contains(direct, true) {
 		images = b.readFile(run[0], run[len(run)-1])
+		yield.At("run read by a backup, none done")
 	}
 	size := b.s.geo.size
 	for i, id := range run {

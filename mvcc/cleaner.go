@@ -9,6 +9,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/yield"
 )
 
 // cleaner writes dirty blocks in place, in rounds. A round writes every block
@@ -273,6 +274,7 @@ func (c *cleaner) batch(ids []block.ID, upTo block.LSN) error {
 	if err := c.writeInPlace(); err != nil {
 		return err
 	}
+	yield.At("written in place, not clean")
 	for i := range c.picked {
 		if v := c.picked[i].v; s.geo.isMap(v.ID) {
 			s.cleanedMap(v)

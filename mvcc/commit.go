@@ -7,6 +7,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/wal"
 )
 
@@ -119,6 +120,7 @@ func (t *WriteTx) commitRecord(lsn block.LSN, at time.Time, body []byte) error {
 	s.lastCommit.Store(at.UnixNano()) // before anyone can see the commit (R19)
 	s.publishing.Lock()
 	t.publish(lsn)
+	yield.At("published, not in the log")
 	err := s.log.Append(lsn, body, true)
 	s.publishing.Unlock()
 	s.partial = false
@@ -323,6 +325,7 @@ func (s *Store) awaitCommitted(lsn block.LSN) error {
 // is durable, before the commit is acknowledged.
 func (s *Store) advance(lsn block.LSN) {
 	s.snapshots.Advance(lsn)
+	yield.At("horizon moved, not swept")
 	s.sweep(lsn)
 }
 

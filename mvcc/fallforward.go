@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/snapshot"
 )
 
@@ -139,6 +140,7 @@ func (f *forward) close() {
 // fellForward is told, by whoever needed the room, that the backup wants no
 // originals any more.
 func (b *Backup) fellForward(frees int64, why snapshot.Reason, cause error) {
+	yield.At("backup gave up its originals, F is not fixed")
 	b.fwd.begin(b.s, b.holderName())
 	b.s.emit(Event{
 		Kind: EventFellForward, Rung: RungFallForward, Why: string(why), Bytes: frees, Forward: b.fwd.lsn, Err: cause,
@@ -240,6 +242,7 @@ func (b *Backup) listForward() error {
 		return fmt.Errorf("read allocation bitmap: %w", err)
 	}
 	defer bits.Release()
+	yield.At("bitmap read behind F")
 	b.pending = b.pending[:0]
 	var m mapBlock
 	known := false

@@ -6,6 +6,7 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
 	"github.com/spillwaydb/spillway/internal/shadow"
+	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/spill"
 )
 
@@ -151,6 +152,7 @@ func (s *Store) getSpilled(l *blockcache.Latch, v *blockcache.Version, w view) (
 	slot, onHeap := v.Slot(), &blockcache.Version{ID: v.ID, LSN: v.LSN, Type: v.Type}
 	l.Unlock()
 	data, err := s.cache.ReadSlot(slot, onHeap.ID, onHeap.LSN)
+	yield.At("original read from its slot")
 	l.Lock()
 	if broken := w.check(); broken != nil {
 		return Block{}, broken
@@ -181,6 +183,7 @@ func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, fr
 	slot, lsn := v.Slot(), v.LSN
 	l.Unlock()
 	t, err := s.readImage(id, lsn, slot, fresh, frame)
+	yield.At("version read, not in the cache")
 	l.Lock()
 	v.Loading = false
 	l.Wake()

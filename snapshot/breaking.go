@@ -1,5 +1,7 @@
 package snapshot
 
+import "github.com/spillwaydb/spillway/internal/yield"
+
 // breaking is snapshots being broken: under mu they end, and finish or finishBehind does
 // without it what is left to do, once for all of them.
 type breaking struct {
@@ -76,6 +78,7 @@ func (x *breaking) finishBehind() {
 }
 
 func (x *breaking) tellForward() {
+	yield.At("snapshots ended, nobody told")
 	for _, f := range x.forward {
 		f.tell()
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/yield"
 )
 
 // How originals leave (R11, R13).
@@ -156,6 +157,7 @@ func (s *Set) letSomeGo(d *departure) int {
 	n, drop := s.take(d, list[:0])
 	d.under++
 	s.mu.Unlock()
+	yield.At("originals unindexed, not dropped")
 	s.drop(drop)
 	s.mu.Lock()
 	s.leaving.ended(d)

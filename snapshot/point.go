@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/blockcache"
+	"github.com/spillwaydb/spillway/internal/yield"
 )
 
 // point is an LSN at which someone reads: the horizon, or reader snapshots.
@@ -145,6 +146,7 @@ func (s *Set) OpenReader(r *Reader) {
 // horizon a moment ago: it is a point as long as it can be joined.
 func (s *Set) join(r *Reader) bool {
 	p := s.newest.Load()
+	yield.At("horizon found, not joined")
 	if p.unnamed.Add(1) <= 0 || p.broken.Load() != nil {
 		s.part(p)
 		return false
@@ -180,6 +182,7 @@ func (s *Set) endIfUnread(p *point) {
 func (s *Set) CloseReader(r *Reader) {
 	p := r.point
 	s.watch.leave(r)
+	yield.At("reader about to part")
 	if r.unnamed {
 		s.part(p)
 		return

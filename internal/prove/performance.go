@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/internal/yield"
 )
 
 // performance is one schedule: what it takes to play it again.
@@ -74,6 +75,8 @@ func (x *explorer) play(p *performance, choose func([]*thread) int) error {
 	sched := newScheduler(x.idle)
 	sched.fine = p.fine
 	disk.Before(sched.before)
+	yield.Set(sched.between)
+	defer yield.Set(nil)
 	m := &blockModel{at: slices.Clone(start.m.at)}
 	m.acked.Store(start.m.acked.Load())
 	o := smallOptions(disk)

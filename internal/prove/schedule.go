@@ -20,8 +20,8 @@ import (
 // A [script] is a few actors on one store: those that change and free blocks, read, take
 // full backups or incrementals, checkpoint, repair. Each of their steps is a place to
 // yield. So is, in the second way to explore, each operation on the simulated disk,
-// whoever does it: an actor, the goroutine that syncs, the cleaner, the spiller. Whoever
-// comes to such a place is parked there. When nobody moves any more (scheduler.go), one of
+// whoever does it: an actor, the goroutine that syncs, the cleaner, the spiller; and, with
+// the tag invariants, each place that the store names (package yield). Whoever comes to such a place is parked there. When nobody moves any more (scheduler.go), one of
 // those who are parked is chosen, and goes on to the next one.
 //
 // So one run is a list of choices. Of steps all lists are gone through, in an order that
@@ -161,9 +161,10 @@ type way struct {
 	length int // choices of its last schedule
 }
 
-// weight is how much of the time a way gets: most of it those that may be gone through.
+// weight is how much of the time a way gets: most of it those that have few orders of
+// steps, so that these are gone through within seconds.
 func (w *way) weight() float64 {
-	if w.fine || w.script.large {
+	if w.fine || w.script.large || w.script.orders() > 250 {
 		return 1
 	}
 	return 8

@@ -141,6 +141,13 @@ func (s *scheduler) before(ev simfs.Event) {
 	}
 }
 
+// between is a place between operations on the disk.
+func (s *scheduler) between(place string) {
+	if s.fine {
+		s.park(place, 0)
+	}
+}
+
 // segments is how many segments of the log were written while actors were at work.
 func (s *scheduler) segments() (n int) {
 	s.mu.Lock()

@@ -24,6 +24,18 @@ type script struct {
 	uncut  bool               // what a power cut leaves of it is no promise: a place rotted
 }
 
+// orders is how many orders of its actors' steps there are.
+func (sc script) orders() int {
+	n, all := 0, 1
+	for _, moves := range sc.actors {
+		for i := range moves {
+			n++
+			all = all * n / (i + 1)
+		}
+	}
+	return all
+}
+
 // move is a step of an actor: what is done between two of its places to yield.
 type move struct {
 	name string
