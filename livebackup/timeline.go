@@ -55,6 +55,11 @@ import (
 // knows that by itself. A copy that forks does not know where the other copy went
 // on: it forks at the newest head that it remembers of any repository, which it
 // had before there was a second copy, or at 0.
+//
+// What a restore knows it knows of the repository that it came from. Where two copies
+// pushed on one timeline to a repository each, what was restored from the one must not push
+// to the other: that has the same timeline up to the fork by its name alone, and nothing
+// in either tells the two apart.
 
 // Errors of a push.
 var (

@@ -148,5 +148,14 @@ func ofRepository() []Mutant {
 		{"damaged backups count as generations", "L13 D10", "livebackup/retention.go", "p.sound[i] = e.Damage == nil && e.Unreadable == nil", "p.sound[i] = true", repo},
 		{"a repository that is ahead is accepted", "R18", "livebackup/head.go", "if head.LSN > i.LSN {", "if head.LSN > i.LSN && false {", repo},
 		{"the journal of a restore is believed whatever its plan", "D9", "livebackup/resume.go", "|| !bytes.Equal(data[:journalHeaderSize], header) {", "|| !bytes.Equal(data[:8], header[:8]) {", repo},
+		{"what was cut off is gone on with for other recipients", "L12", "livebackup/rebase.go", "slices.Equal(p.Recipients, r.repo.recipients) && ", "", repo},
+		{"a standby goes on with what was cut off", "R18 D9", "livebackup/rebase.go", "if r.info.RecordSum == 0 {", "if r.info.RecordSum == 0 && false {", repo},
+		{"what has no checksum hides the newest state that has one", "R18", "livebackup/head.go", "r.checkHead(ctx, src, i.Timeline, h.named[i.Timeline])", "r.checkHead(ctx, src, i.Timeline, head)", repo},
+		{"a base without a checksum is of any history", "R18 D9", "livebackup/increment.go", "case m.RecordSum == 0 && info.RecordSum != 0 &&", "case false && m.RecordSum == 0 && info.RecordSum != 0 &&", repo},
+		{"an incremental is made on what its run may take back", "L13 D9", "livebackup/increment.go", "case e.making:", "case e.making && false:", repo},
+		{"prune counts what its run may take back", "L13 D10", "livebackup/retention.go", ` && !p.entries[i].making`, "", repo},
+		{"an incremental is made without a lease of its base", "L13", "livebackup/backup.go", "repo.leaseBase(ctx, base)", `repo.leaseMembers(ctx, "incremental backup", base, nil)`, repo},
+		{"small log goes before the name of the big one is durable", "L12 R15", "livebackup/merge.go", "if err := m.repo.settle(ctx); err != nil {", "if err := " + no + "; err != nil {", repo},
+		{"objects are swept before the end of their manifest is durable", "L12 D9", "livebackup/sweep.go", "if err := r.settle(ctx); err != nil {", "if err := " + no + "; err != nil {", repo},
 	}
 }
