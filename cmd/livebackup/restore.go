@@ -189,8 +189,12 @@ func (r restoreResult) text(w io.Writer) {
 	if r.LSN > m.EndLSN {
 		fmt.Fprintf(w, "  rolled forward from LSN %v to %v: %s of log\n", m.EndLSN, r.LSN, human.Bytes(r.LogBytes))
 	}
-	fmt.Fprintf(w, "  %s in %s (%s)\n  the database is at LSN %v, of %s\n", human.Bytes(m.RawBytes), human.Elapsed(r.Duration),
-		human.PerSecond(m.RawBytes, r.Duration), r.LSN, exactly(r.Time))
+	bytes := m.RawBytes
+	if m.BlocksInUse > 0 { // an incremental has some of the blocks, and others are there
+		bytes = int64(m.BlocksInUse) * int64(m.BlockSize)
+	}
+	fmt.Fprintf(w, "  %s in %s (%s)\n  the database is at LSN %v, of %s\n", human.Bytes(bytes), human.Elapsed(r.Duration),
+		human.PerSecond(bytes, r.Duration), r.LSN, exactly(r.Time))
 	if r.Standby {
 		fmt.Fprintln(w, `  it is a standby: "livebackup promote" makes it one that can be written`)
 	}
