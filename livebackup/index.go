@@ -104,6 +104,9 @@ func (r *indexReader) read(ctx context.Context) (*section, error) {
 	if err != nil {
 		return nil, err
 	}
+	if left := r.in.now.Size - r.in.off; int64(h.bytes()) > left { // no memory for what is not there
+		return nil, damaged(r.in.name, off, fmt.Sprintf("section of %d bytes, and the object has %d more", h.bytes(), left), nil)
+	}
 	r.buf = slices.Grow(r.buf[:0], h.bytes())[:h.bytes()]
 	if err := r.in.fill(r.buf); err != nil {
 		return nil, err
