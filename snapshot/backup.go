@@ -71,16 +71,6 @@ func (b *Backup) Err() error {
 	return nil
 }
 
-// wantedByBackups is the bits of the backups that will still read v.
-func (s *Set) wantedByBackups(v *blockcache.Version) (wants uint8) {
-	for i, b := range s.backups {
-		if b != nil && b.sees(v) && b.wants(v) {
-			wants |= 1 << i
-		}
-	}
-	return wants
-}
-
 // wants reports whether the backup will still read a version that it sees.
 func (b *Backup) wants(v *blockcache.Version) bool {
 	return !b.forward.Load() && b.carries(v.ID, v.LSN) && !b.done.has(v.ID)

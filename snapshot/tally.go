@@ -18,7 +18,7 @@ type tally struct {
 func (b *Backup) sees(v *blockcache.Version) bool { return v.LSN <= b.lsn && b.lsn < v.Until }
 
 // countReplaced counts v for the backups that see it. It returns the bits of those that
-// will still read it: see wantedByBackups.
+// will still read it.
 func (s *Set) countReplaced(v *blockcache.Version) (wants uint8) {
 	for i, b := range s.backups {
 		if b == nil || !b.sees(v) {

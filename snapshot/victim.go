@@ -163,10 +163,9 @@ func (s *Set) everyHolder() (best victim, ok bool) {
 func (s *Set) BreakWanting(v *blockcache.Version, until block.LSN, cause error) {
 	x := breaking{set: s}
 	s.mu.Lock()
-	wants := s.wantedByBackups(v)
-	for i, b := range s.backups {
+	for _, b := range s.backups {
 		switch {
-		case b == nil || wants&(1<<i) == 0:
+		case b == nil || !b.sees(v) || !b.wants(v):
 		case b.canForward():
 			x.fallForward(b, ReasonUnreadable, cause)
 		default:

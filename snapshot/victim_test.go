@@ -17,9 +17,7 @@ func TestR13_Victims(t *testing.T) {
 	t.Run("most bytes", func(t *testing.T) {
 		n := newNaive(t, 1)
 		a, b := n.reader(1), n.reader(2)
-		n.set.Advance(9)
-		n.original(1, 1, 2)
-		n.original(2, 2, 9)
+		n.twoOriginals()
 		n.original(3, 2, 9)
 		n.age()
 		if !n.set.BreakVictim() || a.Err() != nil || b.Err() == nil {
@@ -34,9 +32,7 @@ func TestR13_Victims(t *testing.T) {
 		a := n.reader(1)
 		n.age()
 		b := n.reader(2)
-		n.set.Advance(9)
-		n.original(1, 1, 2)
-		n.original(2, 2, 9)
+		n.twoOriginals()
 		n.original(3, 2, 9)
 		if !n.set.BreakVictim() || a.Err() == nil || b.Err() != nil {
 			t.Fatal("the young one went first")
@@ -127,36 +123,39 @@ func TestR13_WhoNeedsRoomWaitsForAnEnd(t *testing.T) {
 	t.Run("closed", func(t *testing.T) {
 		n := newNaive(t, 1)
 		a, b := n.reader(1), n.reader(2)
-		n.set.Advance(9)
-		n.original(1, 1, 2)
-		n.original(2, 2, 9)
+		n.twoOriginals()
 		n.waitsFor(func() { n.set.CloseReader(a) }, b)
 	})
 	t.Run("narrowed", func(t *testing.T) {
-		n := newNaive(t, 1)
-		n.set.Advance(1)
-		incremental, err := n.set.OpenBackup("", "")
-		ok(t, err)
-		b := n.reader(2)
-		n.set.Advance(9)
-		n.original(1, 1, 2)
-		n.original(2, 2, 9)
+		n, incremental, b := backupBesideReader(t)
 		n.waitsFor(func() {
 			incremental.Narrow(1, func(block.ID) bool { return false })
 			incremental.Close()
 		}, b)
 	})
 	t.Run("a backup ended", func(t *testing.T) {
-		n := newNaive(t, 1)
-		n.set.Advance(1)
-		backup, err := n.set.OpenBackup("", "")
-		ok(t, err)
-		b := n.reader(2)
-		n.set.Advance(9)
-		n.original(1, 1, 2)
-		n.original(2, 2, 9)
+		n, backup, b := backupBesideReader(t)
 		n.waitsFor(backup.Close, b)
 	})
+}
+
+// backupBesideReader has an original of a backup and one of a reader.
+func backupBesideReader(t *testing.T) (*naive, *Backup, *Reader) {
+	t.Helper()
+	n := newNaive(t, 1)
+	n.set.Advance(1)
+	b, err := n.set.OpenBackup("", "")
+	ok(t, err)
+	r := n.reader(2)
+	n.twoOriginals()
+	return n, b, r
+}
+
+// twoOriginals are one that ends at 2, and one that begins there.
+func (n *naive) twoOriginals() {
+	n.set.Advance(9)
+	n.original(1, 1, 2)
+	n.original(2, 2, 9)
 }
 
 // needed is how many wait for room.
