@@ -19,6 +19,7 @@ type recovery struct {
 	s        *Store
 	lastFree map[block.ID]block.LSN // newest free of a block in the accepted log (R8)
 	void     map[block.LSN]struct{} // commits that were given up
+	freed    []block.ID             // by the commit that survey reads
 	bad      map[block.ID]error     // blocks that cannot be read and had no image yet
 	marking  []block.ID             // blocks whose marks are to be raised
 	lsn      block.LSN
@@ -171,14 +172,14 @@ func eachEntry(lsn block.LSN, body []byte, f func(e *redoEntry) error) error {
 }
 
 // survey is the first pass: which blocks are freed, and when; which commits are
-// void.
-func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
-	return eachEntry(lsn, body, func(e *redoEntry) error {
+// void. What a commit frees counts with its last record, which says if it is void. No
+// commit can fail behind its frees today; recovery does not rely on that, since a free that
+// counted would make the redo before it void, too (R8).
+func (r *recovery) survey(lsn block.LSN, body []byte, last bool) error {
+	err := eachEntry(lsn, body, func(e *redoEntry) error {
 		switch e.kind {
 		case entryFree:
-			for _, id := range e.ids {
-				r.lastFree[id] = lsn
-			}
+			r.freed = append(r.freed, e.ids...)
 		case entryCommit:
 			if e.at.After(r.at) {
 				r.at = e.at
@@ -188,6 +189,16 @@ func (r *recovery) survey(lsn block.LSN, body []byte, _ bool) error {
 		}
 		return nil
 	})
+	if err != nil || !last {
+		return err
+	}
+	if _, void := r.void[lsn]; !void {
+		for _, id := range r.freed {
+			r.lastFree[id] = lsn
+		}
+	}
+	r.freed = r.freed[:0]
+	return nil
 }
 
 // redo is the second pass.

@@ -76,6 +76,7 @@ func ofRecovery() []Mutant {
 		{"redo is not idempotent", "R8", "mvcc/recovery.go", "if have >= r.lsn {", "if have > r.lsn {", mvcc},
 		{"a free does not make earlier redo void", "R8", "mvcc/recovery.go", "if r.lsn < r.lastFree[e.id] {\n", "if false {\n", mvcc},
 		{"what the cache shows is trusted", "R8 D3", "mvcc/recovery.go", "if v.Dirty || v.Role != blockcache.RoleHead {", "if true {", mvcc},
+		{"what a void commit frees counts", "L10 R8", "mvcc/recovery.go", "if _, void := r.void[lsn]; !void {\n\t\tfor", "if _, void := r.void[lsn]; !void || true {\n\t\tfor", mvcc},
 		{"a void commit counts", "L10", "mvcc/recovery.go", "if !void {", "if !void || true {", mvcc},
 		{"redo leaves the changed-block map alone", "R16", "mvcc/recovery.go", "return r.mark(e)\n\t})", "return nil\n\t})", mvcc},
 		{"blocks may be anywhere", "D5", "block/format.go", "if t.ID != id {", "if false {", []string{"block", "mvcc"}},
