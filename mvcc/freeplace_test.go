@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
@@ -63,5 +64,72 @@ func TestL1_PlaceOfAFreeBlockIsInNoBackup(t *testing.T) {
 	}
 	ok(t, p.b.Close())
 	ok(t, full.b.Close())
+	mustClose(t, s)
+}
+
+// TestR12_PlaceOfAFreeBlockIsNamedByNobody: a backup that falls forward comes to a block that
+// was in use when it listed what it looks at, and is free by now. Its place holds a version
+// from before the last one, and that is handed out, or becomes a head. The backup carries it
+// then, of an LSN in (F, E], and nothing names it: what is built from the backup is the state
+// at E, readers of the version before the free see that, and who uses the block again sees
+// what he wrote.
+func TestR12_PlaceOfAFreeBlockIsNamedByNobody(t *testing.T) {
+	for _, reads := range []bool{false, true} {
+		for _, cached := range []bool{false, true} {
+			placeOfAFreeBlock(t, reads, cached)
+		}
+	}
+}
+
+func placeOfAFreeBlock(t *testing.T, reads, cached bool) {
+	t.Helper()
+	s, m, rng := manyBlocks(t, smallOptions(newDisk(t)), 64)
+	ids := m.at[m.newest()].ids()
+	id := ids[40]
+	p := openForward(t, s, BackupOptions{FileOrder: true})
+	editAll(t, s, m, rng, ids[0], id)
+	p.fall(t)
+	ok(t, p.pull(t, 1)) // it tells
+	ok(t, p.pull(t, 1)) // it has listed what it will look at
+	editAll(t, s, m, rng, id)
+	settle(t, s) // this one is in place
+	stale := m.newest()
+	editAll(t, s, m, rng, id) // this one is not
+	var r *ReadTx
+	if reads {
+		r = beginRead(t, s)
+	}
+	w, err := begin(t, s, m, rng)
+	ok(t, err)
+	ok(t, w.free(id))
+	_, err = w.commit(m)
+	ok(t, err)
+	settle(t, s)
+	if cached {
+		if b, err := p.b.newestVersion(id); err == nil {
+			b.Release()
+		} else if !errors.Is(err, ErrNotInUse) {
+			t.Fatal(err)
+		}
+	}
+	ok(t, p.rest(t))
+	carried, reason := block.Verify(p.images[id], id, s.data.seed)
+	if !p.now[id] || reason != "" || carried.LSN != stale {
+		t.Errorf("reader %v, in memory %v: it carries version %v of the free block (%s), the test is about %v", reads, cached, carried.LSN, reason, stale)
+	}
+	ok(t, p.build(t, m, nil))
+	if reads {
+		checkRead(t, r, m)
+		r.Close()
+	}
+	ok(t, p.b.Close())
+	for range 8 { // the block is used again
+		w, err := begin(t, s, m, rng)
+		ok(t, err)
+		ok(t, w.alloc())
+		_, err = w.commit(m)
+		ok(t, err)
+	}
+	checkAll(t, s, m)
 	mustClose(t, s)
 }
