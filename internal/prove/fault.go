@@ -92,12 +92,14 @@ type site struct {
 
 func (s site) String() string { return fmt.Sprintf("%v of %s at %s", s.op, s.role, s.at) }
 
+const roleTemporary = "temporary storage"
+
 // roleOf says what a file is to the store.
 func roleOf(name string) string {
 	base := path.Base(name)
 	switch {
 	case base == "(temporary)":
-		return "temporary storage"
+		return roleTemporary
 	case strings.HasPrefix(name, repoDir):
 		return "repository"
 	case strings.HasSuffix(base, ".wal") || strings.HasSuffix(base, ".wal.new") || base == "log":
@@ -151,6 +153,18 @@ func (c *siteCounts) note(ev simfs.Event) {
 	}
 }
 
+// gaveBack reports whether temporary storage was ever cut.
+func (c *siteCounts) gaveBack() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.seen {
+		if s.op == simfs.OpTruncate && s.role == roleTemporary {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *siteCounts) sites() []site {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +182,8 @@ func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
 			return f.done(), err
 		}
 		if o.Duration == 0 || time.Since(began) > o.Duration || ctx.Err() != nil {
-			return f.done(), context.Cause(ctx)
+			counts := f.done()
+			return counts, errors.Join(context.Cause(ctx), f.missed())
 		}
 	}
 }
@@ -195,15 +210,45 @@ func (f *faultSweep) done() FaultCounts {
 	return c
 }
 
-// round learns the call sites from runs without a fault, and fails each.
+// missed is an error if a call site to which runs without a fault come was never hit.
+// Those that only another failure leads to, a run may come to once and not again.
+func (f *faultSweep) missed() error {
+	if f.ctx.Err() != nil {
+		return nil // it was told to stop
+	}
+	var list []string
+	for _, s := range f.sites.sites() {
+		if f.sites.hit[s] == 0 && f.sites.under[s] == nil {
+			list = append(list, s.String())
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no operation failed of these call sites, to which a run without a fault comes: %s", strings.Join(list, "; "))
+}
+
+// round learns the call sites from runs without a fault, and fails each, and those that
+// pairs of faults lead to as well.
 func (f *faultSweep) round(seed uint64) error {
-	for range 2 { // which goroutine comes first decides about some
-		if err := f.run(seed, nil); err != nil {
+	for _, patient := range []bool{false, false, true} { // which goroutine comes first decides about some
+		if err := f.run(seed, nil, patient); err != nil {
 			return err
 		}
 	}
 	rng := rand.New(rand.NewPCG(seed, 21))
 	done := map[site]bool{}
+	if err := f.failSites(seed, done, rng); err != nil {
+		return err
+	}
+	if err := f.failPairs(seed, rng); err != nil {
+		return err
+	}
+	return f.failSites(seed, done, rng)
+}
+
+// failSites fails operations of every call site that is not done.
+func (f *faultSweep) failSites(seed uint64, done map[site]bool, rng *rand.Rand) error {
 	for more := true; more; { // a run with a fault shows sites that others do not have
 		more = false
 		for _, s := range f.sites.sites() {
@@ -216,7 +261,7 @@ func (f *faultSweep) round(seed uint64) error {
 			}
 		}
 	}
-	return f.failPairs(seed, rng)
+	return nil
 }
 
 // failPairs has two operations fail in one run, of any two call sites: what comes after
@@ -235,7 +280,7 @@ func (f *faultSweep) failPairs(seed uint64, rng *rand.Rand) error {
 		}
 		pair := draw()
 		pair.first = draw()
-		if err := f.run(seed, pair); err != nil {
+		if err := f.run(seed, pair, false); err != nil {
 			return err
 		}
 		if f.o.Progress != nil {
@@ -244,6 +289,12 @@ func (f *faultSweep) failPairs(seed uint64, rng *rand.Rand) error {
 	}
 	return nil
 }
+
+// triesMore is how often a call site is tried again that was not hit.
+const triesMore = 24
+
+// patience is how long a patient run waits for what a clock brings about.
+const patience = 2 * time.Second
 
 // failSite runs the workload with operations of one call site failing.
 func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
@@ -257,14 +308,14 @@ func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		kinds = kinds[:f.o.Kinds]
 	}
-	for i := 0; i < len(kinds) || i < 2*len(kinds)+2 && f.sites.hit[s] == 0; i++ { // where few come, chance may miss them
-		k := kinds[i%len(kinds)]
+	for i := 0; i < len(kinds) || i < len(kinds)+triesMore && f.sites.hit[s] == 0; i++ { // where few come, chance may miss them
+		k, patient := kinds[i%len(kinds)], i >= len(kinds)
 		for n := range max(f.o.Each, 1) {
 			skip := 0
 			if seen := f.sites.seen[s]; i < len(kinds) && (n > 0 || rng.IntN(2) == 0) {
 				skip = rng.IntN(max(seen/max(f.counts.Runs, 1), 1))
 			}
-			if err := f.run(seed, &injection{site: s, kind: k, skip: skip, first: f.sites.under[s]}); err != nil {
+			if err := f.run(seed, &injection{site: s, kind: k, skip: skip, first: f.sites.under[s]}, patient); err != nil {
 				return err
 			}
 			if f.o.Progress != nil {
@@ -307,8 +358,10 @@ func (i *injection) arm(fs *simfs.FS) []*simfs.Armed {
 	return append([]*simfs.Armed{fs.Fail(fault)}, before...)
 }
 
-// run is one run of the workload with a fault, and what is found afterwards.
-func (f *faultSweep) run(seed uint64, inject *injection) error {
+// run is one run of the workload with a fault, and what is found afterwards. A patient one
+// waits before it closes the store: temporary storage is given back a moment after it was
+// let go, when most runs are over.
+func (f *faultSweep) run(seed uint64, inject *injection, patient bool) error {
 	fs, err := newDisk()
 	if err != nil {
 		return err
@@ -322,12 +375,21 @@ func (f *faultSweep) run(seed uint64, inject *injection) error {
 	w := &faultWorld{world: world{ctx: f.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
 	f.sites.now = inject
 	armed := inject.arm(fs)
+	if patient {
+		w.before = func() { f.await(armed) }
+	}
 	err = w.playFaulty()
 	f.counts.Runs++
 	if len(armed) > 0 && armed[0].Fired() > 0 {
 		f.counts.Injected++
 		f.counts.Kinds[inject.kind.name]++
-		f.sites.hit[inject.site]++
+	}
+	at := inject
+	for _, a := range armed {
+		if a.Fired() > 0 {
+			f.sites.hit[at.site]++
+		}
+		at = at.first
 	}
 	if len(armed) > 1 && armed[0].Fired() > 0 && armed[1].Fired() > 0 {
 		f.counts.Pairs++
@@ -349,6 +411,21 @@ func (f *faultSweep) run(seed uint64, inject *injection) error {
 		return &Failure{What: "a run with " + inject.String(), Seed: seed, Err: err}
 	}
 	return nil
+}
+
+// await waits, but not for long, until the fault that matters has struck, or, if there is
+// none, until temporary storage has been given back.
+func (f *faultSweep) await(armed []*simfs.Armed) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		switch {
+		case len(armed) > 0 && armed[0].Fired() > 0:
+			return
+		case len(armed) == 0 && f.sites.gaveBack():
+			return
+		}
+	}
 }
 
 // afterwards proves what a run left: after a power cut, and as the system has it.
@@ -406,6 +483,7 @@ func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *s
 type faultWorld struct {
 	world
 	first  func() // before the script; nil: nothing
+	before func() // the store is closed; nil: nothing
 	failed bool   // the store has failed
 	errors int
 	last   error
@@ -423,6 +501,9 @@ func (w *faultWorld) playFaulty() error {
 			w.first()
 		}
 		w.script()
+		if w.before != nil {
+			w.before()
+		}
 		w.failed = w.failed || w.s.Status().Failed != ""
 		if err := w.s.Close(); err != nil && !w.failed {
 			w.note(err)

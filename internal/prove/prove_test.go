@@ -63,7 +63,7 @@ func TestFault_D6_D7_D8_D9_EverySite(t *testing.T) {
 	counts, err := Fault(context.Background(), o)
 	t.Logf("%v; %v", counts, counts.Kinds)
 	for _, s := range counts.Missed {
-		t.Logf("never hit: %s", s)
+		t.Logf("NOT HIT: %s", s)
 	}
 	if err != nil {
 		t.Fatal(err)

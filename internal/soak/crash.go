@@ -97,7 +97,7 @@ func faults(ctx context.Context, s *settings) error {
 	counts, err := prove.Fault(ctx, o)
 	s.say("%v", counts)
 	for _, missed := range counts.Missed {
-		s.say("never hit: %s", missed)
+		s.say("NOT HIT: %s", missed)
 	}
 	return s.failure(err)
 }
