@@ -264,15 +264,22 @@ func patch(t testing.TB, fsys *simfs.FS, off int64, b []byte) {
 // TestR16_DamagedMapBlock: it refuses nobody, is told, counts all as changed, and is
 // written anew.
 func TestR16_DamagedMapBlock(t *testing.T) {
-	for what, damage := range map[string]func(fsys *simfs.FS, at int64){
-		"rot": func(fsys *simfs.FS, at int64) { ok(t, fsys.FlipBits(fileData, at+100, 4)) },
-		"unreadable": func(fsys *simfs.FS, at int64) {
+	for what, damage := range map[string]func(fsys *simfs.FS, s *Store, at int64){
+		"rot": func(fsys *simfs.FS, _ *Store, at int64) { ok(t, fsys.FlipBits(fileData, at+100, 4)) },
+		"unreadable": func(fsys *simfs.FS, _ *Store, at int64) {
 			fsys.Fail(simfs.Fault{Ops: simfs.OpRead, File: fileData, Off: at, Len: 1})
 		},
-		"another block": func(fsys *simfs.FS, at int64) {
+		"another block": func(fsys *simfs.FS, _ *Store, at int64) {
 			all, err := fsys.Bytes(fileData)
 			ok(t, err)
 			patch(t, fsys, at, all[13*4096:14*4096])
+		},
+		"another type": func(fsys *simfs.FS, s *Store, at int64) {
+			all, err := fsys.Bytes(fileData)
+			ok(t, err)
+			image := all[at : at+4096]
+			block.Seal(image, block.Trailer{Type: block.TypeLeaf, ID: block.ID(at / 4096), LSN: s.newestLSN()}, s.data.seed)
+			patch(t, fsys, at, image)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -285,7 +292,7 @@ func TestR16_DamagedMapBlock(t *testing.T) {
 			}
 			at := mapPlace(s, id)
 			mustClose(t, s)
-			damage(fsys, at)
+			damage(fsys, s, at)
 			s = mustOpen(t, o)
 			p := openIncremental(t, s, 2, 0)
 			ok(t, p.rest(t))

@@ -245,6 +245,23 @@ func TestR14_NobodyComesBackForAFall(t *testing.T) {
 	})
 }
 
+// TestR14_ClosedWhileItFallsForward: a backup that is given up behind F holds no log any more.
+func TestR14_ClosedWhileItFallsForward(t *testing.T) {
+	s, m, rng := manyBlocks(t, smallOptions(newDisk(t)), 32)
+	p := openForward(t, s, BackupOptions{})
+	editAll(t, s, m, rng, m.at[m.newest()].ids()...)
+	p.fall(t)
+	ok(t, p.pull(t, 1))
+	if list := s.log.Holders(); len(list) != 1 {
+		t.Fatalf("while it falls forward %+v hold log", list)
+	}
+	ok(t, p.b.Close())
+	if list := s.log.Holders(); len(list) > 0 {
+		t.Fatalf("it is closed, and %+v hold log", list)
+	}
+	mustClose(t, s)
+}
+
 // TestR12_NothingOlderIsTakenWhenItFalls: a backup rests before it reads. Meanwhile a block
 // is freed whose version of S never got in place, and the backup falls forward: the place
 // shows an older version, sound, and there is nothing that would say so. Who goes on with
