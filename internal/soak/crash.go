@@ -35,10 +35,8 @@ func (s *settings) sweep(ctx context.Context, o prove.CrashOptions) error {
 	if len(o.Workloads) == 0 {
 		return fmt.Errorf("no workload has %q in its name", s.only)
 	}
-	o.Progress = func(c prove.CrashCounts) { s.progress("%v", c) }
-	counts, err := prove.Crash(ctx, o)
-	s.say("%v", counts)
-	return s.failure(err)
+	o.Progress = told[prove.CrashCounts](s)
+	return proof(ctx, s, prove.Crash, o)
 }
 
 // failure leaves what a failure found and says how to repeat it.
@@ -93,7 +91,7 @@ func faults(ctx context.Context, s *settings) error {
 	if s.duration > 0 {
 		o.Each, o.Pairs = 3, 3000
 	}
-	o.Progress = func(c prove.FaultCounts) { s.progress("%v", c) }
+	o.Progress = told[prove.FaultCounts](s)
 	counts, err := prove.Fault(ctx, o)
 	s.say("%v", counts)
 	for _, missed := range counts.Missed {
@@ -104,36 +102,32 @@ func faults(ctx context.Context, s *settings) error {
 
 // corrupt damages files, one place at a time, and reads everything.
 func corrupt(ctx context.Context, s *settings) error {
-	o := prove.CorruptOptions{Seed: s.seed, Duration: s.duration, Damages: 5000}
-	o.Progress = func(c prove.CorruptCounts) { s.progress("%v", c) }
-	counts, err := prove.Corrupt(ctx, o)
-	s.say("%v", counts)
-	return s.failure(err)
+	return proof(ctx, s, prove.Corrupt, prove.CorruptOptions{Seed: s.seed, Duration: s.duration, Damages: 5000, Progress: told[prove.CorruptCounts](s)})
 }
 
 // matrix flips every bit of every kind of file, as far as the time reaches.
 func matrix(ctx context.Context, s *settings) error {
-	o := prove.MatrixOptions{Seed: s.seed, Duration: s.duration, Only: s.only}
-	o.Progress = func(c prove.MatrixCounts) { s.progress("%v", c) }
-	counts, err := prove.Matrix(ctx, o)
-	s.say("%v", counts)
-	return s.failure(err)
+	return proof(ctx, s, prove.Matrix, prove.MatrixOptions{Seed: s.seed, Duration: s.duration, Only: s.only, Progress: told[prove.MatrixCounts](s)})
 }
 
 // snapshots compares what readers see.
 func snapshots(ctx context.Context, s *settings) error {
-	o := prove.SnapshotOptions{Seed: s.seed, Duration: s.duration, Reads: 2_000_000, Opened: 50_000}
-	o.Progress = func(c prove.SnapshotCounts) { s.progress("%v", c) }
-	counts, err := prove.Snapshots(ctx, o)
-	s.say("%v", counts)
-	return s.failure(err)
+	return proof(ctx, s, prove.Snapshots, prove.SnapshotOptions{Seed: s.seed, Duration: s.duration, Reads: 2_000_000, Opened: 50_000, Progress: told[prove.SnapshotCounts](s)})
 }
 
 // schedules explores who goes on first.
 func schedules(ctx context.Context, s *settings) error {
-	o := prove.ScheduleOptions{Seed: s.seed, Duration: s.duration, Schedules: 100_000}
-	o.Progress = func(c prove.ScheduleCounts) { s.progress("%v", c) }
-	counts, err := prove.Schedules(ctx, o)
+	return proof(ctx, s, prove.Schedules, prove.ScheduleOptions{Seed: s.seed, Duration: s.duration, Schedules: 100_000, Progress: told[prove.ScheduleCounts](s)})
+}
+
+// told prints how far a proof has come.
+func told[C fmt.Stringer](s *settings) func(C) {
+	return func(c C) { s.progress("%v", c) }
+}
+
+// proof runs one of package prove, and prints what it has done.
+func proof[O any, C fmt.Stringer](ctx context.Context, s *settings, run func(context.Context, O) (C, error), o O) error {
+	counts, err := run(ctx, o)
 	s.say("%v", counts)
 	return s.failure(err)
 }
