@@ -44,8 +44,20 @@ func (c *Cache) checkImage(id block.ID, lsn block.LSN, image []byte) {
 	c.shadow.Same(id, shadow.Version{LSN: lsn, Image: image}, "read from temporary storage")
 }
 
-// checkInPlace proves that the place has the version whose frame goes because it has.
-func (c *Cache) checkInPlace(v *Version) { c.shadow.InPlace(v.ID, v.LSN, "its frame goes") }
+// checkInPlace proves that the place has the version whose frame goes because it has, and
+// that nobody else goes with it.
+func (c *Cache) checkInPlace(v *Version) {
+	c.shadow.InPlace(v.ID, v.LSN, "its frame goes")
+	v.CheckAlone()
+}
+
+// CheckAlone proves, for the tag invariants, that nothing is pending behind a head that
+// ends: the sweep would not find it, and nobody would be asked whether he wants it (R1).
+func (v *Version) CheckAlone() {
+	if shadow.On && v.Role == RoleHead && v.Older != nil {
+		shadow.Fail("block %v: its head of version %v ends, and version %v is pending behind it", v.ID, v.LSN, v.Older.LSN)
+	}
+}
 
 // checkKept proves, for the tag invariants, that a version has another place than the one
 // that it is about to lose.

@@ -459,6 +459,7 @@ func (s *Store) cleaned(v *blockcache.Version) {
 	case v.Role != blockcache.RoleHead:
 		s.cache.Keep(v) // an original that needs no temporary storage now
 	case v.Data() == nil: // it was in its slot only
+		v.CheckAlone()
 		l.Remove(v)
 		s.cache.Kill(v)
 	default:

@@ -114,7 +114,9 @@ func (s *Store) sweepOne(r replacedBlock) {
 	l := s.cache.Latch(r.id)
 	defer l.Unlock()
 	h := l.Head(r.id)
-	if v := unchain(h, r.until); v != nil {
+	v := unchain(h, r.until)
+	checkSwept(r, v)
+	if v != nil {
 		if s.snapshots.Replaced(v) {
 			s.cache.Keep(v)
 		} else {

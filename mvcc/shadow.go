@@ -76,6 +76,14 @@ func (b *Backup) caught(id block.ID, image []byte, t block.Trailer) {
 	}
 }
 
+// checkSwept proves, for the tag invariants, that the version which a commit ended is
+// there when it is decided who wants it.
+func checkSwept(r replacedBlock, v *blockcache.Version) {
+	if shadow.On && v == nil {
+		shadow.Fail("block %v: the version that commit %v ended is not pending", r.id, r.until)
+	}
+}
+
 // checkPicked proves that a head which is about to be written in place overwrites nothing
 // that is wanted and has no other place (L4). Under the latch.
 func (s *Store) checkPicked(l *blockcache.Latch, v *blockcache.Version) {
