@@ -104,7 +104,7 @@ func ofCommit() []Mutant {
 func ofSnapshots() []Mutant {
 	snap := []string{"snapshot", "mvcc"}
 	return []Mutant{
-		{"what a free block's place holds is its newest version", "L1", "mvcc/read.go", "if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {", "if false {", []string{"mvcc"}},
+		{"what a free block's place holds is its newest version", "L1", "mvcc/read.go", "if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {", "if false {", []string{"mvcc", "internal/prove"}},
 		{"a reader at the version's own LSN is not asked", "L1 L2", "snapshot/set.go", "byReader := at >= 0 && s.points[at].lsn >= v.LSN", "byReader := at >= 0 && s.points[at].lsn > v.LSN", snap},
 		{"the version that was just replaced is found", "L1", "snapshot/set.go", "o.ID == id && o.Until > lsn {", "o.ID == id && o.Until >= lsn {", snap},
 		{"a backup at the version's own LSN is not asked", "L1 R11", "snapshot/tally.go", "return v.LSN <= b.lsn && b.lsn < v.Until", "return v.LSN < b.lsn && b.lsn < v.Until", snap},
@@ -123,6 +123,7 @@ func ofSnapshots() []Mutant {
 func ofBackups() []Mutant {
 	both := []string{"mvcc", "livebackup"}
 	return []Mutant{
+		{"an incremental does not keep the bitmaps", "R11", "mvcc/increment.go", "return audited || id == g.bitmapOf(g.groupOf(id))", "return audited", []string{"mvcc", "internal/prove"}},
 		{"an incremental is off by one", "R11 D9", "mvcc/increment.go", "return lsn > b.inc.base, nil", "return lsn > b.inc.base+1, nil", both},
 		{"changed extents are off by one", "R11 D9", "mvcc/increment.go", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base) {", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base+1) {", both},
 		{"a backup is not durable", "R6", "mvcc/backup.go", "err = s.log.Sync(live.LSN())", "err = " + no, both},
