@@ -563,12 +563,20 @@ func (s *Store) isLost(id block.ID, lsn block.LSN) bool {
 // to all its blocks, so originals there are secured first; and it comes after a
 // sync of everything up to the commit whose high-water mark it goes by. If a
 // write transaction is open the tail waits for the next round.
+//
+// A commit is published before its last record is appended. If the log refuses that,
+// the store has failed when the writer's lock comes free, and meta and newest LSN are
+// those of a commit that is in no log: to cut by them would destroy what the commits
+// before acknowledged (L8), and to advance to it would show it to readers (L7).
 func (c *cleaner) shrink() error {
 	s := c.s
 	if !s.writer.TryLock() {
 		return nil
 	}
 	defer s.writer.Unlock()
+	if err := s.state.failure(); err != nil { // perhaps since the round began
+		return err
+	}
 	highWater := s.meta.highWater
 	if !s.data.worthShrinking(highWater) {
 		return nil
