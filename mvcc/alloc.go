@@ -104,9 +104,10 @@ func initBitmap(p []byte) {
 	}
 }
 
-// inUse reports whether a block is in use as of the newest commit, which has that
-// high-water mark. The caller has the writer's lock.
-func (s *Store) inUse(id, highWater block.ID) (bool, error) {
+// inUse reports whether a block is in use as of a commit with that high-water mark, of
+// which read reads blocks. The mark is asked first: of a group behind it the bitmap is
+// free itself, and its place may name what was in use long ago.
+func (s *Store) inUse(id, highWater block.ID, read func(block.ID) (Block, error)) (bool, error) {
 	group := s.geo.groupOf(id)
 	switch {
 	case id == metaBlock:
@@ -118,7 +119,7 @@ func (s *Store) inUse(id, highWater block.ID) (bool, error) {
 	case id >= highWater:
 		return false, nil
 	}
-	b, err := s.current(s.geo.bitmapOf(group))
+	b, err := read(s.geo.bitmapOf(group))
 	if err != nil {
 		return false, fmt.Errorf("read allocation bitmap: %w", err)
 	}

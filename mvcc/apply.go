@@ -310,7 +310,7 @@ func (t *WriteTx) predecessor(id block.ID) (old Block, existed bool, err error) 
 	if id >= blocksMax || !s.geo.isVersioned(id) || t.find(id) != nil || t.away.Find(id) != 0 {
 		return Block{}, false, fmt.Errorf("%w: block %v has no versions, or two in one commit", errRedo, id)
 	}
-	if existed, err = t.s.inUse(id, t.was.highWater); err != nil || !existed {
+	if existed, err = s.inUse(id, t.was.highWater, s.current); err != nil || !existed {
 		return Block{}, false, err
 	}
 	old, err = s.current(id)

@@ -44,7 +44,9 @@ import (
 // E was allocated in (V, E], and its whole image is in the redo. A block that it names
 // and that is free when its turn comes was freed in (V, E], and redo makes void what
 // is there of it (R8). The same goes for whole groups, and for the high-water mark,
-// which is read once, behind F.
+// which is read once, behind F. Only a block that is audited has to be right as it
+// comes: it is held against the base, and no redo goes over it. It is handed out if
+// a reader that begins behind that still sees this version, of a block in use.
 //
 // What a version is that was taken when it was not durable yet, a free that was seen
 // before it was durable: both lie at or below the newest commit when the last block was
@@ -180,8 +182,16 @@ func (b *Backup) turn() error {
 	return &FellForwardError{f.lsn}
 }
 
+// readNow begins a read transaction. The backup is a user of the store, so that a store
+// that is being closed, and waits for it, grants that.
+func (b *Backup) readNow() (*ReadTx, error) {
+	t := new(ReadTx)
+	b.s.state.enter()
+	return t, b.s.openRead(t, SnapshotOptions{})
+}
+
 func (b *Backup) highWaterNow() (block.ID, error) {
-	t, err := b.s.BeginRead()
+	t, err := b.readNow()
 	if err != nil {
 		return 0, err
 	}
@@ -283,7 +293,11 @@ func (b *Backup) isNewer(id block.ID, lsn block.LSN) (bool, error) {
 	case b.live.IsDone(id) || lsn > b.info.LSN:
 		return lsn > b.info.LSN, nil
 	}
-	return b.carries(id, lsn)
+	ok, err := b.carries(id, lsn)
+	if ok && b.inc != nil && lsn <= b.inc.base { // to be held against the base, as it is
+		return b.isNewest(id, lsn)
+	}
+	return ok, err
 }
 
 // takeForward hands out those blocks of a run that are to be handed out as they are now.
@@ -355,13 +369,35 @@ func (b *Backup) newestVersion(id block.ID) (Block, error) {
 }
 
 // isFree reports whether a block that could not be read is free as of the newest
-// commit: then its place may hold anything.
+// commit that readers see: then its place may hold anything. While they do not see
+// yet that it was freed it has a head, which says so.
 func (b *Backup) isFree(id block.ID) bool {
-	hw, err := b.highWaterNow()
+	t, err := b.readNow()
 	if err != nil {
 		return false
 	}
-	return id >= hw || b.freeNow(id)
+	defer t.Close()
+	used, err := t.inUse(id)
+	return err == nil && !used
+}
+
+// isNewest reports whether a version of a block that was just read is the newest one
+// that readers see, of a block in use.
+func (b *Backup) isNewest(id block.ID, lsn block.LSN) (bool, error) {
+	t, err := b.readNow()
+	if err != nil {
+		return false, err
+	}
+	defer t.Close()
+	if used, err := t.inUse(id); err != nil || !used {
+		return false, err
+	}
+	r, err := t.Block(id)
+	if err != nil {
+		return false, err
+	}
+	defer r.Release()
+	return r.v.LSN == lsn, nil
 }
 
 // endForward fixes E behind all that was seen, and is io.EOF.

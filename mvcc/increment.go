@@ -429,22 +429,11 @@ func (b *Backup) getVersion(id block.ID) (r Block, err error) {
 		switch {
 		case err == nil || b.inc == nil || b.live.Err() != nil:
 			return r, err
-		case errors.Is(err, ErrNotInUse) || b.freeNow(id):
+		case errors.Is(err, ErrNotInUse) || b.isFree(id):
 			return r, ErrNotInUse
 		}
 	}
 	return r, err
-}
-
-// freeNow reports whether a block is free as of the newest commit.
-func (b *Backup) freeNow(id block.ID) bool {
-	g := b.s.geo
-	r, err := b.s.get(g.bitmapOf(g.groupOf(id)), view{lsn: newest})
-	if err != nil {
-		return errors.Is(err, ErrNotInUse) // the group was given back
-	}
-	defer r.Release()
-	return !g.names(r.Payload(), id)
 }
 
 // gone reports whether an error says that a block is not carried.

@@ -94,8 +94,11 @@ func (s *Store) getSlow(id block.ID, w view) (Block, error) {
 			l.Wait()
 			continue
 		case v != nil && v.Data() != nil:
+			if err := w.check(); err != nil {
+				return Block{}, err
+			}
 			v.Pin()
-			return Block{v, v.Data(), s.cache}, w.check()
+			return Block{v, v.Data(), s.cache}, nil
 		case v != nil && v.Slot() != 0 && v.Role != blockcache.RoleHead:
 			return s.getSpilled(l, v, w)
 		case frame == nil:
@@ -118,7 +121,8 @@ func (s *Store) getSlow(id block.ID, w view) (Block, error) {
 
 // find is the version that a view sees, or nil when it can only be the one in
 // the data file: then the block has no head, and no original that the view
-// would see. Under the latch.
+// would see. Of a block that was free at the view's LSN it is whatever is there: who
+// cannot know asks the bitmap (inUse). Under the latch.
 func (s *Store) find(l *blockcache.Latch, id block.ID, w view) (*blockcache.Version, error) {
 	h := l.Head(id)
 	if h != nil && h.Loading {
@@ -188,7 +192,7 @@ func (s *Store) load(l *blockcache.Latch, v *blockcache.Version, id block.ID, fr
 	v.Loading = false
 	l.Wake()
 	if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {
-		err = fmt.Errorf("read block %v: %w", id, ErrNotInUse) // free: see below
+		err = fmt.Errorf("read block %v: %w", id, ErrNotInUse) // free: see above
 	}
 	if err != nil {
 		if fresh {

@@ -50,6 +50,11 @@ func (s *Store) beginRead(t *ReadTx, o SnapshotOptions) error {
 	if err := s.state.enterUnlessClosed(); err != nil {
 		return err
 	}
+	return s.openRead(t, o)
+}
+
+// openRead is beginRead by who has been counted as a user.
+func (s *Store) openRead(t *ReadTx, o SnapshotOptions) error {
 	*t = ReadTx{s: s, open: true}
 	t.reader.Owner, t.reader.Label = o.Owner, o.Label
 	if o.AgeMax > 0 {
@@ -82,8 +87,9 @@ func (t *ReadTx) Root() Root { return t.meta.root }
 // BlocksInUse is how many blocks of users were allocated at the transaction's LSN.
 func (t *ReadTx) BlocksInUse() uint64 { return t.meta.inUse }
 
-// Block returns a block as of the transaction's LSN. ErrNotInUse if it was not
-// allocated then, *block.CorruptError, or *snapshot.BrokenError.
+// Block returns a block as of the transaction's LSN, or *block.CorruptError, or
+// *snapshot.BrokenError. Ask for what was allocated then: of another block it is
+// ErrNotInUse, or what that held before it was freed, or damage.
 func (t *ReadTx) Block(id block.ID) (Block, error) {
 	if !t.open {
 		return Block{}, ErrTxDone
@@ -99,6 +105,11 @@ func (t *ReadTx) Block(id block.ID) (Block, error) {
 	}
 	t.s.given(b, t.lsn, "a reader")
 	return b, nil
+}
+
+// inUse reports whether a block was allocated at the transaction's LSN.
+func (t *ReadTx) inUse(id block.ID) (bool, error) {
+	return t.s.inUse(id, t.meta.highWater, t.Block)
 }
 
 // AheadMax is how many blocks one call of [ReadTx.Ahead] looks at.

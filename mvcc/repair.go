@@ -299,7 +299,7 @@ func (m *mender) read(ctx context.Context) error {
 // place to write to. The caller has the writer's lock.
 func (m *mender) ask() (err error) {
 	s, id := m.s, m.r.Block
-	if m.used, err = s.inUse(id, s.meta.highWater); err != nil || !m.used {
+	if m.used, err = s.inUse(id, s.meta.highWater, s.current); err != nil || !m.used {
 		return err
 	}
 	marks := make([]byte, s.geo.bitsEnd)
@@ -333,6 +333,10 @@ func (m *mender) place(frame []byte) (left []byte, again bool) {
 		v, isNewest := m.belongs(l)
 		fresh := false
 		switch {
+		case isNewest && !m.used: // somebody has read the place since it was freed
+			m.out.State = RepairFree
+			m.wantsNothing(true)
+			return frame, false
 		case v == nil && h == nil && m.used:
 			v, isNewest, fresh = &blockcache.Version{ID: id, InPlace: true}, true, true
 			l.Insert(v)

@@ -104,6 +104,7 @@ func ofCommit() []Mutant {
 func ofSnapshots() []Mutant {
 	snap := []string{"snapshot", "mvcc"}
 	return []Mutant{
+		{"the tail is cut for a commit that is in no log", "L8 R9", "mvcc/cleaner.go", "if err := s.state.failure(); err != nil { // perhaps", "if err := " + no + "; err != nil { // perhaps", []string{"mvcc"}},
 		{"what a free block's place holds is its newest version", "L1", "mvcc/read.go", "if err == nil && fresh && s.snapshots.EndedAfter(id, t.LSN) {", "if false {", []string{"mvcc", "internal/prove"}},
 		{"a reader at the version's own LSN is not asked", "L1 L2", "snapshot/set.go", "byReader := at >= 0 && s.points[at].lsn >= v.LSN", "byReader := at >= 0 && s.points[at].lsn > v.LSN", snap},
 		{"the version that was just replaced is found", "L1", "snapshot/set.go", "o.ID == id && o.Until > lsn {", "o.ID == id && o.Until >= lsn {", snap},
@@ -128,6 +129,8 @@ func ofBackups() []Mutant {
 		{"changed extents are off by one", "R11 D9", "mvcc/increment.go", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base) {", "(!loaded || getMark(inc.extents, m.at(at)) > inc.base+1) {", both},
 		{"a backup is not durable", "R6", "mvcc/backup.go", "err = s.log.Sync(live.LSN())", "err = " + no, both},
 		{"an incremental goes on after a failed sync", "R16 L8", "mvcc/increment.go", "if err := s.state.failure(); err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", "if err := " + no + "; err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", both},
+		{"what a free block's place holds is audited", "R12", "mvcc/fallforward.go", "if ok && b.inc != nil && lsn <= b.inc.base {", "if false {", []string{"mvcc"}},
+		{"the bitmap of a group that is free is asked", "R11", "mvcc/readtx.go", "t.s.inUse(id, t.meta.highWater, ", "t.s.inUse(id, 1<<40, ", []string{"mvcc"}},
 		{"a restore goes on with the old timeline", "L14", "mvcc/builder.go", "if !b.standby {", "if false {", both},
 		{"a restore that lacks blocks is finished", "D9", "mvcc/builder.go", "\t\terr = b.Prover.Finish()\n", "\t\terr = nil\n", both},
 		{"the moment asked for is left out", "R19", "livebackup/logpoint.go", "m := &momentFinder{reached: func(p LogPoint) bool { return p.Time.After(t) }}", "m := &momentFinder{reached: func(p LogPoint) bool { return !p.Time.Before(t) }}", []string{"livebackup"}},
