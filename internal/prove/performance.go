@@ -40,6 +40,15 @@ func (p *performance) String() string {
 	return fmt.Sprintf("%s;%s;%d;%d;%s", p.script.name, kind, p.seed, p.cutAt, choices)
 }
 
+// again is the command that plays it again.
+func (p *performance) again() string {
+	tags := ""
+	if yield.Compiled {
+		tags = " -tags invariants" // with fewer places it would go another way
+	}
+	return fmt.Sprintf("again: go test -count=1%s -run '^TestSchedules_L1_R4_R8$' ./internal/prove -schedule '%v'", tags, p)
+}
+
 // parsePerformance is the schedule of a name, and who chooses as it says.
 func parsePerformance(name string) (*performance, func([]*thread) int, error) {
 	part := strings.Split(name, ";")
@@ -77,6 +86,7 @@ func (x *explorer) play(p *performance, choose func([]*thread) int) error {
 	disk.Before(sched.before)
 	yield.Set(sched.between)
 	defer yield.Set(nil)
+	defer p.nameIfItDies()()
 	m := &blockModel{at: slices.Clone(start.m.at)}
 	m.acked.Store(start.m.acked.Load())
 	o := smallOptions(disk)
@@ -98,7 +108,7 @@ func (x *explorer) play(p *performance, choose func([]*thread) int) error {
 		err = x.recover(s, p)
 	}
 	if err != nil {
-		return &Failure{What: fmt.Sprintf("a schedule (again: go test -count=1 -run '^TestSchedules_L1_R4_R8$' ./internal/prove -schedule '%v')", p), Seed: x.o.Seed, Err: fmt.Errorf("after %q: %w", p.trace, err)}
+		return &Failure{What: "a schedule, " + p.again(), Seed: x.o.Seed, Err: fmt.Errorf("after %q: %w", p.trace, err)}
 	}
 	if x.o.Progress != nil {
 		x.o.Progress(x.done())
