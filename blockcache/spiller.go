@@ -126,7 +126,6 @@ func (s *spiller) write(batch []*Version) (int, error) {
 	c := s.c
 	s.items, s.slots = s.items[:0], s.slots[:0]
 	for _, v := range batch {
-		c.checkFrame(v, "a frame that is spilled")
 		s.items = append(s.items, spill.Item{ID: v.ID, LSN: v.LSN, Data: v.data})
 		s.slots = append(s.slots, 0)
 	}
@@ -216,6 +215,7 @@ func (c *Cache) pickOne(s *spiller, v *Version) {
 	case v.slot != 0:
 		c.dropFrame(v)
 	default:
+		c.checkFrame(v, "a frame that is spilled")
 		v.Pin()
 		s.batch = append(s.batch, v)
 	}

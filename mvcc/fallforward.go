@@ -182,16 +182,16 @@ func (b *Backup) turn() error {
 	return &FellForwardError{f.lsn}
 }
 
-// readNow begins a read transaction. The backup is a user of the store, so that a store
-// that is being closed, and waits for it, grants that.
-func (b *Backup) readNow() (*ReadTx, error) {
+// readNow begins a read transaction for who is a user of the store, so that a store
+// that is being closed, and waits for him, grants that.
+func (s *Store) readNow() (*ReadTx, error) {
 	t := new(ReadTx)
-	b.s.state.enter()
-	return t, b.s.openRead(t, SnapshotOptions{})
+	s.state.enter()
+	return t, s.openRead(t, SnapshotOptions{})
 }
 
 func (b *Backup) highWaterNow() (block.ID, error) {
-	t, err := b.readNow()
+	t, err := b.s.readNow()
 	if err != nil {
 		return 0, err
 	}
@@ -362,7 +362,7 @@ func (b *Backup) newestVersion(id block.ID) (Block, error) {
 			r.Release()
 			return Block{}, err
 		}
-	case err != nil && b.live.Err() == nil && b.isFree(id):
+	case err != nil && b.live.Err() == nil && b.s.isFree(id):
 		err = fmt.Errorf("read block %v: %w", id, ErrNotInUse)
 	}
 	return r, err
@@ -371,8 +371,8 @@ func (b *Backup) newestVersion(id block.ID) (Block, error) {
 // isFree reports whether a block that could not be read is free as of the newest
 // commit that readers see: then its place may hold anything. While they do not see
 // yet that it was freed it has a head, which says so.
-func (b *Backup) isFree(id block.ID) bool {
-	t, err := b.readNow()
+func (s *Store) isFree(id block.ID) bool {
+	t, err := s.readNow()
 	if err != nil {
 		return false
 	}
@@ -384,7 +384,7 @@ func (b *Backup) isFree(id block.ID) bool {
 // isNewest reports whether a version of a block that was just read is the newest one
 // that readers see, of a block in use.
 func (b *Backup) isNewest(id block.ID, lsn block.LSN) (bool, error) {
-	t, err := b.readNow()
+	t, err := b.s.readNow()
 	if err != nil {
 		return false, err
 	}

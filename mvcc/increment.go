@@ -429,7 +429,7 @@ func (b *Backup) getVersion(id block.ID) (r Block, err error) {
 		switch {
 		case err == nil || b.inc == nil || b.live.Err() != nil:
 			return r, err
-		case errors.Is(err, ErrNotInUse) || b.isFree(id):
+		case errors.Is(err, ErrNotInUse) || b.s.isFree(id):
 			return r, ErrNotInUse
 		}
 	}

@@ -504,13 +504,16 @@ func (m *mender) readBack() error {
 	if err := s.verifyInPlace(m.r.Block); err != nil {
 		return err
 	}
-	b, err := s.get(m.r.Block, view{lsn: newest})
-	if errors.Is(err, ErrNotInUse) {
-		return nil // freed meanwhile
+	var err error
+	for range 2 { // one that was used again meanwhile has a head: look twice
+		var b Block
+		if b, err = s.get(m.r.Block, view{lsn: newest}); err == nil {
+			b.Release()
+			return nil
+		}
+		if errors.Is(err, ErrNotInUse) || s.isFree(m.r.Block) {
+			return nil // freed meanwhile: nobody writes its place
+		}
 	}
-	if err != nil {
-		return err
-	}
-	b.Release()
-	return nil
+	return err
 }

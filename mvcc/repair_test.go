@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -609,4 +610,29 @@ func TestRepair_WhatOpeningNeeds(t *testing.T) {
 		checkAll(t, s, r.m)
 		ok(t, s.Close())
 	}
+}
+
+// A block that is freed between its repair and the round that would have written it is
+// left as it was: that is no damage.
+func TestR9_RepairOfWhatIsFreedMeanwhile(t *testing.T) {
+	s := mustOpen(t, smallOptions(newDisk(t)))
+	id := someBlocks(t, s, 30)[3]
+	settle(t, s)
+	ok(t, s.opts.FS.(*simfs.FS).FlipBits(fileData, s.geo.offset(id)+7, 1))
+	s.cleaner.turn.Lock()
+	repaired := make(chan error, 1)
+	go func() {
+		_, err := s.RepairBlock(context.Background(), BlockRepair{Block: id})
+		repaired <- err
+	}()
+	for installed := false; !installed; runtime.Gosched() {
+		l := s.cache.Latch(id)
+		h := l.Head(id)
+		installed = h != nil && h.Dirty
+		l.Unlock()
+	}
+	drop(t, s, id)
+	s.cleaner.turn.Unlock()
+	ok(t, <-repaired)
+	mustClose(t, s)
 }
