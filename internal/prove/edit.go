@@ -150,16 +150,6 @@ func (e *edit) freeAll(list []block.ID) error {
 	return nil
 }
 
-// freeSome frees n blocks, drawn at random.
-func (e *edit) freeSome(n int) error {
-	for range min(n, len(e.held)) {
-		if err := e.free(e.held[e.rng.IntN(len(e.held))]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // shrink frees the newest blocks until keep are left.
 func (e *edit) shrink(keep int) error {
 	for len(e.held) > keep {

@@ -42,8 +42,8 @@ func (r *readers) read(rng *rand.Rand) error {
 			if v.tx == nil {
 				continue
 			}
-			if v.stays = 2; rng.IntN(6) == 0 {
-				v.stays = 30
+			if v.stays = 2; rng.IntN(8) == 0 {
+				v.stays = 24
 			}
 			held = append(held, v)
 		}

@@ -164,7 +164,7 @@ const (
 	snapshotTakers  = 3 // of backups
 	snapshotsEach   = 8 // that each of the readers holds at most
 	snapshotCommits = 400
-	snapshotPace    = 300 // reads for each commit
+	snapshotPace    = 400 // reads for each commit
 	snapshotBlocks  = 330 // at most, about: most of the frames of the least memory
 	snapshotIDs     = 1 << 12
 )
@@ -319,8 +319,8 @@ func (r *readers) doom(rng *rand.Rand) error {
 	for !r.done.Load() {
 		var list []block.ID
 		change := func(e *edit) error {
-			for list == nil || len(list) < len(e.held) && rng.IntN(8) > 0 {
-				list = append(list, e.held[rng.IntN(len(e.held))])
+			for half := len(e.held) / 2; len(list) == 0 || len(list) < 32 && rng.IntN(16) > 0; { // the lowest that are free are taken first
+				list = append(list, e.held[half+rng.IntN(half*4/5)])
 			}
 			return e.changeAll(list)
 		}

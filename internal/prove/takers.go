@@ -1,11 +1,13 @@
 package prove
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
@@ -31,23 +33,23 @@ func (r *readers) keep(t taken) {
 	r.taken = append(r.taken, t)
 }
 
-// base draws what a backup is based on: nothing, the one that ended last, or any.
+// base draws what a backup is based on: nothing, the newest state that was taken, or any.
 func (r *readers) base(rng *rand.Rand) taken {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch roll := rng.IntN(8); {
-	case roll < 2 || len(r.taken) == 0:
+	case roll == 0 || len(r.taken) == 0:
 		return taken{}
-	case roll < 6:
-		return r.taken[len(r.taken)-1]
+	case roll < 7:
+		return slices.MaxFunc(r.taken, func(a, b taken) int { return cmp.Compare(a.lsn, b.lsn) })
 	}
 	return r.taken[rng.IntN(len(r.taken))]
 }
 
 // backUp takes one backup after the other and compares it.
 func (r *readers) backUp(ctx context.Context, rng *rand.Rand) error {
-	for !r.done.Load() {
-		err := r.takeOne(ctx, rng)
+	for quick := true; !r.done.Load(); quick = !quick { // what a quick one ends with is a new base for the next
+		err := r.takeOne(ctx, rng, quick)
 		switch {
 		case errors.Is(err, snapshot.ErrBroken):
 			r.broken.Add(1)
@@ -59,9 +61,9 @@ func (r *readers) backUp(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
-// takeOne takes one backup: by a taker who is fast or waits for commits in between, or who
-// leaves half way.
-func (r *readers) takeOne(ctx context.Context, rng *rand.Rand) error {
+// takeOne takes one backup: by a taker who is quick, or waits for commits before it or in
+// between. Some leave half way.
+func (r *readers) takeOne(ctx context.Context, rng *rand.Rand, quick bool) error {
 	base := r.base(rng)
 	o := mvcc.BackupOptions{FullSpeed: true, Base: base.lsn, FileOrder: rng.IntN(4) == 0}
 	if base.lsn > 0 && rng.IntN(3) == 0 {
@@ -70,8 +72,8 @@ func (r *readers) takeOne(ctx context.Context, rng *rand.Rand) error {
 	if rng.IntN(2) == 0 {
 		o.OnExhaustion = mvcc.ExhaustionAbort
 	}
-	n, rest := 1+rng.IntN(64), int64(1)
-	if rng.IntN(2) == 0 {
+	n, rest := 16+rng.IntN(48), int64(1)
+	if !quick && rng.IntN(4) == 0 {
 		n, rest = 1+rng.IntN(16), 2+rng.Int64N(5)
 	}
 	t, err := r.w.take(ctx, o, base.state, n)
@@ -79,10 +81,12 @@ func (r *readers) takeOne(ctx context.Context, rng *rand.Rand) error {
 		return fmt.Errorf("open a backup on base %v: %w", base.lsn, err)
 	}
 	defer t.close()
-	if base.lsn > 0 && rng.IntN(4) > 0 {
-		r.after(rng.Int64N(24)) // what it does not carry is changed and freed meanwhile
+	var beside []view
+	if base.lsn > 0 && !quick {
+		r.after(6 + rng.Int64N(20)) // what it does not carry is changed and freed meanwhile
+		beside = r.takeOver()
 	}
-	whole, err := r.follow(ctx, rng, t, rest)
+	whole, err := r.follow(ctx, rng, t, rest, beside)
 	if err != nil || !whole {
 		return err
 	}
@@ -96,9 +100,8 @@ func (r *readers) takeOne(ctx context.Context, rng *rand.Rand) error {
 }
 
 // follow takes a backup to its end, or not. Behind each step it looks at what is free by
-// now: the scan has just looked there, too.
-func (r *readers) follow(ctx context.Context, rng *rand.Rand, t *taking, rest int64) (whole bool, err error) {
-	beside := r.takeOver()
+// now in snapshots that it is given: the scan has just looked there, too.
+func (r *readers) follow(ctx context.Context, rng *rand.Rand, t *taking, rest int64, beside []view) (whole bool, err error) {
 	defer func() {
 		for _, v := range beside {
 			r.close(v)
