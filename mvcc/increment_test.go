@@ -102,6 +102,41 @@ func TestR11_L3_NotCarriedIsNotKept(t *testing.T) {
 	}
 }
 
+// TestR11_FreedAndNotDurableIsCarried: a block that is carried is free as of a commit that is
+// not durable yet. Its head says so, and hides the version of S behind it, which is carried
+// all the same.
+func TestR11_FreedAndNotDurableIsCarried(t *testing.T) {
+	fsys := simfs.New()
+	g := newGates(fsys)
+	s := mustOpen(t, smallOptions(fsys))
+	ids := someBlocks(t, s, 30)
+	base := s.newestLSN()
+	set(t, s, ids[3], 99)
+	p := openIncremental(t, s, base, 0)
+	tx, err := s.BeginWrite()
+	ok(t, err)
+	ok(t, tx.Free(ids[3]))
+	sync := g.every(simfs.OpSync, filesLog)
+	var failed error
+	freed := async(func() { _, failed = tx.Commit() })
+	<-sync.reached
+	eventually(t, func() string {
+		if !isFreed(s, ids[3]) {
+			return "the free is not on its way"
+		}
+		return ""
+	})
+	err = p.rest(t)
+	sync.open()
+	<-freed
+	ok(t, errors.Join(err, failed))
+	if im := p.images[ids[3]]; im == nil || im[0] != 99 {
+		t.Fatalf("%d blocks, and not the one that was freed", len(p.images))
+	}
+	ok(t, p.b.Close())
+	mustClose(t, s)
+}
+
 // TestR11_BitmapIsKeptUntilListed: what was in use at S is known only by the bitmap as
 // of S. Its version is below the base, and it is changed behind S; the block that was
 // freed below S must not come back.

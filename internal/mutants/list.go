@@ -122,7 +122,7 @@ func ofSnapshots() []Mutant {
 }
 
 func ofBackups() []Mutant {
-	both := []string{"mvcc", "livebackup"}
+	both, snap := []string{"mvcc", "livebackup"}, []string{"mvcc", "internal/prove"}
 	return []Mutant{
 		{"an incremental does not keep the bitmaps", "R11", "mvcc/increment.go", "return audited || id == g.bitmapOf(g.groupOf(id))", "return audited", []string{"mvcc", "internal/prove"}},
 		{"an incremental is off by one", "R11 D9", "mvcc/increment.go", "return lsn > b.inc.base, nil", "return lsn > b.inc.base+1, nil", both},
@@ -131,6 +131,10 @@ func ofBackups() []Mutant {
 		{"an incremental goes on after a failed sync", "R16 L8", "mvcc/increment.go", "if err := s.state.failure(); err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", "if err := " + no + "; err != nil {\n\t\treturn fmt.Errorf(\"%w: only a full", both},
 		{"what a free block's place holds is audited", "R12", "mvcc/fallforward.go", "if ok && b.inc != nil && lsn <= b.inc.base {", "if false {", []string{"mvcc"}},
 		{"the bitmap of a group that is free is asked", "R11", "mvcc/readtx.go", "t.s.inUse(id, t.meta.highWater, ", "t.s.inUse(id, 1<<40, ", []string{"mvcc"}},
+		{"an incremental leaves the bitmaps to its base", "R11 D9", "mvcc/increment.go", "if carried = r.v.LSN > b.inc.base; carried {", "if carried = r.v.LSN > b.inc.base; carried && false {", snap},
+		{"a dirty block is taken from its place", "R4 D9", "mvcc/backup.go", "case v == nil:\n\t\treturn true, 0", "case v == nil || v.Role == blockcache.RoleHead && !v.Loading:\n\t\treturn true, 0", snap},
+		{"an incremental does not carry what was freed since", "R11 D9", "mvcc/increment.go", "v, err := b.s.find(l, id, b.view)", "v, err := b.s.find(l, id, view{newest, b.live})", snap},
+		{"what was in hand and changed before the fall is not handed out again", "R12", "mvcc/fallforward.go", "return lsn > b.info.LSN, nil", "return lsn > b.fwd.lsn, nil", snap},
 		{"a restore goes on with the old timeline", "L14", "mvcc/builder.go", "if !b.standby {", "if false {", both},
 		{"a restore that lacks blocks is finished", "D9", "mvcc/builder.go", "\t\terr = b.Prover.Finish()\n", "\t\terr = nil\n", both},
 		{"the moment asked for is left out", "R19", "livebackup/logpoint.go", "m := &momentFinder{reached: func(p LogPoint) bool { return p.Time.After(t) }}", "m := &momentFinder{reached: func(p LogPoint) bool { return !p.Time.Before(t) }}", []string{"livebackup"}},
