@@ -221,3 +221,18 @@ func TestDamagedBackupLeavesNoTarget(t *testing.T) {
 		rewrite(t, repo, name, data)
 	}
 }
+
+// TestIndex_SectionLargerThanItsObject: what a section's header says is held against the
+// object that it is in before there is memory for it.
+func TestIndex_SectionLargerThanItsObject(t *testing.T) {
+	head := sectionHeader{groups: sectionGroupsMax, runs: sectionRunsMax, lowest: 1, highest: 1}.encode()
+	object := append(encodeObjectHeader(magicIndex, block.DatabaseID{}, BackupID{1, 1}, 1), head[:]...)
+	r := openSections(object)
+	defer r.in.close()
+	if _, err := r.read(t.Context()); !errors.Is(err, block.ErrCorrupt) {
+		t.Errorf("read: %v", err)
+	}
+	if cap(r.buf) > 0 {
+		t.Errorf("%d bytes were taken for a section that is not there", cap(r.buf))
+	}
+}

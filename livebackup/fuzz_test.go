@@ -192,10 +192,7 @@ func (objectInMemory) Close() error { return nil }
 
 // readSections reads an index object that holds one section.
 func readSections(t *testing.T, data []byte) (*section, error) {
-	id := BackupID{1, 1}
-	objects := inMemory{name: objectName(id, kindIndex, 1), data: data}
-	m := &Manifest{ID: id, Objects: []Object{{Kind: string(kindIndex), Number: 1, Size: int64(len(data)), SHA256: sha(data)}}}
-	r := indexReader{in: newSeriesReader(objects, m, m.parts()[0].index, kindIndex, magicIndex), blockSize: 4096}
+	r := openSections(data)
 	defer r.in.close()
 	s, err := r.read(t.Context())
 	if err != nil {
@@ -374,4 +371,12 @@ func useSession(nc net.Conn) {
 		_, err = s.Next(context.Background(), buf, ids)
 	}
 	s.Close()
+}
+
+// openSections is a reader of an index of one object.
+func openSections(data []byte) *indexReader {
+	id := BackupID{1, 1}
+	objects := inMemory{name: objectName(id, kindIndex, 1), data: data}
+	m := &Manifest{ID: id, Objects: []Object{{Kind: string(kindIndex), Number: 1, Size: int64(len(data)), SHA256: sha(data)}}}
+	return &indexReader{in: newSeriesReader(objects, m, m.parts()[0].index, kindIndex, magicIndex), blockSize: 4096}
 }
