@@ -33,38 +33,50 @@ func fuzz(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
+	build := func(targets []fuzzTarget, dir string, most int) (map[string]string, error) {
+		args := []string{"-fuzz=."}
+		overlay, err := sparseCoverage(ctx, dir)
+		if err != nil {
+			return nil, err
+		}
+		if overlay != "" {
+			args = append(args, "-overlay="+overlay)
+		} else {
+			s.say("the fuzzer of this Go is another than the one that is known here: it is used as it is, and is slower")
+		}
+		return buildTests(ctx, dir, targets, most, args...)
+	}
+	return s.fuzzShared(ctx, targets, build, func(t fuzzTarget, program, _, kept string, each time.Duration) error {
+		return s.fuzzOne(ctx, t, program, kept, each)
+	})
+}
+
+// fuzzShared builds the programs of those targets that are asked for, in a directory that
+// goes afterwards, and runs one for each target, as many at once as there are processors.
+func (s *settings) fuzzShared(ctx context.Context, targets []fuzzTarget, build func(targets []fuzzTarget, dir string, most int) (map[string]string, error),
+	one func(t fuzzTarget, program, dir, kept string, each time.Duration) error) error {
 	targets = slices.DeleteFunc(targets, func(t fuzzTarget) bool { return !strings.Contains(t.dir+"."+t.name, s.only) })
 	if len(targets) == 0 {
-		return fmt.Errorf("no fuzz target has %q in its name", s.only)
+		return fmt.Errorf("no such fuzz target has %q in its name", s.only)
 	}
-	programs, err := os.MkdirTemp("", "fuzz")
+	dir, err := os.MkdirTemp("", "fuzz")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(programs)
+	defer os.RemoveAll(dir)
 	kept, err := fuzzKept(ctx)
 	if err != nil {
 		return err
 	}
 	most := runtime.GOMAXPROCS(0)
-	args := []string{"-fuzz=."}
-	overlay, err := sparseCoverage(ctx, programs)
-	if err != nil {
-		return err
-	}
-	if overlay != "" {
-		args = append(args, "-overlay="+overlay)
-	} else {
-		s.say("the fuzzer of this Go is another than the one that is known here: it is used as it is, and is slower")
-	}
-	built, err := buildTests(ctx, programs, targets, most, args...)
+	built, err := build(targets, dir, most)
 	if err != nil {
 		return err
 	}
 	each := max(s.duration*time.Duration(most)/time.Duration(len(targets)), fuzzEach)
 	errs := make([]error, len(targets))
 	atOnce(ctx, len(targets), most, func(i int) {
-		errs[i] = s.fuzzOne(ctx, targets[i], built[targets[i].dir], kept, each)
+		errs[i] = one(targets[i], built[targets[i].dir], dir, kept, each)
 	})
 	return errors.Join(append(errs, context.Cause(ctx))...)
 }

@@ -9,10 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spillwaydb/spillway/internal/chance"
@@ -35,34 +33,17 @@ func fuzzBlind(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	targets = slices.DeleteFunc(targets, func(t fuzzTarget) bool { return !t.blind || !strings.Contains(t.dir+"."+t.name, s.only) })
-	if len(targets) == 0 {
-		return fmt.Errorf("no fuzz target that can be run blindly has %q in its name", s.only)
+	targets = slices.DeleteFunc(targets, func(t fuzzTarget) bool { return !t.blind })
+	build := func(targets []fuzzTarget, dir string, most int) (map[string]string, error) {
+		return buildTests(ctx, dir, targets, most)
 	}
-	dir, err := os.MkdirTemp("", "fuzz")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	kept, err := fuzzKept(ctx)
-	if err != nil {
-		return err
-	}
-	most := runtime.GOMAXPROCS(0)
-	built, err := buildTests(ctx, dir, targets, most)
-	if err != nil {
-		return err
-	}
-	each := max(s.duration*time.Duration(most)/time.Duration(len(targets)), fuzzEach)
-	errs := make([]error, len(targets))
-	atOnce(ctx, len(targets), most, func(i int) {
-		t := targets[i]
+	return s.fuzzShared(ctx, targets, build, func(t fuzzTarget, program, dir, kept string, each time.Duration) error {
 		at := filepath.Join(dir, "seeds", filepath.FromSlash(t.dir))
-		if errs[i] = seedsOf(t, kept, at); errs[i] == nil {
-			errs[i] = s.blindOne(ctx, t, built[t.dir], at, each)
+		if err := seedsOf(t, kept, at); err != nil {
+			return err
 		}
+		return s.blindOne(ctx, t, program, at, each)
 	})
-	return errors.Join(append(errs, context.Cause(ctx))...)
 }
 
 // seedsOf puts the inputs that a target has in its package, and those that fuzzing has
