@@ -208,9 +208,9 @@ func (h *handles) useReader(r heldReader) {
 }
 
 // scanAndChange changes the bucket from within a scan. What the scan has not come
-// to yet it must find as it is by then, and each key once.
+// to yet it must find as it is by then, each key once, to the end.
 func (h *handles) scanAndChange(p modelPlace) {
-	last, n := "", 0
+	last, n, stopped := "", 0, false
 	err := p.b.Scan(nil, nil, func(k, v []byte) error {
 		keys := p.m.keys()
 		i := 0
@@ -222,6 +222,7 @@ func (h *handles) scanAndChange(p modelPlace) {
 		}
 		last = string(k)
 		if n++; n > 80 {
+			stopped = true
 			return kv.ErrStop
 		}
 		switch h.rnd.IntN(6) {
@@ -237,7 +238,74 @@ func (h *handles) scanAndChange(p modelPlace) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, kv.ErrBucketNotFound) {
+	if err != nil {
 		h.t.Fatal(err)
+	}
+	if ks := p.m.keys(); !stopped && len(ks) > 0 && ks[len(ks)-1] > last {
+		h.t.Fatalf("a scan ends behind %q, and %q is there", last, ks[len(ks)-1])
+	}
+}
+
+// A scan whose function changes the bucket goes on to the end: behind the bucket's
+// last leaf, in which it was searched again, and in a leaf that other buckets share.
+func TestScanGoesOnBehindAChange(t *testing.T) {
+	db := openDB(t, unsynced(4<<10))
+	change := map[string]func(b, beside *kv.Bucket, k []byte) error{
+		"deletes":       func(b, _ *kv.Bucket, k []byte) error { return b.Delete(k) },
+		"puts":          func(b, _ *kv.Bucket, k []byte) error { return b.Put(k, k) },
+		"puts long":     func(b, _ *kv.Bucket, k []byte) error { return b.Put(k, make([]byte, 5000)) },
+		"writes beside": func(_, beside *kv.Bucket, k []byte) error { return beside.Put(k, k) },
+	}
+	for name, change := range change {
+		for _, n := range []int{1, 2, 10, 500} {
+			must(t, db.Update(func(tx *kv.Tx) error {
+				b, beside := bucket(t, tx, "b"), bucket(t, tx, "c")
+				must(t, beside.Put([]byte("last"), nil))
+				for i := range n {
+					must(t, b.Put(fmt.Appendf(nil, "%05d", i), nil))
+				}
+				seen := 0
+				must(t, b.Scan(nil, fmt.Appendf(nil, "%05d", n-1), func(k, _ []byte) error {
+					seen++
+					return change(b, beside, k)
+				}))
+				must(t, b.Scan(fmt.Appendf(nil, "%05d", n-1), nil, func(k, _ []byte) error {
+					seen++
+					return change(b, beside, k)
+				}))
+				if seen != n {
+					t.Errorf("a scan that %s comes to %d keys of %d", name, seen, n)
+				}
+				must(t, tx.DeleteBucket([]byte("b")))
+				return tx.DeleteBucket([]byte("c"))
+			}))
+		}
+	}
+}
+
+// What the function of a scan has deleted, failed or ended, the scan says, also
+// from the last leaf.
+func TestScanOfWhatItsFunctionEnds(t *testing.T) {
+	db := openDB(t, unsynced(4<<10))
+	boom := errors.New("boom")
+	for want, end := range map[error]func(tx *kv.Tx) error{
+		kv.ErrBucketNotFound: func(tx *kv.Tx) error { return tx.DeleteBucket([]byte("b")) },
+		kv.ErrTxClosed:       (*kv.Tx).Rollback,
+		boom:                 func(tx *kv.Tx) error { kv.FailTx(tx, boom); return nil },
+	} {
+		tx, err := db.Begin(true)
+		must(t, err)
+		b := bucket(t, tx, "b")
+		for i := range 3 {
+			must(t, b.Put([]byte{byte(i)}, nil))
+		}
+		n := 0
+		wantErr(t, b.Scan(nil, nil, func(k, v []byte) error {
+			if n++; n == 1 {
+				return end(tx)
+			}
+			return nil
+		}), want)
+		_ = tx.Rollback()
 	}
 }

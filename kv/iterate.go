@@ -169,14 +169,17 @@ func (s *scan) run() error {
 func (s *scan) leaves() (again bool, err error) {
 	for {
 		more, err := s.leaf()
-		if err != nil || !more {
+		if err != nil {
 			return false, err
 		}
 		if err := s.b.use(); err != nil {
 			return false, err
 		}
-		if s.changes != s.t.changes {
+		if s.changes != s.t.changes { // also in the last leaf: fn was not called for what is left of it
 			return true, nil
+		}
+		if !more {
+			return false, nil
 		}
 		if more, err = s.t.turn(s.trail, 1); err != nil || !more {
 			return false, err
@@ -184,7 +187,8 @@ func (s *scan) leaves() (again bool, err error) {
 	}
 }
 
-// leaf scans one leaf and reports whether the scan goes on behind it.
+// leaf scans one leaf, or a part of it if fn changes the tree, and reports whether
+// there may be more behind the leaf.
 func (s *scan) leaf() (more bool, err error) {
 	id := s.trail[0].id
 	b, n, err := s.t.fetch(id, 0)
