@@ -174,42 +174,42 @@ func (b *Bucket) PutReader(key []byte, r io.Reader, size int64) error {
 	if size < 0 || size > MaxValueSize {
 		return fmt.Errorf("%w: %d bytes of at most %d", ErrValueTooLarge, size, MaxValueSize)
 	}
-	if size <= int64(inlineMax(b.tx.tree.payload)) {
-		value := make([]byte, size)
-		if err := readFull(r, value); err != nil {
+	if size > int64(inlineMax(b.tx.tree.payload)) { // before much is read in vain
+		switch is, err := b.isBucket(key); {
+		case err != nil:
 			return err
+		case is:
+			return ErrIncompatibleValue
 		}
-		return b.set(key, kindInline, value)
 	}
-	if is, err := b.isBucket(key); is || err != nil {
-		return errors.Join(err, ErrIncompatibleValue)
-	}
-	return b.putLong(key, r, size)
+	return b.putFrom(key, r, size)
 }
 
-// putLong calls the user's code, which may do what it must not.
-func (b *Bucket) putLong(key []byte, r io.Reader, size int64) error {
+// putFrom calls the user's code, which may do what it must not.
+func (b *Bucket) putFrom(key []byte, r io.Reader, size int64) error {
 	t := &b.tx.tree
 	changes, returned := t.changes, false
 	defer func() {
-		if !returned { // blocks that nothing refers to would be left
+		if !returned { // blocks that nothing refers to may be left
 			_ = b.tx.after(errReaderPanics)
 		}
 	}()
-	ref, err := t.writeOverflow(r, size)
+	var buf [8 + 8*directMax]byte
+	k, value, err := t.readValue(buf[:0], r, size)
 	returned = true
 	var source *sourceError
 	switch {
 	case errors.As(err, &source):
 		return err // nothing of it is left
+	case b.tx.done || b.tx.failed != nil:
+		return b.tx.usable()
 	case err == nil && t.changes != changes: // the bucket may be gone
 		err = errReaderChanges
 	}
 	if err != nil {
 		return b.tx.after(err)
 	}
-	var buf [8 + 8*directMax]byte
-	return b.set(key, kindOverflow, ref.encode(buf[:0]))
+	return b.set(key, k, value)
 }
 
 // isBucket reports whether key is the name of a nested bucket.

@@ -240,31 +240,46 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// A reader that panics half way through a value, or changes the transaction, and
-// a user who goes on all the same: nothing of the value may be left behind, nor be
-// put into a bucket that is gone.
+// A reader that panics half way through a value, changes the transaction, or ends
+// it, and a user who goes on all the same: nothing of the value may be left behind,
+// nor be put into a bucket that is gone. The first cause is told.
 func TestPutReaderThatMisbehaves(t *testing.T) {
 	db := openDB(t, kv.Options{})
-	for name, read := range map[string]func(tx *kv.Tx, p []byte) (int, error){
-		"panics":  func(*kv.Tx, []byte) (int, error) { panic("boom") },
-		"changes": func(tx *kv.Tx, p []byte) (int, error) { return len(p), tx.DeleteBucket([]byte("b")) },
+	boom := errors.New("boom")
+	for _, c := range []struct {
+		what string
+		read func(tx *kv.Tx) error
+		want error
+	}{
+		{"panics", func(*kv.Tx) error { panic("boom") }, kv.ErrTxFailed},
+		{"changes", func(tx *kv.Tx) error { return tx.DeleteBucket([]byte("b")) }, kv.ErrTxFailed},
+		{"fails", func(tx *kv.Tx) error { kv.FailTx(tx, boom); return nil }, boom},
+		{"fails and panics", func(tx *kv.Tx) error { kv.FailTx(tx, boom); panic("bang") }, boom},
+		{"ends", (*kv.Tx).Rollback, kv.ErrTxClosed},
 	} {
-		wantErr(t, db.Update(func(tx *kv.Tx) error {
+		for _, size := range []int64{20, 900, 5000, 100_000} {
+			tx, err := db.Begin(true)
+			must(t, err)
 			b := bucket(t, tx, "b")
-			n := 0
+			left := size
 			func() {
 				defer func() { _ = recover() }()
-				_ = b.PutReader([]byte("k"), readerFunc(func(p []byte) (int, error) {
-					if n++; n == 20 {
-						return read(tx, p)
+				err := b.PutReader([]byte("k"), readerFunc(func(p []byte) (int, error) {
+					p = p[:min(len(p), 10)]
+					if left -= int64(len(p)); left == 0 {
+						return len(p), c.read(tx)
 					}
 					return len(p), nil
-				}), 100_000)
+				}), size)
+				if err == nil {
+					t.Errorf("a reader %s: PutReader of %d bytes says nothing", c.what, size)
+				}
 			}()
-			if err := b.Put([]byte("k"), nil); !errors.Is(err, kv.ErrTxFailed) {
-				t.Errorf("a reader %s: then Put says %v", name, err)
-			}
-			return nil
-		}), kv.ErrTxFailed)
+			wantErr(t, b.Put([]byte("k"), nil), c.want)
+			wantErr(t, tx.Commit(), c.want)
+		}
+	}
+	if left := allocated(t, db); len(left) != 0 {
+		t.Errorf("%d blocks are left of nothing", len(left))
 	}
 }

@@ -248,6 +248,18 @@ func (t *tree) writeOverflow(src io.Reader, size int64) (reference, error) {
 	return c.r, err
 }
 
+// readValue makes the value of a cell of the next size bytes of src, in dst or in
+// memory of its own. If src fails, nothing of it is left and the error is a
+// *sourceError.
+func (t *tree) readValue(dst []byte, src io.Reader, size int64) (k kind, value []byte, err error) {
+	if size <= int64(inlineMax(t.payload)) {
+		value = make([]byte, size)
+		return kindInline, value, readFull(src, value)
+	}
+	r, err := t.writeOverflow(src, size)
+	return kindOverflow, r.encode(dst), err
+}
+
 // sourceError is an error of a reader that the user gave us.
 type sourceError struct{ err error }
 

@@ -56,7 +56,9 @@ func (tx *Tx) after(err error) error {
 	if err == nil || errors.Is(err, ErrIncompatibleValue) {
 		return err
 	}
-	tx.failed = fmt.Errorf("%w: %w", ErrTxFailed, err)
+	if tx.failed == nil { // the first cause is what a user wants to know
+		tx.failed = fmt.Errorf("%w: %w", ErrTxFailed, err)
+	}
 	return err
 }
 
