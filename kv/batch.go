@@ -116,7 +116,11 @@ func (db *DB) runBatch(calls []*batchCall, outcome *error) (failed int, err erro
 		db.countBatch()
 		tx.OnCommit(func() { *outcome = nil })
 		for i, c := range calls {
-			if err := c.run(tx); err != nil {
+			err := c.run(tx)
+			if err == nil {
+				err = tx.failed // fn passed over it; the next call must not be blamed
+			}
+			if err != nil {
 				failed = i
 				return err
 			}

@@ -177,3 +177,57 @@ func TestBatchThatPanicsBehindTheCommit(t *testing.T) {
 		}))
 	}
 }
+
+// A call that goes on though a change of it failed, and says nothing, spoils no
+// other one: neither those before it, which would fail at the commit, nor those
+// behind it, which find the transaction failed.
+func TestBatchCallThatPassesOverItsFailure(t *testing.T) {
+	db := openDB(t, kv.Options{})
+	boom := errors.New("boom")
+	var calls sync.WaitGroup
+	release, running := make(chan struct{}), make(chan struct{})
+	calls.Go(func() {
+		must(t, db.Batch(func(*kv.Tx) error {
+			close(running)
+			<-release
+			return nil
+		}))
+	})
+	<-running
+	for i := range 9 {
+		calls.Go(func() {
+			runs := 0
+			err := db.Batch(func(tx *kv.Tx) error {
+				runs++
+				b, err := tx.CreateBucketIfNotExists([]byte("b"))
+				if err != nil {
+					return err
+				}
+				if i == 4 {
+					kv.FailTx(tx, boom)
+					return nil
+				}
+				return b.Put([]byte{byte(i)}, nil)
+			})
+			if errors.Is(err, boom) != (i == 4) {
+				t.Errorf("call %d: error is %v", i, err)
+			}
+			if runs > 2 {
+				t.Errorf("call %d ran %d times", i, runs)
+			}
+		})
+		for kv.BatchWaiting(db) <= i {
+			runtime.Gosched()
+		}
+	}
+	close(release)
+	calls.Wait()
+	must(t, db.View(func(tx *kv.Tx) error {
+		n := 0
+		err := bucket(t, tx, "b").Scan(nil, nil, func(_, _ []byte) error { n++; return nil })
+		if n != 8 {
+			t.Errorf("%d calls took effect", n)
+		}
+		return err
+	}))
+}
