@@ -13,7 +13,7 @@ type Mutant struct {
 // All lists the planted bugs.
 func All() []Mutant {
 	var all []Mutant
-	for _, list := range [][]Mutant{ofLog(), ofCheckpoint(), ofRecovery(), ofCommit(), ofSnapshots(), ofBackups(), ofRepository(), Strangers()} {
+	for _, list := range [][]Mutant{ofLog(), ofCheckpoint(), ofRecovery(), ofCommit(), ofSnapshots(), ofBackups(), ofRepository(), ofTrees(), Strangers()} {
 		all = append(all, list...)
 	}
 	return all
@@ -166,5 +166,13 @@ func ofRepository() []Mutant {
 		{"an incremental is made without a lease of its base", "L13", "livebackup/backup.go", "repo.leaseBase(ctx, base)", `repo.leaseMembers(ctx, "incremental backup", base, nil)`, repo},
 		{"small log goes before the name of the big one is durable", "L12 R15", "livebackup/merge.go", "if err := m.repo.settle(ctx); err != nil {", "if err := " + no + "; err != nil {", repo},
 		{"objects are swept before the end of their manifest is durable", "L12 D9", "livebackup/sweep.go", "if err := r.settle(ctx); err != nil {", "if err := " + no + "; err != nil {", repo},
+	}
+}
+
+func ofTrees() []Mutant {
+	kv := []string{"kv"}
+	return []Mutant{
+		{"a scan ends in its last leaf when its function changes something", "L1", "kv/iterate.go", "if s.changes != s.t.changes { // also", "if more && s.changes != s.t.changes { // also", kv},
+		{"a short value is put into the bucket that its reader deleted", "L11", "kv/bucket.go", "case err == nil && t.changes != changes:", "case err == nil && k == kindOverflow && t.changes != changes:", kv},
 	}
 }
