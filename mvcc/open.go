@@ -26,7 +26,7 @@ const (
 )
 
 // Open opens the database in dir, or creates one if dir is missing or empty (or
-// holds a creation that a crash cut short). It returns when everything
+// holds a creation that a crash cut short), unless Options.Existing says that it is there. It returns when everything
 // that was ever acknowledged is there and durable. ErrLocked if it is open
 // already, ErrNotDatabase, ErrVersion, or *block.CorruptError.
 func Open(dir string, o Options) (*Store, error) {
@@ -63,7 +63,10 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 	}
 	path := filepath.Join(dir, nameData)
 	file, err := o.FS.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.Existing:
+		err = fmt.Errorf("%w: %w", ErrNotDatabase, err)
+	case errors.Is(err, fs.ErrNotExist):
 		file, err = createData(dir, o)
 	}
 	if err != nil {
@@ -75,14 +78,23 @@ func lockData(dir string, o *Options) (vfs.File, error) {
 // checkPrivate refuses a directory that all users may write to, unless it is sticky:
 // there nobody can rename or remove what is ours. On Windows mode bits do not say.
 func checkPrivate(fsys vfs.FS, dir string) error {
-	info, err := fsys.Lstat(dir + "/.") // of what a link leads to
+	info, err := fsys.Lstat(behindLink(dir))
 	if err != nil || runtime.GOOS == "windows" {
 		return nil // what is not there will be ours
 	}
 	if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
-		return fmt.Errorf("%w: any user may write to it (%v)", ErrNotPrivate, mode)
+		return fmt.Errorf("%w: any user may write to it (%v): chmod o-w", ErrNotPrivate, mode)
 	}
 	return nil
+}
+
+// behindLink is the directory itself where dir is a link to one. Whose link that is does
+// not matter: the data file was opened through it.
+func behindLink(dir string) string {
+	if dir == "" {
+		return "."
+	}
+	return dir + "/."
 }
 
 // lockFile closes the file if it cannot be locked.
@@ -127,10 +139,7 @@ func createData(dir string, o *Options) (vfs.File, error) {
 func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 	sb, slot, err := readSuperblocks(file)
 	if errors.Is(err, errUnfinished) {
-		if o.ReadOnly {
-			return nil, fmt.Errorf("%w: %w", ErrNotDatabase, err)
-		}
-		sb, err = create(dir, o, file)
+		sb, err = createAnew(dir, o, file)
 		slot = 0
 	}
 	if err != nil {
@@ -205,6 +214,41 @@ func noSuperblock(file vfs.File, b []byte, errs [2]error) error {
 		}
 	}
 	return errUnfinished
+}
+
+// createAnew creates the database in a directory where that was begun and not finished.
+func createAnew(dir string, o Options, file vfs.File) (sb superblock, err error) {
+	if err := neverCommitted(dir, o.FS, file); err != nil {
+		return sb, err
+	}
+	if o.ReadOnly || o.Existing {
+		return sb, fmt.Errorf("%w: %s: %w", ErrNotDatabase, file.Name(), errUnfinished)
+	}
+	return create(dir, o, file)
+}
+
+// neverCommitted proves that a data file without a superblock is one of a creation that
+// was cut short: to begin that anew destroys what is there. A creation leaves the first
+// places only, and a log without commits; where there is more, the superblocks were lost.
+func neverCommitted(dir string, fsys vfs.FS, file vfs.File) error {
+	lost := func(why string) error {
+		return &block.CorruptError{Path: file.Name(), Block: block.NoBlock, Reason: "both superblocks are zeros, and " + why}
+	}
+	size, err := file.Size()
+	if err != nil {
+		return fmt.Errorf("size of %s: %w", file.Name(), err)
+	}
+	if size > reserved*block.SizeMax {
+		return lost(fmt.Sprintf("the file has %d bytes", size))
+	}
+	committed, err := wal.Committed(fsys, filepath.Join(dir, nameLog))
+	if err != nil {
+		return err
+	}
+	if committed {
+		return lost("the log has commits")
+	}
+	return nil
 }
 
 // create makes the files of an empty database. The superblock comes last: until
@@ -356,7 +400,7 @@ func (s *Store) openCache() error {
 	case temp == nil && o.ReadOnly:
 		temp = []TempDir{}
 	case temp == nil:
-		temp = []TempDir{{Path: s.dir, BytesMax: 1 << 30}}
+		temp = []TempDir{{Path: behindLink(s.dir), BytesMax: 1 << 30}}
 	}
 	sp, err := spill.Open(spill.Options{
 		Dirs: temp, BlockSize: s.geo.size, Seed: s.data.seed, Encrypt: o.EncryptTemp,

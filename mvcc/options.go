@@ -83,6 +83,9 @@ type Options struct {
 	// AllowMemoryTemp lets temporary storage be on tmpfs: it is RAM then.
 	AllowMemoryTemp bool
 
+	// Existing refuses to create a database: ErrNotDatabase where there is none.
+	Existing bool
+
 	// ReadOnly opens a database that is there, without writing anything: not to
 	// its files, and not to its directory (R20). What was not closed in good order
 	// is redone in memory, or refused with ErrNeedsRecovery if MaxRAM does not

@@ -37,3 +37,19 @@ func TestOpen_RefusesWhatAnybodyMayWriteTo(t *testing.T) {
 		}
 	}
 }
+
+// TestOpen_ThroughALink: a link may lead to a database's directory. With temporary storage
+// where it is by default, the link was refused.
+func TestOpen_ThroughALink(t *testing.T) {
+	dir := t.TempDir()
+	db, link := filepath.Join(dir, "db"), filepath.Join(dir, "link")
+	ok(t, os.Mkdir(db, 0o700))
+	ok(t, os.Symlink(db, link))
+	o := smallOptions(vfs.OS)
+	o.Temp = nil
+	for _, name := range []string{link, db} {
+		s, err := Open(name, o)
+		ok(t, err)
+		ok(t, s.Close())
+	}
+}

@@ -218,7 +218,7 @@ func (s *Store) readImage(id block.ID, lsn block.LSN, slot spill.Slot, fresh boo
 		return block.Trailer{}, s.cache.ReadSlotInto(slot, id, lsn, frame)
 	}
 	if fresh && id >= block.ID(s.data.length()/int64(s.geo.size)) {
-		return block.Trailer{}, fmt.Errorf("read block %v: %w", id, ErrNotInUse)
+		return block.Trailer{}, fmt.Errorf("read block %v: %w: %s ends before it", id, ErrNotInUse, s.data.path)
 	}
 	t, err := s.data.read(id, frame)
 	if err == nil && fresh && s.isLost(id, t.LSN) {

@@ -92,10 +92,10 @@ func (o *Options) validateDir(d Dir) error {
 // directory is private enough.
 func checkPrivate(info fs.FileInfo) error {
 	if mode := info.Mode(); permissionsCount && mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0 {
-		return fmt.Errorf("%w: others may write to it (%v)", ErrNotPrivate, mode)
+		return fmt.Errorf("%w: others may write to it (%v): chmod go-w", ErrNotPrivate, mode)
 	}
 	if !ownerTrusted(info) {
-		return fmt.Errorf("%w: it belongs to another user", ErrNotPrivate)
+		return fmt.Errorf("%w: it belongs to another user: be that one", ErrNotPrivate)
 	}
 	return nil
 }

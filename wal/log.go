@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/spillwaydb/spillway/block"
+	"github.com/spillwaydb/spillway/internal/vfs"
 )
 
 // Log is an open redo log; see the package comment for its protocol. Made by
@@ -130,6 +132,47 @@ func removeEmptyLog(o *Options) error {
 		}
 	}
 	return nil
+}
+
+// Committed reports whether a log directory has a commit, or had one that was
+// recycled: of whatever database. It changes nothing. A directory that is not there
+// has none.
+func Committed(fsys vfs.FS, dir string) (bool, error) {
+	o := Options{FS: fsys, Dir: dir, readOnly: true}
+	slots, err := listSlots(&o)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	for _, slot := range slots {
+		s, slotErr := readSlot(&o, slot)
+		if slotErr == nil && s.header.prevLSN > 0 {
+			return true, nil
+		}
+		var holds bool
+		if err = slotErr; err == nil {
+			holds, err = s.holdsCommits(&o)
+		}
+		if holds || err != nil {
+			return holds, err
+		}
+	}
+	return false, err
+}
+
+// holdsCommits reports a sound record of a commit anywhere in the segment.
+func (s *segment) holdsCommits(o *Options) (bool, error) {
+	in, err := openSegment(o, s)
+	if err != nil {
+		return false, err
+	}
+	defer in.close()
+	for off := int64(recordsOffset); ; off += recordAlign {
+		at, rec, err := in.sound(off)
+		if at < 0 || err != nil || rec.lsn > 0 { // of marks only a log without commits has LSN 0
+			return at >= 0 && err == nil, err
+		}
+		off = at
+	}
 }
 
 // holdsRecords reports a sound record anywhere in the segment: the first one may

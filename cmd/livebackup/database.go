@@ -79,7 +79,7 @@ func (f *databaseFlags) tryReach(ctx context.Context) (*database, error) {
 	if db, err := f.served(ctx); db != nil || err != nil {
 		return db, err
 	}
-	o := mvcc.Options{MaxRAM: int64(f.maxRAM), Mend: f.mend}
+	o := mvcc.Options{MaxRAM: int64(f.maxRAM), Mend: f.mend, Existing: true}
 	db, err := kv.Open(f.dir, kv.Options{Store: o})
 	if err == nil {
 		return &database{Source: livebackup.NewSource(db.Store()), own: db}, nil
@@ -114,7 +114,7 @@ func dial(dir string) (*livebackup.Client, error) {
 	return livebackup.Dial(dir)
 }
 
-// mustBeThere refuses a directory without a database: opening would create one.
+// mustBeThere refuses a directory without a database, and says what is there instead.
 func mustBeThere(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, "data"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -88,7 +88,7 @@ func (a *app) runDrill(ctx context.Context, f drillFlags) error {
 
 // checkRestored proves every block and, if it is a database of keys, every tree.
 func checkRestored(ctx context.Context, dir string, maxRAM int64) error {
-	o := mvcc.Options{MaxRAM: maxRAM}
+	o := mvcc.Options{MaxRAM: maxRAM, Existing: true}
 	db, err := kv.Open(dir, kv.Options{Store: o})
 	if errors.Is(err, kv.ErrForeignRoot) {
 		store, err := mvcc.Open(dir, o)

@@ -19,6 +19,7 @@ import (
 	"github.com/spillwaydb/spillway/livebackup/dashboard"
 	"github.com/spillwaydb/spillway/mvcc"
 	"github.com/spillwaydb/spillway/snapshot"
+	"github.com/spillwaydb/spillway/spill"
 )
 
 // The exit codes. They are part of the command's interface: none changes its
@@ -121,6 +122,7 @@ var outcomes = []struct {
 	{livebackup.ErrBackupDamaged, outcome{"damaged", exitDamage}},
 	{block.ErrCorrupt, outcome{"damaged", exitDamage}},
 	{mvcc.ErrBehind, outcome{"damaged", exitDamage}},
+	{mvcc.ErrNotInUse, outcome{"damaged", exitDamage}}, // a block that something leads to
 	{demo.ErrDifferent, outcome{"different", exitDamage}},
 	{livebackup.ErrRepositoryNotFound, outcome{"not_found", exitRefused}},
 	{livebackup.ErrBackupNotFound, outcome{"not_found", exitRefused}},
@@ -137,6 +139,8 @@ var outcomes = []struct {
 	{livebackup.ErrLogForeign, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrTimelineAbandoned, outcome{"abandoned", exitRefused}},
 	{mvcc.ErrHistory, outcome{"other_history", exitRefused}},
+	{mvcc.ErrNotPrivate, outcome{"not_allowed", exitRefused}},
+	{spill.ErrNotPrivate, outcome{"not_allowed", exitRefused}},
 	{livebackup.ErrBackupKept, outcome{"kept", exitRefused}},
 	{livebackup.ErrBackupNeeded, outcome{"kept", exitRefused}},
 	{livebackup.ErrKeyNeeded, outcome{"wrong_key", exitRefused}},

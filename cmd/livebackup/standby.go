@@ -21,7 +21,7 @@ var errPromote = errors.New("the standby is promoted")
 // follow opens the standby that was restored, serves it, and rolls it forward until
 // the command is stopped or the standby is promoted.
 func (a *app) follow(ctx context.Context, repo *livebackup.Repository, f restoreFlags) (err error) {
-	o := mvcc.Options{MaxRAM: int64(f.maxRAM)}
+	o := mvcc.Options{MaxRAM: int64(f.maxRAM), Existing: true}
 	db, err := kv.Open(f.target, kv.Options{Store: o})
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func (a *app) leaveTimeline(name, short, long string, leave func(context.Context
 			if err := mustBeThere(dir); err != nil {
 				return err
 			}
-			out, err := leave(ctx, dir, mvcc.Options{MaxRAM: int64(maxRAM)})
+			out, err := leave(ctx, dir, mvcc.Options{MaxRAM: int64(maxRAM), Existing: true})
 			if err != nil {
 				return err
 			}
