@@ -126,7 +126,7 @@ func (b *budgetSweep) run(seed uint64, what string, k, times int) (seen map[stri
 		err = allAsked(seen)
 	}
 	if err == nil {
-		f := &faultSweep{ctx: b.ctx, sites: &siteCounts{}}
+		f := &faultSweep{ctx: b.ctx, sites: newFaultSites()}
 		err = f.afterwards(seed, w, fs)
 	}
 	if err != nil {

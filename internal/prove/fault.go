@@ -1,16 +1,14 @@
 package prove
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"path"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,6 +37,7 @@ type FaultCounts struct {
 	InRecovery int            // faults that struck within the recovery from a power cut, not among the above
 	Sites      int            // call sites that asked the file system for something
 	Hit        int            // of these, those of which an operation failed
+	Told       int            // lost writes of which somebody else than the writer was told
 	Failed     int            // runs after which the store had failed, and said so
 	Backups    int            // that were acknowledged, and read back whole after the fault
 	Elapsed    time.Duration  //
@@ -47,8 +46,8 @@ type FaultCounts struct {
 }
 
 func (c FaultCounts) String() string {
-	return fmt.Sprintf("%d runs, %d faults struck, in %d runs two of them, %d more within recovery, %d of %d call sites hit, %d runs failed the store, %d backups read back; %v",
-		c.Runs, c.Injected, c.Pairs, c.InRecovery, c.Hit, c.Sites, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
+	return fmt.Sprintf("%d runs, %d faults struck, in %d runs two of them, %d more within recovery, %d of %d call sites hit, of %d lost writes somebody else was told, %d runs failed the store, %d backups read back; %v",
+		c.Runs, c.Injected, c.Pairs, c.InRecovery, c.Hit, c.Sites, c.Told, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
 }
 
 // faultKind is one way to fail an operation.
@@ -75,6 +74,11 @@ func faultKinds() (kinds []faultKind) {
 		{"done, and failed", simfs.Events, simfs.Fault{Err: syscall.EIO, Late: true}},
 	}
 	kinds = append(kinds, once...)
+	// The system tells of these once, to whoever syncs the file next.
+	kinds = append(kinds,
+		faultKind{"sync that loses and shows the old", simfs.OpSync, simfs.Fault{Sync: simfs.SyncCacheOld}},
+		faultKind{"write that is lost", simfs.OpWrite, simfs.Fault{WriteBack: true, Sync: simfs.SyncCacheNew}},
+		faultKind{"write that is lost and shown no more", simfs.OpWrite, simfs.Fault{WriteBack: true, Sync: simfs.SyncCacheOld}})
 	for _, k := range once {
 		k.name += " for good"
 		k.fault.Sticky = true
@@ -83,99 +87,11 @@ func faultKinds() (kinds []faultKind) {
 	return kinds
 }
 
-// site is a place in the product that calls the file system.
-type site struct {
-	op   simfs.Op
-	at   string // file and line
-	role string // which kind of file
-}
-
-func (s site) String() string { return fmt.Sprintf("%v of %s at %s", s.op, s.role, s.at) }
-
-const roleTemporary = "temporary storage"
-
-// roleOf says what a file is to the store.
-func roleOf(name string) string {
-	base := path.Base(name)
-	switch {
-	case base == "(temporary)":
-		return roleTemporary
-	case strings.HasPrefix(name, repoDir):
-		return "repository"
-	case strings.HasSuffix(base, ".wal") || strings.HasSuffix(base, ".wal.new") || base == "log":
-		return "log"
-	case base == "data" || base == "doublewrite":
-		return base
-	}
-	return "directory"
-}
-
-// caller is the innermost place of the product on the way to the simulated disk.
-// Called on the goroutine of the operation.
-func caller() string {
-	var pcs [24]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
-	for {
-		f, more := frames.Next()
-		if _, in, ours := strings.Cut(f.Function, "spillwaydb/spillway/"); ours && !strings.HasPrefix(in, "internal/simfs") && !strings.HasPrefix(in, "internal/prove") {
-			return fmt.Sprintf("%s/%s:%d", path.Base(path.Dir(f.File)), path.Base(f.File), f.Line)
-		}
-		if !more {
-			return ""
-		}
-	}
-}
-
-// siteCounts counts operations by site. Safe for concurrent use.
-type siteCounts struct {
-	mu    sync.Mutex
-	seen  map[site]int
-	hit   map[site]int
-	under map[site]*injection // the fault of the run that first came there, nil if it had none
-	now   *injection
-}
-
-// note is a trace function.
-func (c *siteCounts) note(ev simfs.Event) {
-	if ev.Op&(simfs.IO|simfs.OpLstat|simfs.OpSize|simfs.OpFreeBytes) == 0 {
-		return
-	}
-	at := caller()
-	if at == "" {
-		return // of the proof itself
-	}
-	s := site{ev.Op, at, roleOf(ev.File)}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.seen[s]++
-	if c.seen[s] == 1 {
-		c.under[s] = c.now
-	}
-}
-
-// gaveBack reports whether temporary storage was ever cut.
-func (c *siteCounts) gaveBack() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for s := range c.seen {
-		if s.op == simfs.OpTruncate && s.role == roleTemporary {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *siteCounts) sites() []site {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(c.seen), func(a, b site) int { return strings.Compare(a.String(), b.String()) })
-}
-
 // Fault runs a workload again and again, each time with one operation that fails, at
 // every call site, in every way. It ends at the first promise that is not kept.
 func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
 	began := time.Now()
-	f := &faultSweep{ctx: ctx, o: o, began: began, sites: &siteCounts{seen: map[site]int{}, hit: map[site]int{}, under: map[site]*injection{}}}
+	f := &faultSweep{ctx: ctx, o: o, began: began, sites: newFaultSites()}
 	f.counts.Kinds = map[string]int{}
 	for round := uint64(0); ; round++ {
 		if err := f.round(o.Seed + round); err != nil {
@@ -192,16 +108,16 @@ type faultSweep struct {
 	ctx    context.Context
 	began  time.Time
 	o      FaultOptions
-	sites  *siteCounts
+	sites  *faultSites
 	counts FaultCounts
 }
 
 func (f *faultSweep) done() FaultCounts {
 	c := f.counts
 	c.Elapsed = time.Since(f.began)
-	for _, s := range f.sites.sites() {
+	for _, s := range f.sites.All() {
 		c.Sites++
-		if f.sites.hit[s] > 0 {
+		if f.sites.Struck(s) > 0 {
 			c.Hit++
 		} else {
 			c.Missed = append(c.Missed, s.String())
@@ -217,8 +133,8 @@ func (f *faultSweep) missed() error {
 		return nil // it was told to stop
 	}
 	var list []string
-	for _, s := range f.sites.sites() {
-		if f.sites.hit[s] == 0 && f.sites.under[s] == nil {
+	for _, s := range f.sites.All() {
+		if f.sites.Struck(s) == 0 && f.sites.under[s] == nil {
 			list = append(list, s.String())
 		}
 	}
@@ -237,7 +153,7 @@ func (f *faultSweep) round(seed uint64) error {
 		}
 	}
 	rng := rand.New(rand.NewPCG(seed, 21))
-	done := map[site]bool{}
+	done := map[simfs.Site]bool{}
 	if err := f.failSites(seed, done, rng); err != nil {
 		return err
 	}
@@ -248,10 +164,10 @@ func (f *faultSweep) round(seed uint64) error {
 }
 
 // failSites fails operations of every call site that is not done.
-func (f *faultSweep) failSites(seed uint64, done map[site]bool, rng *rand.Rand) error {
+func (f *faultSweep) failSites(seed uint64, done map[simfs.Site]bool, rng *rand.Rand) error {
 	for more := true; more; { // a run with a fault shows sites that others do not have
 		more = false
-		for _, s := range f.sites.sites() {
+		for _, s := range f.sites.All() {
 			if done[s] || f.ctx.Err() != nil {
 				continue
 			}
@@ -267,12 +183,12 @@ func (f *faultSweep) failSites(seed uint64, done map[site]bool, rng *rand.Rand) 
 // failPairs has two operations fail in one run, of any two call sites: what comes after
 // a failure is where the less trodden paths are.
 func (f *faultSweep) failPairs(seed uint64, rng *rand.Rand) error {
-	sites := f.sites.sites()
+	sites := f.sites.All()
 	draw := func() *injection {
 		s := sites[rng.IntN(len(sites))]
-		kinds := slices.DeleteFunc(faultKinds(), func(k faultKind) bool { return k.ops&s.op == 0 })
+		kinds := kindsOf(s)
 		runs := max(f.counts.Runs, 1)
-		return &injection{site: s, kind: kinds[rng.IntN(len(kinds))], skip: rng.IntN(max(f.sites.seen[s]/runs, 1))}
+		return &injection{site: s, kind: kinds[rng.IntN(len(kinds))], skip: rng.IntN(max(f.sites.Seen(s)/runs, 1))}
 	}
 	for range f.o.Pairs {
 		if f.ctx.Err() != nil {
@@ -297,22 +213,19 @@ const triesMore = 24
 const patience = 2 * time.Second
 
 // failSite runs the workload with operations of one call site failing.
-func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
-	var kinds []faultKind
-	for _, k := range faultKinds() {
-		if k.ops&s.op != 0 {
-			kinds = append(kinds, k)
-		}
-	}
+func (f *faultSweep) failSite(seed uint64, s simfs.Site, rng *rand.Rand) error {
+	kinds := kindsOf(s)
+	full := []string{"ENOSPC for good", "EDQUOT for good"}[rng.IntN(2)] // one is much like the other
+	kinds = slices.DeleteFunc(kinds, func(k faultKind) bool { return k.name == full })
 	if f.o.Kinds > 0 && f.o.Kinds < len(kinds) {
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		kinds = kinds[:f.o.Kinds]
 	}
-	for i := 0; i < len(kinds) || i < len(kinds)+triesMore && f.sites.hit[s] == 0; i++ { // where few come, chance may miss them
+	for i := 0; i < len(kinds) || i < len(kinds)+triesMore && f.sites.Struck(s) == 0; i++ { // where few come, chance may miss them
 		k, patient := kinds[i%len(kinds)], i >= len(kinds)
 		for n := range max(f.o.Each, 1) {
 			skip := 0
-			if seen := f.sites.seen[s]; i < len(kinds) && (n > 0 || rng.IntN(2) == 0) {
+			if seen := f.sites.Seen(s); i < len(kinds) && (n > 0 || rng.IntN(2) == 0) {
 				skip = rng.IntN(max(seen/max(f.counts.Runs, 1), 1))
 			}
 			if err := f.run(seed, &injection{site: s, kind: k, skip: skip, first: f.sites.under[s]}, patient); err != nil {
@@ -329,7 +242,7 @@ func (f *faultSweep) failSite(seed uint64, s site, rng *rand.Rand) error {
 // injection is one fault: operation number skip of a call site. Where nobody comes
 // unless something else has failed, that is failed first.
 type injection struct {
-	site  site
+	site  simfs.Site
 	kind  faultKind
 	skip  int
 	first *injection
@@ -347,14 +260,17 @@ func (i *injection) String() string {
 }
 
 // arm puts the faults in place, and returns them, the one that matters first.
-func (i *injection) arm(fs *simfs.FS) []*simfs.Armed {
+func (i *injection) arm(fs *simfs.FS, sites *faultSites) []*simfs.Armed {
 	if i == nil {
 		return nil
 	}
-	before := i.first.arm(fs)
+	before := i.first.arm(fs, sites)
 	fault := i.kind.fault
-	fault.Ops, fault.Skip = i.site.op, i.skip
-	fault.Match = func(ev simfs.Event) bool { return caller() == i.site.at && roleOf(ev.File) == i.site.role }
+	fault.Ops, fault.Skip = i.site.Op, i.skip
+	fault.Match = func(ev simfs.Event) bool {
+		site, _ := sites.Of(ev)
+		return site == i.site
+	}
 	return append([]*simfs.Armed{fs.Fail(fault)}, before...)
 }
 
@@ -374,22 +290,24 @@ func (f *faultSweep) run(seed uint64, inject *injection, patient bool) error {
 	o := smallOptions(fs)
 	w := &faultWorld{world: world{ctx: f.ctx, rng: rand.New(rand.NewPCG(seed, 9)), fs: fs, o: o, m: newBlockModel(), cover: &Coverage{}}}
 	f.sites.now = inject
-	armed := inject.arm(fs)
+	armed := inject.arm(fs, f.sites)
+	if inject != nil {
+		w.loses = inject.kind.fault.WriteBack || inject.kind.fault.Sync != simfs.SyncPending
+	}
+	others := w.others(armed)
 	if patient {
 		w.before = func() { f.await(armed) }
 	}
 	err = w.playFaulty()
+	others.Wait()
+	if w.told != nil {
+		f.counts.Told++
+		w.note(w.told)
+	}
 	f.counts.Runs++
 	if len(armed) > 0 && armed[0].Fired() > 0 {
 		f.counts.Injected++
 		f.counts.Kinds[inject.kind.name]++
-	}
-	at := inject
-	for _, a := range armed {
-		if a.Fired() > 0 {
-			f.sites.hit[at.site]++
-		}
-		at = at.first
 	}
 	if len(armed) > 1 && armed[0].Fired() > 0 && armed[1].Fired() > 0 {
 		f.counts.Pairs++
@@ -398,9 +316,7 @@ func (f *faultSweep) run(seed uint64, inject *injection, patient bool) error {
 	if w.failed {
 		f.counts.Failed++
 	}
-	if err == nil {
-		err = order.Err()
-	}
+	err = cmp.Or(err, w.wrong, order.Err())
 	if err == nil && inject == nil && w.errors > 0 {
 		err = fmt.Errorf("%d errors without a fault, the last: %w", w.errors, w.last)
 	}
@@ -428,6 +344,9 @@ func (f *faultSweep) await(armed []*simfs.Armed) {
 	}
 }
 
+// allShown is a system that has written out all but what it lost, which it shows no more.
+const allShown = "what was lost is shown no more"
+
 // afterwards proves what a run left: after a power cut, and as the system has it.
 func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error {
 	if err := leftOpen(fs); err != nil {
@@ -439,12 +358,20 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 	if err := f.failRecovery(v, w, m, fs.Crash(nil, simfs.DropAll)); err != nil {
 		return fmt.Errorf("after a fault within recovery: %w", err)
 	}
-	for how, disk := range map[string]*simfs.FS{"a power cut": fs.Crash(nil, simfs.DropAll), "the end of the process": fs.Kill()} {
+	left := map[string]*simfs.FS{"a power cut": fs.Crash(nil, simfs.DropAll)}
+	if w.loses { // the system writes the rest out, and has room for something else
+		left[allShown] = fs.Crash(nil, simfs.KeepAll)
+	}
+	left["the end of the process"] = fs.Kill()
+	for how, disk := range left {
 		var counts CrashCounts
 		if err := v.whole(f.ctx, disk, m, &counts); err != nil {
 			return fmt.Errorf("after %s: %w", how, err)
 		}
 		f.counts.Backups += int(counts.Restored)
+		if how == allShown {
+			continue
+		}
 		// Who opened it, and closed it in good order, has made durable what he showed.
 		if err := v.whole(f.ctx, disk.Crash(nil, simfs.DropAll), m, &counts); err != nil {
 			return fmt.Errorf("after %s, an opening and a power cut: %w", how, err)
@@ -482,6 +409,9 @@ func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *s
 // seen, and judges each.
 type faultWorld struct {
 	world
+	loses  bool // the fault loses what was written
+	opened atomic.Pointer[mvcc.Store]
+	told   error  // what somebody else was told meanwhile: see told.go; guarded by mu
 	first  func() // before the script; nil: nothing
 	before func() // the store is closed; nil: nothing
 	failed bool   // the store has failed
@@ -497,6 +427,7 @@ func (w *faultWorld) playFaulty() error {
 			w.note(err)
 			continue
 		}
+		w.opened.Store(w.s)
 		if w.first != nil {
 			w.first()
 		}

@@ -27,6 +27,8 @@ import (
 //	              is in place and synced, or freed (R8)
 //	recycle       a log segment is used again only when a synced superblock needs
 //	              nothing of it (R8)
+//	told once     what a sync that failed should have covered is not durable for the next
+//	              one that succeeds: only what was written again is (L8)
 //	publish       a manifest gets its name only when every object of its backup has
 //	              its bytes and its name synced (L12)
 //
@@ -111,11 +113,14 @@ func (o *Order) fail(format string, args ...any) {
 
 // note takes an operation in. It is a trace function of package simfs.
 func (o *Order) note(ev simfs.Event) {
-	if ev.Err != nil {
-		return
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if ev.Err != nil {
+		if ev.Op == simfs.OpSync {
+			o.noteFailedSync(ev)
+		}
+		return
+	}
 	switch base := path.Base(ev.File); {
 	case path.Dir(ev.File) == repoDir || ev.File == repoDir:
 		o.noteRepository(ev)
@@ -125,6 +130,18 @@ func (o *Order) note(ev simfs.Event) {
 		o.noteSecond(ev)
 	case strings.HasSuffix(base, ".wal"):
 		o.noteLog(base, ev)
+	}
+}
+
+// noteFailedSync forgets what is not durable, and will not be by a sync that succeeds.
+func (o *Order) noteFailedSync(ev simfs.Event) {
+	switch base := path.Base(ev.File); {
+	case ev.File == dbDir+"/data":
+		clear(o.placed)
+	case ev.File == dbDir+"/doublewrite":
+		o.unseen = nil
+	case strings.HasSuffix(base, ".wal") && o.log[base] != nil:
+		o.log[base].pending = 0
 	}
 }
 

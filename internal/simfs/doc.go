@@ -31,8 +31,12 @@
 //   - A Sync that fails covers nothing. What it should have covered stays
 //     pending, or is lost while the cache shows it still, or is lost and the
 //     cache shows the old: [SyncFailure].
+//   - That a write could not be written out is told once, to whoever syncs the file
+//     next, and then to nobody: [Fault.WriteBack]. Linux tells each descriptor once;
+//     two of one file are too many to rely on that.
 //
-// Not modelled: symbolic links, permissions (modes are only recorded), times,
+// Not modelled: symbolic links, permissions (modes are only recorded), times, names
+// that a failed SyncDir loses for good (a file system with a journal stops instead),
 // and rot; for the last there is [FS.FlipBits].
 //
 // # Use
@@ -41,7 +45,8 @@
 // few states of the disk by [FS.Crash], open each and check. [FS.Kill] is the
 // end of the process alone: what was written and not synced is still there, and
 // still not on disk. [FS.Fail] injects errors and counts what it let pass, so
-// that a sweep knows its end. [FS.Trace] shows every operation in its order.
+// that a sweep knows its end; [Sites] knows which places in the product it has met.
+// [FS.Trace] shows every operation in its order.
 // [FS.Moments] keeps the disk of each event of one run, and [Moment.States] lists
 // what a cut there could leave, one by one instead of at random.
 package simfs

@@ -65,6 +65,8 @@ type Event struct {
 	N    int    // how many of [Events] there were, this one included
 	Err  error  // how it ended
 
+	Struck bool // a fault hit it; with [Fault.WriteBack] it succeeds all the same
+
 	handle *file // of operations on open files
 }
 

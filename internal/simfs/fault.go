@@ -25,10 +25,18 @@ type Fault struct {
 	Short  bool  // half of a read or write is done before it fails
 	Late   bool  // the operation is done whole, and then reports the error
 	Sync   SyncFailure
+
+	// WriteBack fails not a write, but what the system does with it later. Only writes
+	// are struck. They succeed; their data reaches no disk unless it is written again.
+	// The next Sync of the file, whoever asks for it, makes all else durable and fails;
+	// no later one does, and none if everybody closes the file before. SyncPending is
+	// SyncCacheNew here.
+	WriteBack bool
 }
 
 // SyncFailure says what becomes of a file's pending changes when its Sync
-// fails.
+// fails. Of a failure one Sync tells: the next one of the file succeeds, and saves
+// nothing of what was lost.
 type SyncFailure int
 
 const (
@@ -98,6 +106,11 @@ func (f *FS) perform(ev *Event, do func(*Event) error) error {
 		if err := do(ev); err != nil {
 			return err
 		}
+	case fault.WriteBack:
+		before := len(ev.handle.node.pending)
+		err := do(ev)
+		ev.handle.node.loseFrom(before, fault)
+		return err
 	case fault.Short && ev.Op&(OpRead|OpWrite) != 0:
 		ev.Len /= 2
 		if err := do(ev); err != nil {
@@ -120,6 +133,7 @@ func (f *FS) strike(ev *Event) *Fault {
 		due := a.seen == a.fault.Skip+1 || a.fault.Sticky && a.seen > a.fault.Skip
 		if due {
 			a.fired++
+			ev.Struck = true
 			return &a.fault
 		}
 	}
@@ -127,7 +141,7 @@ func (f *FS) strike(ev *Event) *Fault {
 }
 
 func (f *Fault) matches(ev *Event) bool {
-	if ev.Op&f.Ops == 0 {
+	if ev.Op&f.Ops == 0 || f.WriteBack && ev.Op != OpWrite {
 		return false
 	}
 	const ranged = OpRead | OpWrite | OpAllocate | OpPunch

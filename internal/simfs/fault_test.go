@@ -302,3 +302,68 @@ func TestFlipBitsIsRotOnDisk(t *testing.T) {
 		t.Error("flipped bits that are not there")
 	}
 }
+
+// TestWriteThatIsLostIsToldOnce: the write succeeds, whoever syncs the file next is told,
+// has all else made durable, and nobody is told again.
+func TestWriteThatIsLostIsToldOnce(t *testing.T) {
+	for _, test := range []struct {
+		how   simfs.SyncFailure
+		shows string // after it was told
+	}{
+		{simfs.SyncPending, "/a=AB"}, {simfs.SyncCacheNew, "/a=AB"}, {simfs.SyncCacheOld, "/a=xB"},
+	} {
+		fs := simfs.New()
+		f := durable(t, fs, "/a", sectors("xx"))
+		g := open(t, fs, "/a")
+		fault := fs.Fail(simfs.Fault{WriteBack: true, Sync: test.how})
+		write(t, f, sectors("A"), 0)
+		write(t, f, sectors("B"), 512)
+		if got := state(t, fs); fault.Fired() != 1 || got != "/a=AB" {
+			t.Errorf("%d: %d fired, reads show %q", test.how, fault.Fired(), got)
+		}
+		exactly(t, fs, "/a=xx", "/a=xB")
+		if err := g.Sync(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("somebody else's sync: %v", err)
+		}
+		if got := state(t, fs); got != test.shows {
+			t.Errorf("%d: reads show %q", test.how, got)
+		}
+		exactly(t, fs, "/a=xB")
+		ok(t, f.Sync())
+		exactly(t, fs, "/a=xB")
+		write(t, f, sectors("C"), 0)
+		ok(t, f.Sync())
+		exactly(t, fs, "/a=CB")
+	}
+}
+
+// TestWriteThatIsLostKeepsItsSize: what it has added to the file reads as zeros or garbage.
+func TestWriteThatIsLostKeepsItsSize(t *testing.T) {
+	fs := simfs.New()
+	f := durable(t, fs, "/a", sectors("x"))
+	fs.Fail(simfs.Fault{WriteBack: true})
+	write(t, f, sectors("A"), 512)
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	exactly(t, fs, "/a=x.")
+}
+
+// TestWriteThatIsLostIsForgotten: if everybody closes the file before anybody syncs it,
+// nobody is told, nor is the next process.
+func TestWriteThatIsLostIsForgotten(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		fs := simfs.New()
+		f := durable(t, fs, "/a", sectors("x"))
+		fs.Fail(simfs.Fault{WriteBack: true})
+		write(t, f, sectors("A"), 0)
+		if killed {
+			fs = fs.Kill()
+		} else {
+			ok(t, f.Close())
+		}
+		f = open(t, fs, "/a")
+		ok(t, f.Sync())
+		exactly(t, fs, "/a=x")
+	}
+}

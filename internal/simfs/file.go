@@ -96,7 +96,9 @@ func (f *file) abandon() {
 	if f.node.locked == f {
 		f.node.locked = nil
 	}
-	f.node.opens--
+	if f.node.opens--; f.node.opens == 0 {
+		f.node.untold = nil
+	}
 	f.fs.forget(f.node)
 }
 
@@ -223,7 +225,11 @@ func (f *file) PunchHole(off, n int64) error {
 func (f *file) Sync() error {
 	return f.run(Event{Op: OpSync}, func(*Event) error {
 		f.node.sync()
-		return nil
+		err := f.node.tell()
+		if err != nil {
+			f.fs.recount()
+		}
+		return err
 	})
 }
 

@@ -61,7 +61,8 @@ type node struct {
 	live    content // what reads show
 	durable content // what the last good Sync left
 	pending []change
-	apart   bool // pending does not lead from durable to live: a sync lost some of it
+	apart   bool   // pending does not lead from durable to live: some of it was lost
+	untold  *Fault // lost writes that no Sync has told of
 	clock   *int
 	frozen  *content // clone of durable; nil if there is none of it as it is now
 }
@@ -145,7 +146,7 @@ func (f *FS) Kill() *FS {
 	for file := range f.open {
 		file.closed = true
 		file.node.opens = 0
-		file.node.locked = nil
+		file.node.locked, file.node.untold = nil, nil
 	}
 	clear(f.open)
 	f.root = f.newNode(fs.ModeDir) // the nodes are next's, under its lock

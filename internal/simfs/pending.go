@@ -142,3 +142,29 @@ func (n *node) failSync(how SyncFailure) {
 		}
 	}
 }
+
+// loseFrom has the data of pending changes from number from on reach no disk, and the next
+// Sync tell of it. A temporary file has no next Sync.
+func (n *node) loseFrom(from int, fault *Fault) {
+	if n.temp || from >= len(n.pending) {
+		return
+	}
+	n.pending = slices.Clone(n.pending) // moments have it, too
+	for i := from; i < len(n.pending); i++ {
+		n.pending[i].data = nil
+	}
+	n.apart, n.untold = true, fault
+}
+
+// tell is the error of writes that were lost, once. All else is durable.
+func (n *node) tell() error {
+	fault := n.untold
+	if fault == nil {
+		return nil
+	}
+	n.untold = nil
+	if fault.Sync == SyncCacheOld {
+		n.live, n.apart = n.durable.clone(), false
+	}
+	return fault.Err
+}
