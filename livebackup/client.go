@@ -9,7 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -50,7 +50,7 @@ func (c *Client) connect() (*clientConn, error) {
 
 // notServed tells "nobody is there" from what may pass.
 func notServed(err error) error {
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, os.ErrNotExist) || nobodyListens(err) {
 		return fmt.Errorf("%w (%w)", ErrNotServed, err)
 	}
 	return err
@@ -61,7 +61,13 @@ type clientConn struct {
 	nc    net.Conn
 	lease time.Duration
 
-	mu sync.Mutex // held while a frame is written
+	closing atomic.Bool   // see hurry
+	turn    chan struct{} // holds one while somebody writes a frame
+	mute    bool          // a frame was not written, or half; of who has the turn
+}
+
+func newClientConn(nc net.Conn, lease time.Duration) *clientConn {
+	return &clientConn{nc: nc, lease: lease, turn: make(chan struct{}, 1)}
 }
 
 func greet(nc net.Conn) (*clientConn, error) {
@@ -75,7 +81,7 @@ func greet(nc net.Conn) (*clientConn, error) {
 	if lowest > protocolVersion || highest < protocolVersion {
 		return nil, fmt.Errorf("%w: the serving process speaks protocol versions %d to %d, this program %d", ErrVersion, lowest, highest, protocolVersion)
 	}
-	c := &clientConn{nc: nc}
+	c := newClientConn(nc, 0)
 	var w welcome
 	if err := c.expect(frameWelcome, &w, nil); err != nil {
 		return nil, err
@@ -92,12 +98,41 @@ func greet(nc net.Conn) (*clientConn, error) {
 // server said before it closed can still be read, and tells more. So a failure
 // only sees to it that whoever reads does not wait for long.
 func (c *clientConn) send(k frameKind, payload []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.turn <- struct{}{}
+	c.write(k, payload)
+}
+
+// renew renews the lease, unless a frame is just being written: that does it, too.
+func (c *clientConn) renew() {
+	select {
+	case c.turn <- struct{}{}:
+		c.write(frameRenew, nil)
+	default:
+	}
+}
+
+// write writes a frame and gives the turn back. Behind one that failed nothing more is
+// written: it may have gone in half, and who reads waits from the first failure on.
+func (c *clientConn) write(k frameKind, payload []byte) {
+	defer func() { <-c.turn }()
+	if c.mute {
+		return
+	}
 	c.nc.SetWriteDeadline(time.Now().Add(c.lease))
+	if c.closing.Load() {
+		c.nc.SetWriteDeadline(time.Now().Add(min(c.lease, closeMax)))
+	}
 	if _, err := c.nc.Write(appendFrame(nil, k, payload)); err != nil {
+		c.mute = true
 		c.nc.SetReadDeadline(time.Now().Add(closeMax))
 	}
+}
+
+// hurry is for who is about to say goodbye: what is being written and what follows waits
+// no longer than that.
+func (c *clientConn) hurry() {
+	c.closing.Store(true)
+	c.nc.SetWriteDeadline(time.Now().Add(closeMax))
 }
 
 // renewMax is how long a client waits at most before it renews its lease: so it
@@ -111,7 +146,7 @@ func (c *clientConn) keep(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			c.send(frameRenew, nil)
+			c.renew()
 		case <-ctx.Done():
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 )
 
 // frame is a frame from the server.
@@ -154,6 +153,7 @@ func (x *exchange) close(k frameKind) error {
 		return nil
 	}
 	x.closed = true
+	x.conn.hurry()
 	var err error
 	if k != 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), closeMax)
@@ -161,8 +161,7 @@ func (x *exchange) close(k frameKind) error {
 		cancel()
 	}
 	x.stop()
-	x.conn.nc.SetDeadline(time.Unix(1, 0))
-	x.wg.Wait()
 	x.conn.nc.Close()
+	x.wg.Wait()
 	return err
 }

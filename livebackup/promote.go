@@ -8,8 +8,8 @@ import (
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
-// promote has the owner of the standby promote it. That goes on when the client does
-// not wait for it: half of it would help nobody.
+// promote has the owner of the standby promote it, once. That goes on when the client
+// does not wait for it: half of it would help nobody.
 func (c *serverConn) promote(ctx context.Context) error {
 	st, err := c.s.src.Status(ctx)
 	switch {
@@ -22,10 +22,17 @@ func (c *serverConn) promote(ctx context.Context) error {
 	}
 	c.s.promoting.Lock() // Close waits, so that the answer gets there
 	defer c.s.promoting.Unlock()
+	if err := context.Cause(ctx); err != nil { // nobody would hear that it was done
+		return err
+	}
+	if c.s.promoted { // while this one waited
+		return mvcc.ErrNotStandby
+	}
 	out, err := c.s.o.Promote(context.WithoutCancel(ctx))
 	if err != nil {
 		return err
 	}
+	c.s.promoted = true
 	return c.reply(frameReply, out)
 }
 

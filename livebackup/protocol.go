@@ -428,7 +428,19 @@ var wireCodes = []struct {
 	{"canceled", context.Canceled},
 }
 
+// encodeError shortens what does not fit into a frame: that something is damaged is told
+// whatever its path is.
 func encodeError(err error, cost *mvcc.Cost) []byte {
+	for most := messageBytesMax; ; most /= 2 {
+		if b := encodeErrorIn(err, cost, most); len(b) <= controlBytesMax || most == 0 {
+			return b
+		}
+	}
+}
+
+// encodeErrorIn encodes an error with at most so many bytes of each of its texts.
+func encodeErrorIn(err error, cost *mvcc.Cost, most int) []byte {
+	clip := func(s string) string { return s[:min(len(s), most)] }
 	w := wireError{Code: "failed", Message: clip(err.Error()), Cost: cost}
 	var corrupt *block.CorruptError
 	if errors.As(err, &corrupt) {

@@ -150,6 +150,9 @@ func (s *remoteSession) receive() error {
 			s.pace.Store(m.BytesPerSecond)
 			continue
 		case frameReply:
+			if !s.conn.closing.Load() {
+				break // nobody asked for the end
+			}
 			var cost mvcc.Cost
 			err := decodeReply(payload, &cost)
 			s.setCost(cost)
@@ -340,6 +343,7 @@ func (s *remoteSession) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.conn.hurry()
 	s.conn.send(frameClose, nil)
 	s.conn.nc.SetReadDeadline(time.Now().Add(closeMax))
 	<-s.done

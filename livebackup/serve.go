@@ -81,6 +81,10 @@ type Server struct {
 	wg     sync.WaitGroup
 
 	promoting sync.Mutex // held while a standby is promoted, until the answer is sent
+	promoted  bool       // guarded by promoting
+
+	closing  sync.Once
+	closeErr error // of closing
 
 	mu    sync.Mutex
 	conns int // guarded by mu
@@ -145,25 +149,35 @@ func removeStale(dir, path string) error {
 	if info.Mode()&os.ModeSocket == 0 {
 		return errors.New("something that is no socket has its name")
 	}
-	if conn, err := dialSocket(dir); err == nil {
+	conn, err := dialSocket(dir)
+	if err == nil {
 		conn.Close()
 		return ErrAlreadyServed
+	}
+	if !errors.Is(err, ErrNotServed) { // he may live, and be busy; or we have no descriptors
+		return fmt.Errorf("find out who has the socket: %w", err)
 	}
 	return os.Remove(path)
 }
 
 // Close ends all sessions and connections with a typed error, waits until they
 // have let go of the store, and removes the socket. A promotion under way ends first.
+// The second call does nothing, and returns what the first one did.
 func (s *Server) Close() error {
-	s.promoting.Lock()
-	//lint:ignore SA2001 only who holds it is waited for
-	s.promoting.Unlock()
+	s.closing.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+// close removes the socket while it is open: then no other has its number.
+func (s *Server) close() (err error) {
+	s.promoting.Lock() // who comes behind is not promoted, see promote
 	s.cancel(ErrServerClosed)
-	err := s.ln.Close()
-	s.wg.Wait()
+	s.promoting.Unlock()
 	if info, statErr := os.Lstat(s.path); statErr == nil && os.SameFile(info, s.info) {
-		err = errors.Join(err, os.Remove(s.path))
+		err = os.Remove(s.path)
 	}
+	err = errors.Join(err, s.ln.Close())
+	s.wg.Wait()
 	return err
 }
 

@@ -303,16 +303,23 @@ func (c *serverConn) events(ctx context.Context, payload []byte) error {
 // checkReportEvery is how often a check tells how far it is.
 const checkReportEvery = 200 * time.Millisecond
 
+// check ends when its client can no longer be told of it: it holds a snapshot.
 func (c *serverConn) check(ctx context.Context) error {
 	var last time.Time
-	var failed error
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(errStopped)
 	res, err := c.s.src.Check(ctx, func(done, total uint64) {
-		if now := time.Now(); failed == nil && now.Sub(last) >= checkReportEvery {
+		if now := time.Now(); ctx.Err() == nil && now.Sub(last) >= checkReportEvery {
 			last = now
-			failed = c.reply(frameProgress, checkProgress{done, total})
+			if err := c.reply(frameProgress, checkProgress{done, total}); err != nil {
+				cancel(err)
+			}
 		}
 	})
-	if err = errors.Join(err, failed); err != nil {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil {
 		return err
 	}
 	return c.replyCheck(res)

@@ -13,7 +13,7 @@ type Mutant struct {
 // All lists the planted bugs.
 func All() []Mutant {
 	var all []Mutant
-	for _, list := range [][]Mutant{ofLog(), ofCheckpoint(), ofRecovery(), ofCommit(), ofSnapshots(), ofBackups(), ofRepository(), ofTrees(), Strangers()} {
+	for _, list := range [][]Mutant{ofLog(), ofCheckpoint(), ofRecovery(), ofCommit(), ofSnapshots(), ofBackups(), ofRepository(), ofTrees(), ofSocket(), Strangers()} {
 		all = append(all, list...)
 	}
 	return all
