@@ -103,7 +103,28 @@ func (x *logIndex) atMark(ctx context.Context, name string) (LogMoment, error) {
 			return x.atLSN(ctx, m.LSN)
 		}
 	}
-	return LogMoment{}, fmt.Errorf("%q: %w", name, ErrMarkNotFound)
+	return LogMoment{}, fmt.Errorf("%q: %w: %s", name, ErrMarkNotFound, markNames(list))
+}
+
+// markNamesMax is how many names of marks an error tells.
+const markNamesMax = 10
+
+// markNames tells the newest marks, for who has forgotten how one was written.
+func markNames(list []LogMark) string {
+	if len(list) == 0 {
+		return "the archived log has none"
+	}
+	text := "the newest are"
+	for i, m := range slices.Backward(list) {
+		if len(list)-i > markNamesMax {
+			return text + ", ..."
+		}
+		text += fmt.Sprintf(" %q", m.Name)
+		if i > 0 && len(list)-i < markNamesMax {
+			text += ","
+		}
+	}
+	return text
 }
 
 // marks are the commits that have a name, by LSN. Damaged objects tell none.

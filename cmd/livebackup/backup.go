@@ -300,8 +300,12 @@ func (r backupResult) text(w io.Writer) {
 	if r.WhyFull != "" {
 		fmt.Fprintf(w, "  it is a full one, because:\n  %s\n", r.WhyFull)
 	}
-	fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
-		human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
+	if m.Blocks == 0 {
+		fmt.Fprintf(w, "  no block is in it: none had changed; in %s\n", human.Elapsed(m.Duration))
+	} else {
+		fmt.Fprintf(w, "  %s of blocks stored in %s, in %s (%s)\n", human.Bytes(m.RawBytes), human.Bytes(m.StoredBytes),
+			human.Elapsed(m.Duration), human.PerSecond(m.RawBytes, m.Duration))
+	}
 	fmt.Fprintf(w, "  a writer could wait %s when it started;\n  %s kept, %s of them shared, %s spilled\n", human.Elapsed(m.StartStall),
 		human.Plural(m.Cost.OriginalsMade, "original"), human.Count(m.Cost.OriginalsShared), human.Count(m.Cost.OriginalsSpilled))
 	if c := m.Cost; c.BlocksChanged > 0 {

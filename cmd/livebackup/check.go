@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -57,13 +58,11 @@ func (a *app) runCheck(ctx context.Context, f databaseFlags) (err error) {
 	}
 	out := checkResult{len(res.Problems) == 0, db.served, res.LSN, res.Blocks, res.Bytes, time.Since(began), res.Problems}
 	out.Problems = listed(out.Problems)
-	if err := a.print(out, out.text); err != nil {
-		return err
-	}
+	err = a.print(out, out.text)
 	if !out.OK {
-		return &damageError{fmt.Errorf("%s: %w: %s", f.dir, block.ErrCorrupt, human.Plural(len(out.Problems), "problem"))}
+		err = errors.Join(&damageError{fmt.Errorf("%s: %w: %s", f.dir, block.ErrCorrupt, human.Plural(len(out.Problems), "problem"))}, err)
 	}
-	return nil
+	return err
 }
 
 func (r checkResult) text(w io.Writer) {

@@ -22,7 +22,7 @@
 //
 // # Ending
 //
-// The first interrupt or termination signal cancels what runs: a partial backup
+// The first interrupt, termination or hangup signal cancels what runs: a partial backup
 // or restore is removed, or kept for the next run, which goes on with it; then the
 // command exits with 128 plus the signal's number. The second signal kills. All exit codes are listed by
 // "livebackup help exit-codes" and in exit.go.

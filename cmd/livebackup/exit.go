@@ -57,8 +57,9 @@ const exitCodesText = `Exit codes:
   8    restored, but not all: commits that were made are lost with their log,
        and the output says which
   9    a guard's limit was reached: the backup was ended early, or did not begin
-  130  interrupted (Ctrl-C); 143 terminated. What was half done is removed, or
-       kept for the same command, which goes on with it when it is given again`
+  130  interrupted (Ctrl-C); 143 terminated; 129 its terminal was closed. What
+       was half done is removed, or kept for the same command, which goes on
+       with it when it is given again`
 
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesText}

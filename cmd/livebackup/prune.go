@@ -36,6 +36,13 @@ func (f *pruneFlags) policy() livebackup.RetentionPolicy {
 	return livebackup.RetentionPolicy{Generations: f.generations, Window: time.Duration(f.window), KeepDisabled: f.keepDisabled}
 }
 
+func (f *pruneFlags) check() error {
+	if f.generations < 1 {
+		return &usageError{fmt.Errorf("--generations %d: at least one is kept", f.generations)}
+	}
+	return nil
+}
+
 func (a *app) prune() *cobra.Command {
 	var f pruneFlags
 	c := &cobra.Command{
@@ -52,8 +59,8 @@ func (a *app) prune() *cobra.Command {
 }
 
 func (a *app) runPrune(ctx context.Context, f pruneFlags) error {
-	if f.generations < 1 {
-		return &usageError{fmt.Errorf("--generations %d: at least one is kept", f.generations)}
+	if err := f.check(); err != nil {
+		return err
 	}
 	repo, err := f.repo.open(ctx)
 	if err != nil {
@@ -153,7 +160,14 @@ func (a *app) delete() *cobra.Command {
 		Use: "delete --repo DIR BACKUP", Short: "Delete one backup",
 		Long: deleteLong, Example: "  livebackup delete --repo /backups/app 0000000012-8f3a9c21", Args: cobra.ExactArgs(1),
 		RunE: a.command(func(ctx context.Context, args []string) error {
-			id, err := parseBackup(args[0])
+			name, err := namedBackup(args)
+			if err == nil {
+				err = f.check()
+			}
+			if err != nil {
+				return err
+			}
+			id, err := parseBackup(name)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,16 +62,21 @@ func (a *app) restore() *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore --repo DIR --to DIR", Short: "Restore a state of the database to a new directory",
 		Long: restoreLong, Example: restoreExample, Args: cobra.MaximumNArgs(1),
-		RunE: a.command(func(ctx context.Context, args []string) error {
-			if len(args) == 1 { // as verify takes it
-				if f.backup != "" {
-					return &usageError{fmt.Errorf("two backups: %s and %s", f.backup, args[0])}
-				}
-				f.backup = args[0]
-			}
-			return a.runRestore(ctx, f)
-		}),
 	}
+	c.RunE = a.command(func(ctx context.Context, args []string) error {
+		name, err := namedBackup(args) // as verify takes it
+		switch {
+		case err != nil:
+			return err
+		case name != "" && f.backup != "":
+			return &usageError{fmt.Errorf("two backups: %s and %s", f.backup, name)}
+		case f.lsn == 0 && c.Flags().Changed("lsn"):
+			return &usageError{errors.New("--lsn 0: commits are numbered from 1 on")}
+		case name != "":
+			f.backup = name
+		}
+		return a.runRestore(ctx, f)
+	})
 	f.add(c)
 	return c
 }
@@ -145,16 +151,23 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 	if f.dryRun {
 		return a.planRestore(ctx, repo, t)
 	}
+	here, _ := os.Getwd() // "" will do: it is for a note
 	p := a.progress("restore")
 	res, err := livebackup.Restore(ctx, repo, t, f.target, livebackup.RestoreOptions{
 		Progress: p.report, AllowOlder: f.allowOlder, Standby: f.standby, MaxRAM: int64(f.maxRAM),
 	})
 	p.end()
 	if err != nil {
-		if interrupt.Code(ctx) != 0 {
+		switch {
+		case interrupt.Code(ctx) != 0:
 			a.note("what was built is kept: the same command goes on with it")
+		case errors.Is(err, livebackup.ErrBackupDamaged) && !f.allowOlder:
+			a.note("--allow-older takes an older backup, and what the archived log adds to it, if that is sound")
 		}
 		return err
+	}
+	if res.Target == here {
+		a.note("the current directory was replaced by the database: \"cd .\" leads into it")
 	}
 	out := restoreResult{
 		Target: res.Target, Duration: res.Duration, LSN: res.LSN, Time: res.Time, Backup: manifestJSON(res.Manifest),

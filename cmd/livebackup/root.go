@@ -124,25 +124,58 @@ func helpTopic(c *cobra.Command, args []string) error {
 // command makes fn what a cobra command runs.
 func (a *app) command(fn func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
+		if err := refuseEmpty(c); err != nil {
+			return err
+		}
 		a.began = true
 		return fn(c.Context(), args)
 	}
 }
 
+// mayNotBeEmpty are flags that name something. An empty one is a variable of a script that
+// was never set: it must not mean the current directory, or the newest state.
+var mayNotBeEmpty = []string{"db", "repo", "to", "backup", "base", "name", "recover", "bucket", "scratch", "token-file"}
+
+func refuseEmpty(c *cobra.Command) error {
+	for _, name := range mayNotBeEmpty {
+		if f := c.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s is empty", name)
+		}
+	}
+	return nil
+}
+
 // print writes a result: as JSON, or by text.
 func (a *app) print(value any, text func(w io.Writer)) error {
 	a.printed = true
-	if !a.json {
-		text(a.stdout)
-		return nil
+	out := &sticky{w: a.stdout}
+	if a.json {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		if err := e.Encode(value); err != nil {
+			out.err = err
+		}
+	} else {
+		text(out)
 	}
-	e := json.NewEncoder(a.stdout)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	if err := e.Encode(value); err != nil {
-		return fmt.Errorf("print result: %w", err)
+	if out.err != nil {
+		return fmt.Errorf("the command is done, but its result cannot be printed: %w", out.err)
 	}
 	return nil
+}
+
+// sticky remembers the first error of a writer, and writes nothing behind it.
+type sticky struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sticky) Write(p []byte) (n int, err error) {
+	if s.err == nil {
+		n, s.err = s.w.Write(p)
+	}
+	return n, s.err
 }
 
 // note tells a person something that is no result.

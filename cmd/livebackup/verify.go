@@ -29,9 +29,9 @@ func (a *app) verify() *cobra.Command {
 		Use: "verify --repo DIR [BACKUP]", Short: "Prove that a backup can be restored",
 		Long: verifyLong, Example: verifyExample, Args: cobra.MaximumNArgs(1),
 		RunE: a.command(func(ctx context.Context, args []string) error {
-			name := ""
-			if len(args) == 1 {
-				name = args[0]
+			name, err := namedBackup(args)
+			if err != nil {
+				return err
 			}
 			return a.runVerify(ctx, f, name, o)
 		}),
@@ -56,6 +56,18 @@ func parseBackup(name string) (id livebackup.BackupID, err error) {
 		return id, &usageError{fmt.Errorf(`%q is no backup: names are like 0000000012-8f3a9c21, see "livebackup list"`, name)}
 	}
 	return id, nil
+}
+
+// namedBackup is the backup that an argument names, "" if there is no argument. An empty
+// one is a mistake.
+func namedBackup(args []string) (string, error) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	if args[0] == "" {
+		return "", &usageError{errors.New("the name of the backup is empty")}
+	}
+	return args[0], nil
 }
 
 func (a *app) runVerify(ctx context.Context, f repositoryFlags, name string, o livebackup.VerifyOptions) error {

@@ -5,6 +5,8 @@ package interrupt
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 )
@@ -15,7 +17,7 @@ func TestFirstSignalEndsTheContext(t *testing.T) {
 	for _, c := range []struct {
 		signal syscall.Signal
 		code   int
-	}{{syscall.SIGINT, 130}, {syscall.SIGTERM, 143}} {
+	}{{syscall.SIGINT, 130}, {syscall.SIGTERM, 143}, {syscall.SIGHUP, 129}} {
 		told := false
 		ctx, release := Context(context.Background(), func() { told = true })
 		if Code(ctx) != 0 {
@@ -39,5 +41,39 @@ func TestReleaseIsNoSignal(t *testing.T) {
 	<-ctx.Done()
 	if Code(ctx) != 0 {
 		t.Fatal("released, and yet a code")
+	}
+}
+
+// TestNobodyReadsAnyMore: Ctrl-C stops the whole pipeline. What is written from then on
+// kills nobody, or it would end the cleanup. Before, it kills, as it does elsewhere.
+func TestNobodyReadsAnyMore(t *testing.T) {
+	if role := os.Getenv("SPILLWAY_WRITES"); role != "" {
+		ctx, release := Context(context.Background(), func() {})
+		if role == "stopped" {
+			if err := syscall.Kill(syscall.Getpid(), syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			<-ctx.Done()
+		}
+		_, err := os.Stderr.WriteString("to nobody")
+		if !errors.Is(err, syscall.EPIPE) {
+			os.Exit(1)
+		}
+		release()
+		os.Exit(Code(ctx))
+	}
+	for role, want := range map[string]string{"stopped": "exit status 130", "running": "signal: broken pipe"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		c := exec.Command(os.Args[0], "-test.run=^TestNobodyReadsAnyMore$")
+		c.Env, c.Stderr = append(os.Environ(), "SPILLWAY_WRITES="+role), w
+		err = c.Run()
+		w.Close()
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", role, err, want)
+		}
 	}
 }
