@@ -211,7 +211,7 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	started := time.Now()
-	picker := &basePicker{o: o, entries: v.entries, named: heads.named}
+	picker := &basePicker{o: o, entries: v.entries}
 	session, base, err := picker.openSession(ctx, src)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -317,4 +318,55 @@ func TestR18_StandbyHidesNoHead(t *testing.T) {
 			copied.wantState(repo, res.Manifest, "/d/restored")
 		}
 	}
+}
+
+// nameless is a source as a standby is one: its backups have no checksum, and of its history
+// it believes what it is told.
+type nameless struct{ Source }
+
+func (s nameless) Open(ctx context.Context, o SessionOptions) (Session, error) {
+	session, err := s.Source.Open(ctx, o)
+	return namelessSession{session}, err
+}
+
+func (nameless) CheckHead(context.Context, RepositoryID, mvcc.Head) error { return nil }
+
+func (nameless) RememberHead(context.Context, RepositoryID, mvcc.Head) error { return nil }
+
+type namelessSession struct{ Session }
+
+func (s namelessSession) Info() mvcc.BackupInfo {
+	info := s.Session.Info()
+	info.RecordSum = 0
+	return info
+}
+
+// The standby of a copy pushes a backup, and the database itself one behind that: this does
+// not say that the two are of one history. When the newer one is damaged the other is no base
+// (R18).
+func TestR18_NoBaseOfAStandbyBelowAHead(t *testing.T) {
+	a := newArchived(t, 8)
+	for range 10 {
+		a.commit(60, 0, 0)
+	}
+	repo, o := openRepo(t, a.fs, "/d/other"), rebaseOptions
+	o.Type = TypeFull
+	first := mustBackup(t, NewSource(a.store), repo, o)
+	c := a.copied()
+	c.churn(200)
+	of := mustBackup(t, nameless{NewSource(c.store)}, repo, o)
+	for a.store.Status().NewestLSN <= of.EndLSN {
+		a.churn(200)
+	}
+	second := mustBackup(t, NewSource(a.store), repo, o)
+	cut(t, repo, objectName(second.ID, kindBlocks, 1))
+	a.churn(200)
+	lsn := a.commit(1, 1, 1)
+	a.kept[lsn] = maps.Clone(a.model)
+	o.Type = TypeIncremental
+	res, err := Backup(t.Context(), NewSource(a.store), repo, o)
+	if err != nil || res.Manifest.Base != first.ID {
+		t.Fatalf("on %v, not on %v: %v", res.Manifest.Base, first.ID, err)
+	}
+	a.wantState(repo, res.Manifest, "/d/restored")
 }

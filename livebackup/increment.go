@@ -43,7 +43,6 @@ const (
 type basePicker struct {
 	o       BackupOptions
 	entries []Entry
-	named   map[block.TimelineID]mvcc.Head // see heads
 	refused []refusal
 	why     error // there is no base: the last reason
 }
@@ -207,7 +206,7 @@ func (p *basePicker) usable(e *Entry, info *mvcc.BackupInfo) ([]Entry, error) {
 		return nil, errors.New("it is of another database")
 	case m.EndLSN > info.LSN || !lineageOf(info.Timeline, info.History).usable(m):
 		return nil, fmt.Errorf("its LSN %v of timeline %v is not in the history of this database (R18)", m.EndLSN, m.Timeline)
-	case m.RecordSum == 0 && info.RecordSum != 0 && m.Timeline == info.Timeline && m.EndLSN > p.named[m.Timeline].LSN:
+	case m.RecordSum == 0 && info.RecordSum != 0 && m.Timeline == info.Timeline: // also below one that has: that says nothing of this one
 		return nil, errors.New("it has no checksum, as those of a standby have none, and whose history it is of cannot be told (R18)")
 	}
 	return chainOf(p.entries, e.ID)

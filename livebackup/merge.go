@@ -237,18 +237,14 @@ func (v *inventory) alone(t block.TimelineID) bool {
 
 // cuts are the commits of timeline t at which log spaces begin or other timelines forked.
 func (g *registry) cuts(t block.TimelineID) (list []block.LSN) {
-	add := func(history []block.Fork) {
+	g.histories(func(history []block.Fork) {
 		for _, f := range history {
 			if f.Timeline == t {
 				list = append(list, f.LSN)
 			}
 		}
-	}
-	for i := range g.records {
-		add(forksOf(g.records[i].History))
-	}
+	})
 	for _, m := range g.known {
-		add(m.History)
 		if m.Timeline == t {
 			list = append(list, m.EndLSN)
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -97,6 +98,18 @@ func (r *Repository) prune(ctx context.Context, plan PrunePlan) (res PruneResult
 		if l.Remove && slices.Contains(logs, l.Name) {
 			remove.logs = append(remove.logs, l)
 		}
+	}
+	heads, err := remove.keepHeads(ctx)
+	if noSpace(err) {
+		remove.spare(heads)
+		for _, b := range now.Backups {
+			if b.Remove && slices.Contains(backups, b.ID) && !slices.Contains(remove.backups, b.ID) {
+				b.Remove, b.Reason = false, "there was no room to write down of which state it is: the next prune removes it"
+				res.Spared = append(res.Spared, b)
+			}
+		}
+	} else if err != nil {
+		return res, err
 	}
 	err = remove.run(ctx, &res)
 	return res, err
@@ -263,10 +276,11 @@ func (r *Repository) deleteBackup(ctx context.Context, id BackupID, o DeleteOpti
 	if err := v.guard(id, ids, policy, o); err != nil {
 		return res, err
 	}
-	if err := r.keepHead(ctx, v, ids); err != nil {
+	remove := removal{repo: r, view: v, backups: ids}
+	if _, err := remove.keepHeads(ctx); err != nil {
 		return res, err
 	}
-	err = (&removal{repo: r, view: v, backups: ids}).run(ctx, &res)
+	err = remove.run(ctx, &res)
 	return res, err
 }
 
@@ -325,36 +339,96 @@ func joined(ids []BackupID) string {
 	return strings.Join(s, ", ")
 }
 
-// keepHead writes down the newest state of the present timeline, if ids are about to
-// take it away: a copy that lacks it must be found out all the same (R18).
-func (r *Repository) keepHead(ctx context.Context, v view, ids []BackupID) error {
-	n := len(v.records.records)
-	if n == 0 || v.records.records[n-1].Number != v.records.highest {
-		return nil // nobody has pushed since there are records
+// keepHeads writes down the newest states of the present timeline, with and without a
+// checksum, if what goes is about to take them away: a copy that lacks them must be found
+// out all the same (R18), and the database itself remembers no older ones. A standby's
+// backups, which have no checksum, push the last one out that has. It returns what it could
+// not write down.
+func (d *removal) keepHeads(ctx context.Context) (left []mvcc.Head, err error) {
+	records := d.view.records
+	n := len(records.records)
+	if n == 0 || records.records[n-1].Number != records.highest {
+		return nil, nil // nobody has pushed since there are records
 	}
-	record := v.records.records[n-1]
-	stays, goes := mvcc.Head{LSN: record.HeadLSN}, mvcc.Head{}
-	for i := range v.entries {
-		m := &v.entries[i].Manifest
-		switch {
-		case m.Timeline != record.timeline():
-		case !slices.Contains(ids, m.ID):
-			stays.LSN = max(stays.LSN, m.EndLSN)
-		case m.EndLSN > goes.LSN:
-			goes = mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum}
+	record := records.records[n-1]
+	lost, err := d.losesHeads(ctx, record.timeline())
+	if err != nil || len(lost) == 0 {
+		return nil, err
+	}
+	owner, bound, err := d.repo.Database(ctx)
+	if err != nil || !bound {
+		return nil, err
+	}
+	for i, h := range lost {
+		record.Number, record.HeadLSN, record.HeadSum = record.Number+1, h.LSN, h.Sum
+		err := d.repo.putTimeline(ctx, owner, &record)
+		if errors.Is(err, ErrObjectExists) {
+			return nil, nil // another timeline has just taken its place: nobody pushes on it any more
+		}
+		if err != nil {
+			return lost[i:], err
 		}
 	}
-	if goes.LSN <= stays.LSN {
-		return nil
+	return nil, nil
+}
+
+// losesHeads are the newest states of timeline t that go.
+func (d *removal) losesHeads(ctx context.Context, t block.TimelineID) (lost []mvcc.Head, err error) {
+	now, err := d.heads(ctx, t, false)
+	if err != nil {
+		return nil, err
 	}
-	owner, bound, err := r.Database(ctx)
-	if err != nil || !bound {
-		return err
+	then, err := d.heads(ctx, t, true)
+	if err != nil {
+		return nil, err
 	}
-	record.Number, record.HeadLSN, record.HeadSum = v.records.highest+1, goes.LSN, goes.Sum
-	err = r.putTimeline(ctx, owner, &record)
-	if errors.Is(err, ErrObjectExists) {
-		return nil // another timeline has just taken its place: nobody pushes on it any more
+	if h := now.named[t]; h.LSN > then.named[t].LSN {
+		lost = append(lost, h)
+		then.add(t, h.LSN, h.Sum)
 	}
-	return err
+	if h := now.newest[t]; h.LSN > then.newest[t].LSN {
+		lost = append(lost, h)
+	}
+	return lost, nil
+}
+
+// heads are those of timeline t, now or when all is gone that goes.
+func (d *removal) heads(ctx context.Context, t block.TimelineID, then bool) (heads, error) {
+	h, v := newHeads(), &d.view
+	for i := range v.entries {
+		if m := &v.entries[i].Manifest; m.Timeline == t && !(then && slices.Contains(d.backups, m.ID)) {
+			h.add(t, m.EndLSN, m.RecordSum)
+		}
+	}
+	for i := range v.records.records {
+		record := &v.records.records[i]
+		h.add(record.timeline(), record.HeadLSN, record.HeadSum)
+	}
+	goes := map[string]bool{}
+	for _, l := range d.logs {
+		goes[l.Name] = then
+	}
+	logs := slices.DeleteFunc(slices.Clone(v.logs), func(o LogObject) bool { return goes[o.Name()] })
+	s, err := d.repo.newestLog(ctx, logs, timelineStart(t), &t, func(LogObject, error) error { return nil })
+	if err == nil && s != nil {
+		h.add(t, s.To, s.ToSum)
+	}
+	return h, err
+}
+
+// spare leaves in place what has one of the heads, with what that needs: on a disk that
+// is full there is no room to write them down, and people prune to make some.
+func (d *removal) spare(heads []mvcc.Head) {
+	stays := map[BackupID]bool{}
+	for i := range slices.Backward(d.view.entries) {
+		m := &d.view.entries[i].Manifest
+		has := slices.ContainsFunc(heads, func(h mvcc.Head) bool { return h == mvcc.Head{LSN: m.EndLSN, Sum: m.RecordSum} })
+		if has || !m.ID.IsZero() && stays[m.ID] {
+			stays[m.ID], stays[m.Base] = true, true
+		}
+	}
+	d.backups = slices.DeleteFunc(d.backups, func(id BackupID) bool { return stays[id] })
+	d.logs = slices.DeleteFunc(d.logs, func(l PlannedLog) bool {
+		return slices.ContainsFunc(heads, func(h mvcc.Head) bool { return h.LSN == l.To })
+	})
 }

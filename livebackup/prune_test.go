@@ -453,6 +453,108 @@ func TestR18_HeadOutlivesItsBackup(t *testing.T) {
 	}
 }
 
+// standbyOf is a standby that has followed c up to now: its backups have no checksum, and of
+// its history it believes what it is told.
+func standbyOf(c *copyOf) Source {
+	s := &fakeSource{info: c.info, images: c.images, order: c.order}
+	s.info.RecordSum = 0
+	return s
+}
+
+// A standby's backups push the last one out that has a checksum: the copy that lacks what
+// that was of is found out all the same, and the one that has it goes on (R18). A damaged
+// backup that stays is older than what its database remembers. On a disk that is full there
+// is no room to write down what goes: so it stays, and goes when there is.
+func TestR18_HeadOutlivesAPrune(t *testing.T) {
+	for _, c := range []struct{ olderStays, full bool }{{false, false}, {true, false}, {false, true}} {
+		rng := rand.New(rand.NewPCG(1, 1))
+		repo, one := newRepo(t), newCopy(rng, 1)
+		full := BackupOptions{Type: TypeFull}
+		old := mustBackup(t, one, repo, full)
+		for range 5 {
+			one.commit(rng)
+		}
+		other := one.clone()
+		one.commit(rng)
+		newest := mustBackup(t, one, repo, full)
+		if err := one.CheckHead(t.Context(), repo.id, mvcc.Head{LSN: newest.EndLSN, Sum: newest.RecordSum}); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			one.commit(rng)
+		}
+		mustBackup(t, standbyOf(one), repo, full)
+		if c.olderStays {
+			cut(t, repo, objectName(old.ID, kindBlocks, 1))
+		}
+		disk := repo.fs.(*simfs.FS)
+		if c.full {
+			disk.SetCapacity(disk.UsedBytes())
+		}
+		res, err := Prune(t.Context(), repo, mustPlan(t, repo, RetentionPolicy{Generations: 1}))
+		if err != nil || slices.Contains(res.Backups, newest.ID) == c.full || slices.Contains(res.Backups, old.ID) == c.olderStays {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		disk.SetCapacity(1 << 40)
+		if c.full {
+			if len(res.Spared) != 1 || res.Spared[0].ID != newest.ID || res.Spared[0].Remove {
+				t.Fatalf("%+v", res.Spared)
+			}
+			if res, err = Prune(t.Context(), repo, mustPlan(t, repo, RetentionPolicy{Generations: 1})); err != nil || len(res.Backups) != 1 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+		}
+		for range 10 {
+			other.commit(rng)
+		}
+		if _, err := Backup(t.Context(), other, repo, full); !errors.Is(err, mvcc.ErrHistory) {
+			t.Fatalf("a copy: %v", err)
+		}
+		if _, err := Backup(t.Context(), one, repo, full); err != nil {
+			t.Fatalf("the one whose it is: %v", err)
+		}
+		if list, err := Timelines(t.Context(), repo); err != nil || len(list) != 1 || !list[0].Present {
+			t.Fatalf("%+v, %v", list, err)
+		}
+	}
+}
+
+// The same where what had the checksum was archived log. Before it was kept, the copy pushed,
+// its archive began behind the standby's backup, and the two made a state that never was.
+func TestR18_HeadOutlivesItsLog(t *testing.T) {
+	a := newArchived(t, 8)
+	for range 10 {
+		a.commit(60, 0, 0)
+	}
+	if err := a.repo.attach(t.Context(), mvcc.BackupInfo{Database: a.store.Database(), Timeline: a.store.Timeline()}); err != nil {
+		t.Fatal(err)
+	}
+	a.full()
+	c := a.copied()
+	a.churn(200)
+	a.archive()
+	standby := a.standby("/d/standby")
+	mustBackup(t, NewSource(standby), a.repo, BackupOptions{Type: TypeFull})
+	standby.Close()
+	res, err := Prune(t.Context(), a.repo, mustPlan(t, a.repo, RetentionPolicy{Generations: 1}))
+	if err != nil || len(res.Backups) != 1 || len(res.Logs) != 1 || len(mustLogs(t, a.repo)) != 0 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	for c.store.Status().NewestLSN <= a.from+3 {
+		c.churn(10)
+	}
+	if _, err := Backup(t.Context(), NewSource(c.store), a.repo, rebaseOptions); !errors.Is(err, mvcc.ErrHistory) {
+		t.Errorf("a backup of the copy: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it would archive what there is, and end
+	if err := Archive(ctx, NewSource(c.store), a.repo, ArchiveOptions{}); !errors.Is(err, mvcc.ErrHistory) {
+		t.Errorf("an archive of the copy: %v, %v", err, mustLogs(t, a.repo))
+	}
+	a.churn(10)
+	mustBackup(t, NewSource(a.store), a.repo, rebaseOptions)
+}
+
 // Everything that may happen to a repository, in random order: what is listed as sound
 // is what it was when it was made, to the byte; what a policy keeps is there; and
 // what goes leaves nothing behind (L13, L14).

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/chance"
 	"github.com/spillwaydb/spillway/internal/simfs"
+	"github.com/spillwaydb/spillway/mvcc"
 )
 
 var errDamage, errUnread = errors.New("damaged"), errors.New("unreadable")
@@ -283,6 +285,63 @@ func TestL13_LogOfAnAbandonedBranch(t *testing.T) {
 			t.Error(reasons(plan))
 		}
 	}
+}
+
+// R18: a record of the registry is damaged, and nothing else of its timeline is left but
+// its log. What led to it is in the history of those that it led to.
+func TestL13_LogOfAParentWhoseRecordIsDamaged(t *testing.T) {
+	a := newArchived(t, 7)
+	a.change(2)
+	a.full()
+	first := a.made[0].LSN
+	a.onNewTimeline("/d/db2", a.grown(4))
+	a.onNewTimeline("/d/db3", a.grown(4))
+	end := a.grown(4)
+	a.full()
+	rewrite(t, a.repo, timelineName(2), []byte("not a record"))
+	plan := mustPlan(t, a.repo, RetentionPolicy{})
+	if backups, logs, _ := plan.Removes(); backups+logs != 0 {
+		t.Errorf("goes:\n%s", reasons(plan))
+	}
+	if _, err := Prune(t.Context(), a.repo, plan); err != nil {
+		t.Fatal(err)
+	}
+	for lsn := first; lsn <= end; lsn++ {
+		a.wantAt(RestoreTarget{LSN: lsn}, lsn, RestoreOptions{})
+	}
+	remove(t, a.repo, objectName(a.made[0].ID, kindManifest, 0)) // now nobody is rolled forward by it
+	plan = mustPlan(t, a.repo, RetentionPolicy{})
+	if _, logs, _ := plan.Removes(); logs != 3 {
+		t.Errorf("%d logs go", logs)
+	}
+}
+
+// grown registers the timeline, archives n commits of it, and returns the last.
+func (a *archived) grown(n int) block.LSN {
+	a.t.Helper()
+	lsn := a.store.Status().NewestLSN
+	err := a.repo.attach(a.t.Context(), mvcc.BackupInfo{Database: a.store.Database(), Timeline: a.store.Timeline(), History: a.store.History(), LSN: lsn})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.change(n)
+	a.archive()
+	return a.from
+}
+
+// onNewTimeline restores the state as of lsn to dir, and goes on with that.
+func (a *archived) onNewTimeline(dir string, lsn block.LSN) {
+	a.t.Helper()
+	a.tail.Close()
+	if err := a.store.Close(); err != nil {
+		a.t.Fatal(err)
+	}
+	if _, err := Restore(a.t.Context(), a.repo, RestoreTarget{LSN: lsn}, dir, RestoreOptions{FS: a.fs, MaxRAM: 16 << 20}); err != nil {
+		a.t.Fatal(err)
+	}
+	a.dir, a.model = dir, maps.Clone(a.kept[lsn])
+	a.open()
+	a.attach(lsn)
 }
 
 // T41: log that is there before the first backup stays until there is one.

@@ -81,8 +81,9 @@ type timelineRecord struct {
 	Attached  time.Time  `json:"attached"`          // by the clock
 	CreatedBy string     `json:"created_by"`
 
-	// The newest state that was pushed and then deleted, if it was the newest of
-	// all: the database still has to have it in its history (R18).
+	// The newest state that was pushed and then removed, if it was the newest of
+	// all, or of all that have a checksum: the database still has to have it in its
+	// history (R18).
 	HeadLSN block.LSN `json:"head_lsn,omitempty"`
 	HeadSum uint32    `json:"head_sum,omitempty"`
 }
@@ -160,7 +161,8 @@ func (g *registry) lineage(t block.TimelineID, history []block.Fork) lineage {
 	return l
 }
 
-// history is the forks that led to t, as far as they are known.
+// history is the forks that led to t, as far as they are known: by its own record or
+// manifests, or, where these are damaged or gone, by those of timelines that t led to.
 func (g *registry) history(t block.TimelineID) []block.Fork {
 	for i := range g.records {
 		if r := &g.records[i]; r.timeline() == t && len(r.History) > 0 {
@@ -172,7 +174,24 @@ func (g *registry) history(t block.TimelineID) []block.Fork {
 			return m.History
 		}
 	}
-	return nil
+	var longest []block.Fork
+	g.histories(func(history []block.Fork) {
+		i := slices.IndexFunc(history, func(f block.Fork) bool { return f.Timeline == t })
+		if i >= 0 && len(history)-i-1 > len(longest) {
+			longest = history[i+1:]
+		}
+	})
+	return longest
+}
+
+// histories calls fn for the forks of each record and manifest.
+func (g *registry) histories(fn func([]block.Fork)) {
+	for i := range g.records {
+		fn(forksOf(g.records[i].History))
+	}
+	for _, m := range g.known {
+		fn(m.History)
+	}
 }
 
 // all is every timeline that is known to have pushed, or to have led to one that has.
