@@ -236,25 +236,32 @@ func (r *repairer) repairAll(ctx context.Context, ids []block.ID) error {
 	return nil
 }
 
-// repairSome asks the store for each, and fetches what it lacks.
-func (r *repairer) repairSome(ctx context.Context, ids []block.ID) error {
+// repairSome asks the store for each, and fetches what it lacks. What ends the repair is
+// told of the block at which it does, too: what is listed without an error is mended.
+func (r *repairer) repairSome(ctx context.Context, ids []block.ID) (err error) {
 	var lacking []*RepairedBlock
 	all := make([]*RepairedBlock, 0, len(ids))
 	for _, id := range ids {
 		r.done[id] = true
 		b := &RepairedBlock{}
-		var err error
-		if b.BlockRepaired, err = r.ask(ctx, mvcc.BlockRepair{Block: id}); err != nil {
-			if b.Err, err = blockError(err); err != nil {
-				return err
+		all = append(all, b)
+		if b.BlockRepaired, b.Err = r.ask(ctx, mvcc.BlockRepair{Block: id}); b.Err != nil {
+			b.Block = id
+			if _, err = blockError(b.Err); err != nil {
+				break
 			}
+			continue
 		}
-		if b.Err == nil && b.From+b.To > 0 { // it lacks one, or could tell more with one
+		if b.From+b.To > 0 { // it lacks one, or could tell more with one
 			lacking = append(lacking, b)
 		}
-		all = append(all, b)
+		if b.State == mvcc.RepairNoImage {
+			b.Err = fmt.Errorf("%w: there is no sound backup as of LSN %v or before", mvcc.ErrNoImage, b.To)
+		}
 	}
-	err := r.fetch(ctx, lacking)
+	if err == nil {
+		err = r.fetch(ctx, lacking)
+	}
 	for _, b := range all {
 		r.result.Blocks = append(r.result.Blocks, *b)
 	}
@@ -282,9 +289,6 @@ func (r *repairer) fetch(ctx context.Context, lacking []*RepairedBlock) error {
 	from := block.LSN(0)
 	for _, b := range lacking {
 		from = max(from, b.From)
-		if b.State == mvcc.RepairNoImage {
-			b.Err = fmt.Errorf("%w: there is no sound backup as of LSN %v or before", mvcc.ErrNoImage, b.To)
-		}
 	}
 	if err := r.holdFrom(ctx, from); err != nil {
 		return err
@@ -392,8 +396,8 @@ func (r *repairer) give(ctx context.Context, e *Entry, roller *mvcc.Roller, b *R
 	asOf = min(asOf, b.To)
 	got, err := r.ask(ctx, mvcc.BlockRepair{Block: b.Block, Image: image, AsOf: asOf})
 	if err != nil {
-		ofBlock, ofAll := blockError(err)
-		r.fail(b, ofBlock)
+		r.fail(b, err)
+		_, ofAll := blockError(err)
 		return ofAll
 	}
 	if got.State == mvcc.RepairNoImage {

@@ -1,7 +1,7 @@
 package mvcc
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -160,7 +160,7 @@ func (c *cleaner) await(reached func() bool) error {
 	defer c.mu.Unlock()
 	for !reached() {
 		if c.stopped {
-			return errors.Join(c.s.state.failure(), ErrClosed)
+			return cmp.Or(c.s.state.failure(), ErrClosed) // one that has failed is not closed
 		}
 		c.moved.Wait()
 	}

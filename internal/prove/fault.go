@@ -50,43 +50,6 @@ func (c FaultCounts) String() string {
 		c.Runs, c.Injected, c.Pairs, c.InRecovery, c.Hit, c.Sites, c.Told, c.Failed, c.Backups, c.Elapsed.Round(time.Second))
 }
 
-// faultKind is one way to fail an operation.
-type faultKind struct {
-	name  string
-	ops   simfs.Op
-	fault simfs.Fault
-}
-
-// faultKinds are all ways, those for good last.
-func faultKinds() (kinds []faultKind) {
-	const writes = simfs.OpWrite | simfs.OpAllocate | simfs.OpCreate | simfs.OpTemp | simfs.OpMkdir | simfs.OpLink | simfs.OpRename | simfs.OpSync | simfs.OpSyncDir
-	const opens = simfs.OpOpen | simfs.OpCreate | simfs.OpTemp | simfs.OpReadDir
-	const all = simfs.IO | simfs.OpLstat | simfs.OpSize | simfs.OpFreeBytes
-	once := []faultKind{
-		{"EIO", all, simfs.Fault{Err: syscall.EIO}},
-		{"ENOSPC", writes, simfs.Fault{Err: syscall.ENOSPC}},
-		{"EDQUOT", writes, simfs.Fault{Err: syscall.EDQUOT}},
-		{"EMFILE", opens, simfs.Fault{Err: syscall.EMFILE}},
-		{"EROFS", writes | simfs.OpTruncate | simfs.OpPunch | simfs.OpRemove, simfs.Fault{Err: syscall.EROFS}},
-		{"short write", simfs.OpWrite, simfs.Fault{Err: syscall.ENOSPC, Short: true}},
-		{"short read", simfs.OpRead, simfs.Fault{Err: syscall.EIO, Short: true}},
-		{"sync that loses", simfs.OpSync, simfs.Fault{Err: syscall.EIO, Sync: simfs.SyncCacheNew}},
-		{"done, and failed", simfs.Events, simfs.Fault{Err: syscall.EIO, Late: true}},
-	}
-	kinds = append(kinds, once...)
-	// The system tells of these once, to whoever syncs the file next.
-	kinds = append(kinds,
-		faultKind{"sync that loses and shows the old", simfs.OpSync, simfs.Fault{Sync: simfs.SyncCacheOld}},
-		faultKind{"write that is lost", simfs.OpWrite, simfs.Fault{WriteBack: true, Sync: simfs.SyncCacheNew}},
-		faultKind{"write that is lost and shown no more", simfs.OpWrite, simfs.Fault{WriteBack: true, Sync: simfs.SyncCacheOld}})
-	for _, k := range once {
-		k.name += " for good"
-		k.fault.Sticky = true
-		kinds = append(kinds, k)
-	}
-	return kinds
-}
-
 // Fault runs a workload again and again, each time with one operation that fails, at
 // every call site, in every way. It ends at the first promise that is not kept.
 func Fault(ctx context.Context, o FaultOptions) (FaultCounts, error) {
@@ -216,7 +179,7 @@ const patience = 2 * time.Second
 func (f *faultSweep) failSite(seed uint64, s simfs.Site, rng *rand.Rand) error {
 	kinds := kindsOf(s)
 	full := []string{"ENOSPC for good", "EDQUOT for good"}[rng.IntN(2)] // one is much like the other
-	kinds = slices.DeleteFunc(kinds, func(k faultKind) bool { return k.name == full })
+	kinds = slices.DeleteFunc(kinds, func(k simfs.Failure) bool { return k.Name == full })
 	if f.o.Kinds > 0 && f.o.Kinds < len(kinds) {
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		kinds = kinds[:f.o.Kinds]
@@ -243,7 +206,7 @@ func (f *faultSweep) failSite(seed uint64, s simfs.Site, rng *rand.Rand) error {
 // unless something else has failed, that is failed first.
 type injection struct {
 	site  simfs.Site
-	kind  faultKind
+	kind  simfs.Failure
 	skip  int
 	first *injection
 }
@@ -252,7 +215,7 @@ func (i *injection) String() string {
 	if i == nil {
 		return "no fault"
 	}
-	text := fmt.Sprintf("%s at operation %d, %v", i.kind.name, i.skip, i.site)
+	text := fmt.Sprintf("%s at operation %d, %v", i.kind.Name, i.skip, i.site)
 	if i.first != nil {
 		text = i.first.String() + "; then " + text
 	}
@@ -265,13 +228,7 @@ func (i *injection) arm(fs *simfs.FS, sites *faultSites) []*simfs.Armed {
 		return nil
 	}
 	before := i.first.arm(fs, sites)
-	fault := i.kind.fault
-	fault.Ops, fault.Skip = i.site.Op, i.skip
-	fault.Match = func(ev simfs.Event) bool {
-		site, _ := sites.Of(ev)
-		return site == i.site
-	}
-	return append([]*simfs.Armed{fs.Fail(fault)}, before...)
+	return append([]*simfs.Armed{sites.Fail(fs, i.site, i.kind, i.skip)}, before...)
 }
 
 // run is one run of the workload with a fault, and what is found afterwards. A patient one
@@ -292,7 +249,7 @@ func (f *faultSweep) run(seed uint64, inject *injection, patient bool) error {
 	f.sites.now = inject
 	armed := inject.arm(fs, f.sites)
 	if inject != nil {
-		w.loses = inject.kind.fault.WriteBack || inject.kind.fault.Sync != simfs.SyncPending
+		w.loses = inject.kind.Fault.WriteBack || inject.kind.Fault.Sync != simfs.SyncPending
 	}
 	others := w.others(armed)
 	if patient {
@@ -307,7 +264,7 @@ func (f *faultSweep) run(seed uint64, inject *injection, patient bool) error {
 	f.counts.Runs++
 	if len(armed) > 0 && armed[0].Fired() > 0 {
 		f.counts.Injected++
-		f.counts.Kinds[inject.kind.name]++
+		f.counts.Kinds[inject.kind.Name]++
 	}
 	if len(armed) > 1 && armed[0].Fired() > 0 && armed[1].Fired() > 0 {
 		f.counts.Pairs++
@@ -383,10 +340,10 @@ func (f *faultSweep) afterwards(seed uint64, w *faultWorld, fs *simfs.FS) error 
 // failRecovery has an operation fail while the store is opened and closed, in any way,
 // and proves that the next opening finds what is due.
 func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *simfs.FS) error {
-	kinds := faultKinds()
+	kinds := simfs.Failures()
 	k := kinds[v.rng.IntN(len(kinds))]
-	k.fault.Ops, k.fault.Skip = k.ops, v.rng.IntN(16)
-	armed := disk.Fail(k.fault)
+	k.Fault.Ops, k.Fault.Skip = k.Ops, v.rng.IntN(16)
+	armed := disk.Fail(k.Fault)
 	o := w.o
 	o.FS = disk
 	if s, err := mvcc.Open(dbDir, o); err == nil {
@@ -400,7 +357,7 @@ func (f *faultSweep) failRecovery(v *verifier, w *faultWorld, m *moment, disk *s
 	var counts CrashCounts
 	err := v.whole(f.ctx, disk.Crash(v.rng, simfs.Random), m, &counts)
 	if err != nil {
-		return fmt.Errorf("%s at operation %d: %w", k.name, k.fault.Skip, err)
+		return fmt.Errorf("%s at operation %d: %w", k.Name, k.Fault.Skip, err)
 	}
 	return nil
 }

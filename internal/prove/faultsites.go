@@ -2,6 +2,7 @@ package prove
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,13 +60,8 @@ func (f *faultSites) note(ev simfs.Event) {
 }
 
 // kindsOf are the ways in which operations of a call site can fail.
-func kindsOf(s simfs.Site) (kinds []faultKind) {
-	for _, k := range faultKinds() {
-		if k.ops&s.Op != 0 && !(k.fault.WriteBack && s.Role == roleTemporary) { // which nobody syncs
-			kinds = append(kinds, k)
-		}
-	}
-	return kinds
+func kindsOf(s simfs.Site) []simfs.Failure {
+	return slices.DeleteFunc(s.Failures(), func(k simfs.Failure) bool { return k.Fault.WriteBack && s.Role == roleTemporary }) // which nobody syncs
 }
 
 // gaveBack reports whether temporary storage was ever cut.
