@@ -32,8 +32,8 @@ func checkQuietTimeout(d time.Duration) error {
 	return nil
 }
 
-// Quiesce waits for the store on a goroutine of its own: one that gives up leaves
-// it behind, to release what it gets when the open write transaction has ended.
+// Quiesce waits for the store on a goroutine of its own: one that gives up while the
+// files are being brought to rest leaves it behind, to release what it gets.
 func (s storeSource) Quiesce(ctx context.Context, timeout time.Duration) (Quiet, error) {
 	if err := checkQuietTimeout(timeout); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (s storeSource) Quiesce(ctx context.Context, timeout time.Duration) (Quiet,
 	}
 	got := make(chan result)
 	go func() {
-		q, err := s.store.Quiesce()
+		q, err := s.store.QuiesceContext(ctx)
 		select {
 		case got <- result{q, err}:
 		case <-ctx.Done():

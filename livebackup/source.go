@@ -139,7 +139,7 @@ func (s storeSource) Mark(ctx context.Context, name string) (block.LSN, error) {
 	if err := context.Cause(ctx); err != nil {
 		return 0, err
 	}
-	return s.store.Mark(name)
+	return s.store.MarkContext(ctx, name)
 }
 
 func (s storeSource) Pace(ctx context.Context, id uint64, bytesPerSecond int64) error {
@@ -153,8 +153,8 @@ func (s storeSource) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Head
 	return s.store.CheckHead(repo, h)
 }
 
-func (s storeSource) RememberHead(_ context.Context, repo RepositoryID, h mvcc.Head) error {
-	return s.store.RememberHead(repo, h)
+func (s storeSource) RememberHead(ctx context.Context, repo RepositoryID, h mvcc.Head) error {
+	return s.store.RememberHeadContext(ctx, repo, h)
 }
 
 func (s storeSource) RepairBlock(ctx context.Context, r mvcc.BlockRepair) (mvcc.BlockRepaired, error) {

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -103,7 +104,7 @@ func (s *Store) apply(r LogRecord) error {
 		return &OrderError{r.LSN, due}
 	}
 	if a.tx == nil {
-		tx, err := s.beginWrite()
+		tx, err := s.beginWrite(context.Background())
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -30,7 +31,8 @@ type BackupOptions struct {
 	Base block.LSN `json:"base,omitempty"`
 	// AuditBlocks is how many blocks that did not change since Base an incremental
 	// hands out all the same, extents drawn at random, for its taker to compare with
-	// the base. Their trailers' LSNs are at or below Base.
+	// the base. Their trailers' LSNs are at or below Base. At most 4096: they are drawn
+	// while the backup wants everything.
 	AuditBlocks int `json:"audit_blocks,omitempty"`
 	// FileOrder has blocks that change often wait for their turn in the order of the
 	// file: for disks that seek slowly, and for comparisons.
@@ -140,6 +142,16 @@ type Cost struct {
 // writers change blocks that they have to read first, and a scan that dropped
 // what it read would take from them what they had.
 const readAhead = 64 << 10
+
+// auditBlocksMax is how many blocks an incremental may hand out to be audited.
+const auditBlocksMax = 4096
+
+func (o *BackupOptions) validate() error {
+	if o.AuditBlocks < 0 || o.AuditBlocks > auditBlocksMax {
+		return optionError("%d blocks to audit: there may be 0 to %d", o.AuditBlocks, auditBlocksMax)
+	}
+	return errors.Join(o.OnExhaustion.validate(), o.Guards.validate())
+}
 
 // OpenBackup opens a backup at the newest commit that readers see, and makes it
 // durable first in the weaker modes (R6). ErrTooManyBackups of package snapshot

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -14,7 +15,7 @@ import (
 // nobody writes. Open and startTimeline have the store for themselves. Nothing
 // else is locked with writing held but mu, the log, and the set of snapshots.
 type anchor struct {
-	writing sync.Mutex
+	writing turn
 
 	mu    sync.Mutex
 	now   superblock
@@ -80,15 +81,17 @@ const amendsMax = 200
 // amendSuperblock changes what the superblock in force says besides the
 // checkpoint. A round may be under way, with in-place writes that only second
 // copies protect: they count by the checkpoint's number, which stays (R8).
-func (s *Store) amendSuperblock(change func(*superblock)) error {
+func (s *Store) amendSuperblock(ctx context.Context, change func(*superblock)) error {
 	for {
 		round := s.cleaner.rounds()
-		s.anchor.writing.Lock()
+		if err := s.anchor.writing.lock(ctx); err != nil {
+			return err
+		}
 		if s.anchor.now.amends < amendsMax {
 			break
 		}
 		s.anchor.writing.Unlock()
-		if err := s.cleaner.awaitRound(round); err != nil {
+		if err := s.cleaner.awaitRoundFor(ctx, round); err != nil {
 			return err
 		}
 	}

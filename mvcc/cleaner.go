@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -146,7 +147,26 @@ func (c *cleaner) batches() uint64 {
 
 // awaitRound waits for a round that ends after the moment named.
 func (c *cleaner) awaitRound(since uint64) error {
-	return c.await(func() bool { return c.roundsDone > since })
+	return c.awaitRoundFor(context.Background(), since)
+}
+
+// awaitRoundFor is awaitRound for who may give up: while the store is quiet no round ends.
+func (c *cleaner) awaitRoundFor(ctx context.Context, since uint64) error {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		c.moved.Broadcast()
+		c.mu.Unlock()
+	})
+	defer stop()
+	reached := false
+	err := c.await(func() bool {
+		reached = c.roundsDone > since
+		return reached || ctx.Err() != nil
+	})
+	if err == nil && !reached {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 // awaitBatch waits for a batch that ends after the moment named.

@@ -244,7 +244,7 @@ func (s *Store) emergency() error {
 
 // mayOpen refuses a backup that must not begin.
 func (s *Store) mayOpen(ctx context.Context, o *BackupOptions) error {
-	if err := errors.Join(context.Cause(ctx), o.OnExhaustion.validate(), o.Guards.validate()); err != nil {
+	if err := errors.Join(context.Cause(ctx), o.validate()); err != nil {
 		return err
 	}
 	if o.Rescue {

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -116,6 +117,12 @@ func (s *Store) sawHead(repo [16]byte, h Head) bool {
 // the new one. Of more than four repositories the one that was remembered
 // longest ago is forgotten. It waits while the store is quiet.
 func (s *Store) RememberHead(repo [16]byte, h Head) error {
+	return s.RememberHeadContext(context.Background(), repo, h)
+}
+
+// RememberHeadContext is RememberHead, and waits until ctx ends: then nothing is
+// remembered.
+func (s *Store) RememberHeadContext(ctx context.Context, repo [16]byte, h Head) error {
 	switch {
 	case s.opts.ReadOnly:
 		return fmt.Errorf("remember head of a repository: %w", ErrReadOnly)
@@ -126,13 +133,13 @@ func (s *Store) RememberHead(repo [16]byte, h Head) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.rememberHead(repo, h); err != nil {
+	if err := s.rememberHead(ctx, repo, h); err != nil {
 		return fmt.Errorf("remember head of a repository: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) rememberHead(repo [16]byte, h Head) error {
+func (s *Store) rememberHead(ctx context.Context, repo [16]byte, h Head) error {
 	if repo == [16]byte{} {
 		return optionError("the repository has no id")
 	}
@@ -144,7 +151,7 @@ func (s *Store) rememberHead(repo [16]byte, h Head) error {
 		return &HistoryError{h, v, fmt.Sprintf("the log has checksum %08x", sum)}
 	}
 	at := s.lastCommitTime() // of v, or later
-	return s.amendSuperblock(func(sb *superblock) {
+	return s.amendSuperblock(ctx, func(sb *superblock) {
 		sb.heads = remembered(sb.heads, repo, h)
 		if v > sb.durable { // an opening that finds less is refused (R6)
 			sb.durable, sb.durableTime = v, at

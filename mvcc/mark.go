@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"fmt"
 	"unicode/utf8"
 
@@ -14,10 +15,16 @@ const markNameMax = 255
 // returns its LSN when it is durable, in every mode. The name is 1 to 255 bytes
 // of UTF-8; it need not be unique. It waits for the open write transaction.
 func (s *Store) Mark(name string) (block.LSN, error) {
+	return s.MarkContext(context.Background(), name)
+}
+
+// MarkContext is Mark, and waits for the open write transaction until ctx ends: then
+// there is no mark.
+func (s *Store) MarkContext(ctx context.Context, name string) (block.LSN, error) {
 	if !validMark(name) {
 		return 0, optionError("mark of %d bytes: its name is 1 to %d bytes of UTF-8", len(name), markNameMax)
 	}
-	tx, err := s.BeginWrite()
+	tx, err := s.beginWriteFor(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("mark: %w", err)
 	}

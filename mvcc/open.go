@@ -160,7 +160,8 @@ func openLocked(dir string, o Options, file vfs.File) (*Store, error) {
 
 // newStore is a store as its superblock describes it; build does the rest.
 func newStore(dir string, o Options, sb superblock, slot int) *Store {
-	s := &Store{opts: o, dir: dir, logger: o.Logger, now: time.Now, quit: make(chan struct{})}
+	s := &Store{opts: o, dir: dir, logger: o.Logger, now: time.Now, quit: make(chan struct{}), patient: newTurn()}
+	s.anchor.writing = newTurn()
 	s.state.idle = make(chan struct{})
 	s.marks.init(&o)
 	s.database, s.timeline, s.created, s.standby = sb.database, sb.timeline, sb.created, sb.standby

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -35,22 +36,29 @@ type Quiet struct {
 // Quiesce waits for the open write transaction, brings the files to rest and
 // keeps writers waiting until Release. Readers go on. Close of the store waits
 // Options.CloseWait for Release, then lets go by itself (R21).
-func (s *Store) Quiesce() (*Quiet, error) {
-	q, err := s.quiesce()
+func (s *Store) Quiesce() (*Quiet, error) { return s.QuiesceContext(context.Background()) }
+
+// QuiesceContext is Quiesce, and waits for the open write transaction until ctx ends: then
+// the files are left as they are.
+func (s *Store) QuiesceContext(ctx context.Context) (*Quiet, error) {
+	q, err := s.quiesce(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("quiesce: %w", err)
 	}
 	return q, nil
 }
 
-func (s *Store) quiesce() (*Quiet, error) {
+func (s *Store) quiesce(ctx context.Context) (*Quiet, error) {
 	if err := s.state.enterUnlessClosed(); err != nil {
 		return nil, err
 	}
 	if s.opts.ReadOnly {
 		return &Quiet{LSN: s.newestLSN(), s: s}, nil
 	}
-	s.writer.Lock()
+	if err := s.lockWriter(ctx); err != nil {
+		s.leave()
+		return nil, err
+	}
 	s.cleaner.turn.Lock()
 	s.resting.Lock()
 	q := &Quiet{LSN: s.newestLSN(), s: s}

@@ -130,7 +130,7 @@ func (s *Store) repairBlock(ctx context.Context, r BlockRepair) (BlockRepaired, 
 		again, err = m.mend(ctx)
 	}
 	if err == nil && again && !r.DryRun {
-		err = m.readBack()
+		err = m.readBack(ctx)
 	}
 	return m.out, err
 }
@@ -202,7 +202,9 @@ func (m *mender) mend(ctx context.Context) (again bool, err error) {
 // settle does what needs that nobody writes. It returns the frame if it was not used.
 func (m *mender) settle(ctx context.Context, frame []byte) (left []byte, again bool, err error) {
 	s := m.s
-	s.writer.Lock()
+	if err := s.lockWriter(ctx); err != nil {
+		return frame, false, err
+	}
 	defer s.writer.Unlock()
 	if err := s.state.writable(); err != nil {
 		return frame, false, err
@@ -490,10 +492,10 @@ func (m *mender) image(id block.ID) ([]byte, RepairState) {
 }
 
 // readBack waits until the cleaner has written the block, and reads it.
-func (m *mender) readBack() error {
+func (m *mender) readBack(ctx context.Context) error {
 	s := m.s
 	for range 2 { // one may be under way
-		if err := s.cleaner.awaitRound(s.cleaner.rounds()); err != nil {
+		if err := s.cleaner.awaitRoundFor(ctx, s.cleaner.rounds()); err != nil {
 			return err
 		}
 	}

@@ -59,6 +59,8 @@ type Store struct {
 	counter    changeCounter
 	changes    changeHistory
 
+	patient turn // of who waits for writer and may give up, see lockWriter
+
 	// writer is held by the open write transaction. It guards what follows.
 	writer      sync.Mutex
 	workspace   workspace

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -68,18 +69,23 @@ const (
 
 // BeginWrite waits for the write transaction before it to end. ErrReadOnly or
 // ErrStandby where nobody can write.
-func (s *Store) BeginWrite() (*WriteTx, error) {
+func (s *Store) BeginWrite() (*WriteTx, error) { return s.beginWriteFor(context.Background()) }
+
+// beginWriteFor is BeginWrite, until ctx ends.
+func (s *Store) beginWriteFor(ctx context.Context) (*WriteTx, error) {
 	switch {
 	case s.opts.ReadOnly:
 		return nil, ErrReadOnly
 	case s.standby:
 		return nil, ErrStandby
 	}
-	return s.beginWrite()
+	return s.beginWrite(ctx)
 }
 
-func (s *Store) beginWrite() (*WriteTx, error) {
-	s.writer.Lock()
+func (s *Store) beginWrite(ctx context.Context) (*WriteTx, error) {
+	if err := s.lockWriter(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.state.writable(); err != nil {
 		s.writer.Unlock()
 		return nil, err
