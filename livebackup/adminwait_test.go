@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
-	"github.com/spillwaydb/spillway/internal/vfs"
+	"github.com/spillwaydb/spillway/internal/simfs"
 	"github.com/spillwaydb/spillway/mvcc"
 )
 
@@ -57,8 +56,8 @@ var waiting = map[string]func(ctx context.Context, c *Client) error{
 func TestR21_ServerClosesOverWhoWaits(t *testing.T) {
 	for name, ask := range waiting {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "db")
-			store := newStore(t, vfs.OS, dir, 5)
+			dir := t.TempDir()
+			store := newStore(t, simfs.New(), "/db", 5)
 			defer store.Close()
 			src := arrivals{NewSource(store), make(chan struct{})}
 			server, err := serve(src, ServeOptions{Dir: dir})
@@ -99,8 +98,8 @@ func TestR21_ServerClosesOverWhoWaits(t *testing.T) {
 // The place of a client that gave up waiting for its turn is free at once, for whoever
 // wants to know what goes on.
 func TestServer_WhoGaveUpHasNoPlace(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "db")
-	store := newStore(t, vfs.OS, dir, 5)
+	dir := t.TempDir()
+	store := newStore(t, simfs.New(), "/db", 5)
 	defer store.Close()
 	src := arrivals{NewSource(store), make(chan struct{})}
 	client := served(t, src, ServeOptions{Dir: dir, MaxConns: 1})
@@ -151,8 +150,8 @@ func TestT51_QuietOfADeadClientThatWaits(t *testing.T) {
 		"repair":   appendFrame(nil, frameRepair, encodeRepair(mvcc.BlockRepair{Block: fakeFirst})),
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "db")
-			store := newStore(t, vfs.OS, dir, 5)
+			dir := t.TempDir()
+			store := newStore(t, simfs.New(), "/db", 5)
 			defer store.Close()
 			src := arrivals{NewSource(store), make(chan struct{}, 2)}
 			client := served(t, src, ServeOptions{Dir: dir})
@@ -181,8 +180,8 @@ func TestT51_QuietOfADeadClientThatWaits(t *testing.T) {
 // What a client asks of the audit of its incremental has a limit: it is drawn while the
 // database keeps everything.
 func TestServer_AuditHasALimit(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "db")
-	store := newStore(t, vfs.OS, dir, 150)
+	dir := t.TempDir()
+	store := newStore(t, simfs.New(), "/db", 150)
 	defer store.Close()
 	client := served(t, NewSource(store), ServeOptions{Dir: dir})
 	base := store.Status().DurableLSN

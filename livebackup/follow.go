@@ -66,13 +66,11 @@ func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOp
 }
 
 // follower rolls a standby forward. A reading that is cut off within a commit, the
-// records of which before that are in the standby's log, is begun again: those are
-// skipped then, since an archived commit never changes.
+// records of which before that are in the standby's log, is begun again, be it by another
+// follower: those are skipped then, since an archived commit never changes.
 type follower struct {
-	repo    *Repository
-	store   *mvcc.Store
-	lsn     block.LSN // commit that was begun
-	applied int       // records of it
+	repo  *Repository
+	store *mvcc.Store
 }
 
 // once applies what there is.
@@ -90,14 +88,14 @@ func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
 			p.Hole = &LogRange{at, list[0].From}
 			to = at
 		}
-		var failed error  // of the store
-		skip := f.applied // records of the commit that was begun
+		var failed error // of the store
+		begun, skip := store.Applying()
 		err = repo.readLog(ctx, logs, history, LogRange{at, to}, 0, func(rec mvcc.LogRecord) error {
-			if skip > 0 && rec.LSN == f.lsn {
+			if skip > 0 && rec.LSN == begun {
 				skip--
 				return nil
 			}
-			failed = f.apply(rec)
+			failed = store.Apply(rec)
 			return errors.Join(context.Cause(ctx), failed)
 		})
 		if err != nil && failed == nil && !errors.As(err, new(*LogLostError)) && !logDamage(err) {
@@ -107,19 +105,4 @@ func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
 	st := store.Status()
 	p.LSN, p.Time = st.NewestLSN, st.LastCommit
 	return p, err
-}
-
-func (f *follower) apply(rec mvcc.LogRecord) error {
-	if err := f.store.Apply(rec); err != nil {
-		return err
-	}
-	switch {
-	case rec.Last:
-		f.lsn, f.applied = 0, 0
-	case rec.LSN == f.lsn:
-		f.applied++
-	default:
-		f.lsn, f.applied = rec.LSN, 1
-	}
-	return nil
 }

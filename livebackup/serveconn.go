@@ -253,21 +253,53 @@ func (c *serverConn) begin() error {
 	return nil
 }
 
+// status leaves out what does not fit. The oldest snapshots, and the oldest log that is
+// held, cost most and come first: it goes from the end.
 func (c *serverConn) status(ctx context.Context) error {
 	st, err := c.s.src.Status(ctx)
 	if err != nil {
 		return err
 	}
+	shortenNames(&st)
 	reply := statusReply{Status: st}
 	for {
 		payload, err := json.Marshal(reply)
-		if err != nil || len(payload) <= controlBytesMax || len(reply.Status.Snapshots) == 0 {
-			return errors.Join(err, c.write(frameReply, payload))
+		if err != nil {
+			return err
 		}
-		// The oldest cost most, and come first: leave out from the end.
-		keep := len(reply.Status.Snapshots) / 2
-		reply.Status.Snapshots, reply.SnapshotsLeftOut = st.Snapshots[:keep], len(st.Snapshots)-keep
+		now := &reply.Status
+		switch {
+		case len(payload) <= controlBytesMax:
+			return c.write(frameReply, payload)
+		case len(now.Snapshots) > 0:
+			now.Snapshots = st.Snapshots[:len(now.Snapshots)/2]
+			reply.SnapshotsLeftOut = len(st.Snapshots) - len(now.Snapshots)
+		case len(now.Holders) > 0:
+			now.Holders = st.Holders[:len(now.Holders)/2]
+		default:
+			return fmt.Errorf("status of %d bytes is too large for a frame", len(payload))
+		}
 	}
+}
+
+// nameBytesMax is how much a served status has of each name that somebody gave.
+const nameBytesMax = 1 << 10
+
+// shortenNames is for those of programs, which may be of any length.
+func shortenNames(st *mvcc.Status) {
+	cut := func(s *string) { *s = (*s)[:min(len(*s), nameBytesMax)] }
+	for i := range st.Snapshots {
+		cut(&st.Snapshots[i].Owner)
+		cut(&st.Snapshots[i].Label)
+	}
+	for i := range st.Backups {
+		cut(&st.Backups[i].Owner)
+		cut(&st.Backups[i].Label)
+	}
+	for i := range st.Holders {
+		cut(&st.Holders[i].Name)
+	}
+	st.Failed = clip(st.Failed)
 }
 
 func (c *serverConn) release(ctx context.Context, payload []byte) error {

@@ -95,6 +95,18 @@ func (s *Store) Apply(r LogRecord) error {
 	return nil
 }
 
+// Applying is the commit that Apply was given a part of, and how many of its records that
+// was: the next one is due. 0 and 0 between commits.
+func (s *Store) Applying() (lsn block.LSN, records int) {
+	a := &s.applier
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tx == nil {
+		return 0, 0
+	}
+	return a.tx.base + 1, a.records
+}
+
 func (s *Store) apply(r LogRecord) error {
 	a := &s.applier
 	if a.failed != nil {
