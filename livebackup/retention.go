@@ -143,6 +143,7 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 // A backup is kept for one of these reasons, and else removed:
 //
 //	generation  it is one of the newest sound full ones of the present timeline, or adds to one
+//	newest      no other sound one of the present timeline is exact at as late a commit
 //	window      the window begins with it, or it lies in the window
 //	disabled    an older sound backup of the present timeline is kept
 //	unsure      it is damaged: nobody knows what becomes of it, and only who says so removes it
@@ -180,6 +181,7 @@ func (v view) plan(policy RetentionPolicy, now time.Time, only []BackupID) Prune
 		}
 	}
 	p.keepGenerations()
+	p.keepNewest()
 	p.keepWindow()
 	p.keepUnsure()
 	p.keepLeased()
@@ -262,6 +264,21 @@ func (p *planner) keepGenerations() {
 		if g := p.generation[i]; g <= p.policy.Generations {
 			p.mark(i, "generation %d of %d", g, p.policy.Generations)
 		}
+	}
+}
+
+// keepNewest keeps what is exact at the latest commit, whatever generation it is of: an
+// incremental on an older one, made while the newest full backup was, may be later than
+// that. A prune takes nothing back of what can be restored.
+func (p *planner) keepNewest() {
+	newest := -1
+	for i, e := range p.entries {
+		if p.counts(i) && (newest < 0 || e.Manifest.EndLSN >= p.entries[newest].Manifest.EndLSN) {
+			newest = i
+		}
+	}
+	if newest >= 0 {
+		p.mark(newest, "the newest state")
 	}
 }
 

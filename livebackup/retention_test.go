@@ -150,6 +150,22 @@ func TestL13_Generations(t *testing.T) {
 	wantRemoved(t, h.plan(RetentionPolicy{Generations: 1}), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 }
 
+// An incremental that was made while the next full backup was is later than that. It went
+// with its generation, and with it the newest state that could be restored.
+func TestL13_TheNewestStateStays(t *testing.T) {
+	h := newStock()
+	first := h.full()
+	h.full()
+	late := h.backup(h.backup(first))
+	plan := h.plan(RetentionPolicy{Generations: 1})
+	wantRemoved(t, plan)
+	if b := plan.Backups[3]; b.ID != late || b.Reason != "the newest state" {
+		t.Error(reasons(plan))
+	}
+	h.full()
+	wantRemoved(t, h.plan(RetentionPolicy{Generations: 1}), 1, 2, 3, 4)
+}
+
 // T40, S4-20: what does not count pushes nobody out.
 func TestL13_WhatDoesNotCountPushesNobodyOut(t *testing.T) {
 	h := newStock()
@@ -434,7 +450,8 @@ func (o *oracle) counts(e *Entry) bool {
 	return whole && e.Disabled == ""
 }
 
-// wanted is what must stay for its own sake: generations, window, and what is in use.
+// wanted is what must stay for its own sake: generations, the newest state, window, and
+// what is in use.
 func (o *oracle) wanted() map[BackupID]bool {
 	wanted := map[BackupID]bool{}
 	var fulls, starts []*Entry
@@ -456,6 +473,12 @@ func (o *oracle) wanted() map[BackupID]bool {
 		if slices.Contains(fulls, chain[len(chain)-1]) {
 			wanted[e.ID] = true
 		}
+	}
+	if len(starts) > 0 {
+		newest := slices.MaxFunc(starts, func(a, b *Entry) int {
+			return cmp.Or(cmp.Compare(a.Manifest.EndLSN, b.Manifest.EndLSN), cmp.Compare(a.ID.Sequence, b.ID.Sequence))
+		})
+		wanted[newest.ID] = true
 	}
 	if o.policy.Window > 0 && len(starts) > 0 {
 		end := starts[len(starts)-1].Manifest.Committed

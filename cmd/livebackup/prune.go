@@ -16,8 +16,9 @@ import (
 const pruneLong = `Removes old backups and archived log. A generation is a full backup with the
 incrementals that add to it; the newest --generations are kept, and with
 --window what it takes to restore any moment of that length. Damaged and
-disabled backups are no generations and push none out. What a kept backup needs,
-or someone reads now, stays. Small objects of archived log that stay are merged.
+disabled backups are no generations and push none out. The newest state, and
+what a kept backup needs or someone reads now, stays. Small objects of archived
+log that stay are merged.
 
 --dry-run shows what would go and what stays, each with the reason.`
 

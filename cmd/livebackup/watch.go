@@ -54,6 +54,9 @@ func (a *app) watch() *cobra.Command {
 
 // sampler looks at a served database.
 func (f *watchFlags) sampler(ctx context.Context) (*watch.Sampler, error) {
+	if f.count < 0 {
+		return nil, &usageError{fmt.Errorf("--count %d: 0 is without end", f.count)}
+	}
 	if time.Duration(f.interval) < 100*time.Millisecond {
 		return nil, &usageError{fmt.Errorf("an interval of %v is too short: it must be at least 100ms", &f.interval)}
 	}
