@@ -175,8 +175,10 @@ func TestFailureOfEveryOperation(t *testing.T) {
 	src := newFake(1, 6, 4<<10)
 	base, first := simRepo(t, src)
 	before := names(t, base)
+	sites := newSiteSweep()
+	mustBackup(t, src, openAt(t, sites.learn(base.Crash(nil, simfs.KeepAll)), "/repo"), sweepOptions)
 	faults := map[string]simfs.Fault{
-		"EIO":             {},
+		"EIO":             {Ops: everyOp},
 		"EIO, then done":  {Late: true},
 		"half, ENOSPC":    {Short: true, Err: syscall.ENOSPC},
 		"EROFS from then": {Ops: simfs.Events, Err: syscall.EROFS, Sticky: true},
@@ -186,13 +188,15 @@ func TestFailureOfEveryOperation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for k := 0; ; k++ {
 				fs := base.Crash(nil, simfs.KeepAll)
-				repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs})
-				if err != nil {
-					t.Fatal(err)
-				}
 				fault.Skip = k
 				armed := fs.Fail(fault)
-				res, err := Backup(t.Context(), src, repo, sweepOptions)
+				fs.Trace(sites.swept.Note)
+				repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs})
+				var res Result
+				if err == nil {
+					res, err = Backup(t.Context(), src, repo, sweepOptions)
+				}
+				fs.Trace(nil)
 				armed.Disarm()
 				if armed.Seen() <= k {
 					break
@@ -214,6 +218,12 @@ func TestFailureOfEveryOperation(t *testing.T) {
 			}
 		})
 	}
+	sites.again(base, func(fs *simfs.FS) {
+		if repo, err := OpenRepository(t.Context(), "/repo", RepositoryOptions{FS: fs}); err == nil {
+			_, _ = Backup(t.Context(), src, repo, sweepOptions) // for what it leaves see above
+		}
+	})
+	sites.end(t, 30)
 }
 
 // T29: a target that fills up says so, and gets its space back.
@@ -324,16 +334,25 @@ func TestFailureOfEveryOperationOfRestore(t *testing.T) {
 	}
 	_, m := backupOfStore(t, fs, "/d/db", "/d/repo", 5)
 	base := fs.Crash(nil, simfs.DropAll)
+	sites := newSiteSweep()
+	learned := base.Crash(nil, simfs.KeepAll)
+	repo := openAt(t, learned, "/d/repo")
+	if _, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: sites.learn(learned)}); err != nil {
+		t.Fatal(err)
+	}
 	for k := 0; ; k++ {
 		fs := base.Crash(nil, simfs.KeepAll)
-		repo, err := OpenRepository(t.Context(), "/d/repo", RepositoryOptions{FS: fs})
-		if err != nil {
-			t.Fatal(err)
-		}
-		armed := fs.Fail(simfs.Fault{Skip: k, Late: k%2 == 1})
-		_, err = Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
+		repo := openAt(t, fs, "/d/repo")
+		fs.Trace(sites.swept.Note)
+		armed := fs.Fail(simfs.Fault{Ops: everyOp, Skip: k, Late: k%2 == 1})
+		_, err := Restore(t.Context(), repo, RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
+		fs.Trace(nil)
 		armed.Disarm()
 		if armed.Seen() <= k {
+			sites.again(base, func(fs *simfs.FS) {
+				_, _ = Restore(t.Context(), openAt(t, fs, "/d/repo"), RestoreTarget{Backup: m.ID}, "/d/new", RestoreOptions{FS: fs})
+			})
+			sites.end(t, 60)
 			return
 		}
 		if err == nil {

@@ -371,20 +371,38 @@ func TestR15_FailureOfEveryOperationOfAMerge(t *testing.T) {
 	case *histories == 0:
 		step = 6
 	}
-	for k := a.rng.IntN(step); ; k += step {
+	sites := newSiteSweep()
+	run := func(note func(simfs.Event), arm func(*simfs.FS) *simfs.Armed) (*simfs.FS, *simfs.Armed) {
 		fs := base.Crash(nil, simfs.KeepAll)
 		repo := openRepo(t, fs, "/d/repo")
-		armed := fs.Fail(simfs.Fault{Skip: k, Late: a.rng.IntN(2) == 0})
+		fs.Trace(note)
+		armed := arm(fs)
 		_ = repo.newMerger(smallRule, func(error) {}).merge(t.Context()) // what fails to be let go is no error
-		armed.Disarm()
+		fs.Trace(nil)
+		if armed != nil {
+			armed.Disarm()
+		}
+		return fs, armed
+	}
+	run(sites.clean.Note, func(*simfs.FS) *simfs.Armed { return nil })
+	k := a.rng.IntN(step)
+	for ; ; k += step {
+		fs, armed := run(sites.swept.Note, func(fs *simfs.FS) *simfs.Armed {
+			return fs.Fail(simfs.Fault{Ops: everyOp, Skip: k, Late: a.rng.IntN(2) == 0})
+		})
 		if armed.Seen() <= k {
-			if k < 20 {
-				t.Fatalf("a merge of %d operations", k)
-			}
-			return
+			break
 		}
 		a.wantMerged(fs, k%40 < step, fmt.Sprintf("operation %d", k))
 	}
+	if k < 20 {
+		t.Fatalf("a merge of %d operations", k)
+	}
+	for _, site := range sites.swept.Missed(&sites.clean) { // by the steps
+		fs, _ := run(sites.swept.Note, func(fs *simfs.FS) *simfs.Armed { return sites.swept.Fail(fs, site, simfs.Failures()[0], 0) })
+		a.wantMerged(fs, false, site.String())
+	}
+	sites.end(t, 15)
 }
 
 // striking objects do something else after so many operations of their user.

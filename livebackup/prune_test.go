@@ -171,12 +171,23 @@ func TestL13_FailureOfEveryOperationOfAPrune(t *testing.T) {
 func (c *pruneCase) failEverywhere(t *testing.T) {
 	policy := RetentionPolicy{Generations: 1}
 	kept, logs := keptBy(t, c.base.Crash(nil, simfs.KeepAll), policy)
+	sites := newSiteSweep()
+	learned := c.base.Crash(nil, simfs.KeepAll)
+	repo := openRepo(t, learned, "/repo")
+	plan := mustPlan(t, repo, policy)
+	sites.learn(learned)
+	if _, err := Prune(t.Context(), repo, plan); err != nil {
+		t.Fatal(err)
+	}
+	defer sites.end(t, 8)
 	for k := 0; ; k++ {
 		fs := c.base.Crash(nil, simfs.KeepAll)
 		repo := openRepo(t, fs, "/repo")
 		plan := mustPlan(t, repo, policy)
-		armed := fs.Fail(simfs.Fault{Skip: k, Late: k%2 == 1})
+		fs.Trace(sites.swept.Note)
+		armed := fs.Fail(simfs.Fault{Ops: everyOp, Skip: k, Late: k%2 == 1})
 		_, err := Prune(t.Context(), repo, plan)
+		fs.Trace(nil)
 		armed.Disarm()
 		if armed.Seen() <= k {
 			break
