@@ -29,9 +29,19 @@ func (c *Cache) NewReserveFrame() ([]byte, error) { return c.newFrame(standingRe
 // standingReserve is how many frames are kept from all but the cleaner.
 const standingReserve = 32
 
+// ShareReserve gives the standing reserve to everybody: there is no cleaner any more.
+// What is dirty then stays so, and that may be all other frames.
+func (c *Cache) ShareReserve() {
+	c.shared.Store(true)
+	c.Progress()
+}
+
 func (c *Cache) newFrame(extra int64, needClean func()) ([]byte, error) {
 	var moved chan struct{}
 	for {
+		if c.shared.Load() {
+			extra = standingReserve
+		}
 		if d, _, err := c.take(extra, 0); d != nil || err != nil {
 			return d, err
 		}

@@ -52,6 +52,7 @@ type Cache struct {
 	budget  budget
 	owner   Owner        // of originals; set before there are any
 	frozen  atomic.Int64 // heads without a Version
+	shared  atomic.Bool  // the standing reserve is everybody's
 
 	evicted, spilled, overflowed, frameWaits atomic.Int64
 }

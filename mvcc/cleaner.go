@@ -120,6 +120,7 @@ func (c *cleaner) run() {
 		case <-tick.C:
 		}
 		if err := c.round(); err != nil {
+			c.s.cache.ShareReserve() // readers go on, also where all other frames are dirty (L8)
 			return
 		}
 	}

@@ -101,6 +101,10 @@ func (s *Store) getSlow(id block.ID, w view) (Block, error) {
 			return Block{v, v.Data(), s.cache}, nil
 		case v != nil && v.Slot() != 0 && v.Role != blockcache.RoleHead:
 			return s.getSpilled(l, v, w)
+		case w.snapshot == nil && s.state.failure() != nil:
+			return Block{}, s.state.failure() // it cannot be committed, and must not wait for a frame
+		case v != nil && v.Slot() != 0 && s.state.failure() != nil:
+			return s.getUncleaned(l, v, w)
 		case frame == nil:
 			l.Unlock()
 			frame, err = s.cache.NewFrame()
@@ -165,6 +169,18 @@ func (s *Store) getSpilled(l *blockcache.Latch, v *blockcache.Version, w view) (
 		return Block{}, fmt.Errorf("read block %v at LSN %v: %w", onHeap.ID, w.lsn, err)
 	}
 	return Block{v: onHeap, data: data}, nil
+}
+
+// getUncleaned reads a head from temporary storage for a reader of a store that has
+// failed. In a frame it would be dirty for good, with nobody to write it in place, so
+// that readers would fill RAM with such and then wait for ever (L8). Who is still
+// cleaning waits meanwhile, and does not free the slot.
+func (s *Store) getUncleaned(l *blockcache.Latch, v *blockcache.Version, w view) (Block, error) {
+	v.Loading = true
+	b, err := s.getSpilled(l, v, w)
+	v.Loading = false
+	l.Wake()
+	return b, err
 }
 
 // load brings a version into the frame: v, or (v nil) what the data file holds,

@@ -365,8 +365,12 @@ const privateMin = 32
 
 // makeRoom makes room for one more private block: it spills others when the
 // transaction has used up its share of MaxRAM (L5). What snapshots hold in temporary
-// storage makes no transaction fail.
+// storage makes no transaction fail. In a store that has failed it takes no more: it
+// cannot be committed, and readers may wait for what it has (L8).
 func (t *WriteTx) makeRoom() error {
+	if err := t.s.state.failure(); err != nil {
+		return err
+	}
 	for rounds := 0; len(t.blocks) >= t.s.privateMax(); {
 		batch := t.spillable(false)
 		if len(batch) == 0 {
