@@ -96,6 +96,12 @@ func (a *actor) key() []byte {
 		return []byte{byte(a.rnd.Uint32())}
 	case 2:
 		return bytes.Repeat([]byte{0xff}, 1+a.rnd.IntN(4))
+	case 3: // of few bytes, at both ends, so that many are the beginning of others
+		k := make([]byte, 1+a.rnd.IntN(6))
+		for i := range k {
+			k[i] = "\x00\x01\xfe\xff"[a.rnd.IntN(4)]
+		}
+		return k
 	default:
 		return fmt.Appendf(nil, "key%05d", a.rnd.IntN(3000))
 	}
