@@ -88,6 +88,8 @@ func ofRecovery() []Mutant {
 func ofCommit() []Mutant {
 	mvcc := []string{"mvcc", "internal/prove"}
 	return []Mutant{
+		{"readers of a failed store take frames that nobody cleans", "L8 D6", "mvcc/read.go", "case v != nil && v.Slot() != 0 && s.state.failure() != nil:", "case false:", []string{"mvcc"}},
+		{"the reserve of a cleaner that has ended is nobody's", "L8 D6", "blockcache/alloc.go", "\tc.shared.Store(true)\n", "", []string{"mvcc"}},
 		{"visible before durable", "L7 D3", "mvcc/commit.go", "s.pressCleaner(int64(len(body)))", "s.advance(lsn)\n\ts.pressCleaner(int64(len(body)))", mvcc},
 		{"acknowledged at once", "L7 D1", "mvcc/commit.go", "if err = s.awaitCommitted(lsn); err == nil && !began.IsZero() {", "if !began.IsZero() {", mvcc},
 		{"acknowledged after a failure", "L8 D6", "mvcc/commit.go", "if err := s.state.failure(); err != nil { // no acknowledgement", "if err := " + no + "; err != nil { // no acknowledgement", mvcc},
