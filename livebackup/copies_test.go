@@ -370,3 +370,118 @@ func TestR18_NoBaseOfAStandbyBelowAHead(t *testing.T) {
 	}
 	a.wantState(repo, res.Manifest, "/d/restored")
 }
+
+// restored is what a backup restores to, in a directory beside d.
+func (d live) restored(repo *Repository, target RestoreTarget, name string) live {
+	d.t.Helper()
+	r := live{d.t, filepath.Join(filepath.Dir(d.dir), name)}
+	if _, err := Restore(d.t.Context(), repo, target, r.dir, RestoreOptions{}); err != nil {
+		d.t.Fatal(err)
+	}
+	return r
+}
+
+// Two copies of a database with a repository each: what is restored from the one pushes to the
+// other (R18). That has the same timeline, up to above the fork, by its name alone.
+func TestR18_TwoRepositories(t *testing.T) {
+	one := live{t, filepath.Join(t.TempDir(), "one")}
+	first, second := realRepo(t), realRepo(t)
+	one.commit("common")
+	common := one.mustBackup(second, BackupOptions{})
+	one.mustBackup(first, BackupOptions{})
+	two := one.copy("two")
+	for _, text := range []string{"of one", "of one again", "and again"} {
+		one.commit(text)
+	}
+	one.mustBackup(first, BackupOptions{})
+	two.commit("of two")
+	theirs := two.mustBackup(second, BackupOptions{Type: TypeIncremental})
+
+	three := one.restored(first, RestoreTarget{}, "three")
+	three.commit("of three")
+	m := three.mustBackup(second, BackupOptions{Type: TypeIncremental})
+	if m.Base != common.ID {
+		t.Errorf("base is %v, not %v", m.Base, common.ID)
+	}
+	wantBackedUp(t, second, m, "common", "of one", "of one again", "and again", "of three")
+	wantBackedUp(t, second, theirs, "common", "of two")
+	three.commit("of three again")
+	m = three.mustBackup(second, BackupOptions{Type: TypeIncremental}) // as it was decided
+	wantBackedUp(t, second, m, "of one again", "of three", "of three again")
+	if list := mustList(t, second); list[0].Disabled != "" || list[1].Disabled == "" || list[2].Disabled != "" {
+		t.Fatalf("%+v", list)
+	}
+	// And what is restored from there shares with the first one what it did.
+	four := one.restored(second, RestoreTarget{}, "four")
+	four.commit("of four")
+	m = four.mustBackup(first, BackupOptions{Type: TypeIncremental})
+	wantBackedUp(t, first, m, "common", "of one again", "of three again", "of four")
+}
+
+// Where a backup does not say that the other repository is of its history, nothing that is
+// restored from it pushes there: neither backups nor log.
+func TestR18_UnsharedRepository(t *testing.T) {
+	one := live{t, filepath.Join(t.TempDir(), "one")}
+	first, second := realRepo(t), realRepo(t)
+	one.commit("common")
+	one.mustBackup(first, BackupOptions{})
+	two := one.copy("two")
+	one.commit("of one")
+	one.commit("of one again")
+	one.mustBackup(first, BackupOptions{})
+	two.commit("of two")
+	two.mustBackup(second, BackupOptions{})
+	three := one.restored(first, RestoreTarget{}, "three")
+	three.commit("of three")
+	if _, err := three.backup(second, BackupOptions{}); !errors.Is(err, ErrUnshared) {
+		t.Fatal(err)
+	}
+	three.with(func(store *mvcc.Store) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := Archive(ctx, keptSource{NewSource(store), store}, second, ArchiveOptions{}); !errors.Is(err, ErrUnshared) {
+			t.Fatal(err)
+		}
+		if _, err := Repair(t.Context(), keptSource{NewSource(store), store}, second, RepairOptions{}); !errors.Is(err, ErrUnshared) {
+			t.Fatal(err)
+		}
+	})
+	if len(mustList(t, second)) != 1 || len(mustLogs(t, second)) != 0 {
+		t.Fatal("something was pushed")
+	}
+	three.mustBackup(first, BackupOptions{Type: TypeIncremental}) // where it comes from
+	three.mustBackup(realRepo(t), BackupOptions{})                // where there is nothing
+	if _, err := three.backup(second, BackupOptions{}); !errors.Is(err, ErrUnshared) {
+		t.Fatal(err)
+	}
+}
+
+// Whoever has one database, and two repositories, goes on with both of them when he has
+// restored it from one.
+func TestR18_OneDatabaseOfTwoRepositories(t *testing.T) {
+	one := live{t, filepath.Join(t.TempDir(), "one")}
+	first, second := realRepo(t), realRepo(t)
+	one.commit("a")
+	one.mustBackup(second, BackupOptions{})
+	one.commit("b")
+	base := one.mustBackup(second, BackupOptions{})
+	one.commit("c")
+	one.mustBackup(first, BackupOptions{})
+	one.commit("lost")
+	lost := one.mustBackup(second, BackupOptions{})
+	two := one.restored(first, RestoreTarget{}, "two")
+	two.commit("d")
+	m := two.mustBackup(second, BackupOptions{Type: TypeIncremental})
+	if m.Base != base.ID {
+		t.Fatalf("base is %v, not %v", m.Base, base.ID)
+	}
+	wantBackedUp(t, second, m, "a", "b", "c", "d")
+	for _, e := range mustList(t, second) {
+		if (e.Disabled != "") != (e.ID == lost.ID) {
+			t.Errorf("%v: disabled: %q", e.ID, e.Disabled)
+		}
+	}
+	three := one.restored(second, RestoreTarget{}, "three")
+	three.commit("e")
+	wantBackedUp(t, first, three.mustBackup(first, BackupOptions{Type: TypeIncremental}), "a", "b", "c", "d", "e")
+}
