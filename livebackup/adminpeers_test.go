@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -122,8 +123,13 @@ func TestServer_ClosedTwice(t *testing.T) {
 // then, while no other could have the number.
 func TestServer_ClosesBesideTheNextOne(t *testing.T) {
 	dir := t.TempDir()
-	first, err := serve(newFake(1, 5, 4<<10), ServeOptions{Dir: dir})
+	o, err := ServeOptions{Dir: dir}.withDefaults()
 	if err != nil {
+		t.Fatal(err)
+	}
+	first := newServer(newFake(1, 5, 4<<10), o)
+	first.path = filepath.Join(dir, SocketName)
+	if err := first.listen(); err != nil {
 		t.Fatal(err)
 	}
 	first.ln = &closeHook{first.ln, func() {
@@ -131,6 +137,7 @@ func TestServer_ClosesBesideTheNextOne(t *testing.T) {
 			t.Errorf("socket is there when it is closed: %v", err)
 		}
 	}, func() { served(t, newFake(1, 5, 4<<10), ServeOptions{Dir: dir}) }}
+	first.wg.Go(first.accept)
 	if err := first.Close(); err != nil {
 		t.Error(err)
 	}

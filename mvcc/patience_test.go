@@ -33,10 +33,10 @@ func TestQuiesce_GivenUp(t *testing.T) {
 	}
 	tx.Rollback()
 	s.patient.Lock() // the last one that waits has let go
-	s.patient.Unlock()
 	if now := s.anchor.now.sequence; now != at || s.newestLSN() != lsn {
 		t.Errorf("superblock %d, then %d; LSN %v", at, now, s.newestLSN())
 	}
+	s.patient.Unlock()
 	mustClose(t, s)
 }
 
