@@ -26,9 +26,9 @@ const (
 )
 
 // Open opens the database in dir, or creates one if dir is missing or empty (or
-// holds a creation that a crash cut short), unless Options.Existing says that it is there. It returns when everything
-// that was ever acknowledged is there and durable. ErrLocked if it is open
-// already, ErrNotDatabase, ErrVersion, or *block.CorruptError.
+// holds a creation that a crash cut short), unless Options.Existing says that it is
+// there. It returns when everything that was ever acknowledged is there and durable.
+// ErrLocked if it is open already, ErrNotDatabase, ErrVersion, or *block.CorruptError.
 func Open(dir string, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)

@@ -53,9 +53,10 @@ type Options struct {
 	// when the database is created. 0: block.SizeDefault.
 	BlockSize int
 	// MaxRAM in bytes bounds frames and everything else whose size grows with
-	// load. Half of it may go to what is known of blocks that have no frame, 64
-	// bytes for an original and 24 more for each backup that wants it: when that
-	// is used up, temporary storage counts as full. 0: MaxRAMShare.
+	// load: at most what the cgroup or the host allows. Half of it may go to what
+	// is known of blocks that have no frame, 64 bytes for an original and 24 more
+	// for each backup that wants it: when that is used up, temporary storage counts
+	// as full. 0: MaxRAMShare.
 	MaxRAM int64
 	// MaxRAMShare of what the cgroup or the host allows, 0 to 1, where MaxRAM
 	// is 0. 0: a quarter.
@@ -233,6 +234,10 @@ func (o *Options) validateMarks() error {
 	return nil
 }
 
+// ramMaxUnasked in bytes is the most that MaxRAM may be where the host does not say
+// how much there is.
+const ramMaxUnasked = 1 << 40
+
 // sizeRAM settles what depends on the host's memory.
 func (o *Options) sizeRAM() error {
 	if o.host == nil {
@@ -242,6 +247,13 @@ func (o *Options) sizeRAM() error {
 	said := err == nil
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) && o.MaxRAM == 0 {
 		return fmt.Errorf("ask the host for its memory: %w", err)
+	}
+	most := int64(ramMaxUnasked)
+	if said {
+		most = h.Limit
+	}
+	if o.MaxRAM > most { // what is kept for each frame would take the process down, before the first block is read
+		return optionError("MaxRAM %d is more than the %d bytes that there are", o.MaxRAM, most)
 	}
 	if o.MaxRAM == 0 {
 		share := o.MaxRAMShare

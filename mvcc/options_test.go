@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/spillwaydb/spillway/blockcache"
@@ -30,6 +31,33 @@ func TestMaxRAM_IsAShareOfWhatTheHostAllows(t *testing.T) {
 		}
 		if o.MaxRAM != c.ram || o.OverflowMax != c.overflow || o.HostReserve != c.reserve {
 			t.Errorf("%+v: MaxRAM %d, overflow %d, reserve %d", c.o, o.MaxRAM, o.OverflowMax, o.HostReserve)
+		}
+	}
+}
+
+// S3-V: more than there is would end the process, as it makes its tables of frames.
+func TestMaxRAM_IsNoMoreThanThereIs(t *testing.T) {
+	says := func() (blockcache.HostMemory, error) {
+		return blockcache.HostMemory{Limit: 8 << 30, Available: 4 << 30}, nil
+	}
+	silent := func() (blockcache.HostMemory, error) { return blockcache.HostMemory{}, errors.ErrUnsupported }
+	for _, c := range []struct {
+		host   func() (blockcache.HostMemory, error)
+		ram    int64
+		refuse bool
+	}{
+		{says, 8 << 30, false},
+		{says, 8<<30 + 1, true},
+		{says, 1 << 62, true},
+		{silent, 64 << 20, false},
+		{silent, 1 << 62, true},
+	} {
+		s, err := Open("db", Options{FS: simfs.New(), MaxRAM: c.ram, host: c.host})
+		if c.refuse != errors.Is(err, ErrOptions) {
+			t.Errorf("MaxRAM %d: %v", c.ram, err)
+		}
+		if err == nil {
+			s.Close()
 		}
 	}
 }
