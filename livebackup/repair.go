@@ -166,16 +166,21 @@ func (r *repairer) list(ctx context.Context) error {
 		return err
 	}
 	known := false
+	var unread error // why it is not known of a backup what it is of
 	for i := range slices.Backward(entries) {
 		e := &entries[i]
 		m := &e.Manifest
+		unread = cmp.Or(unread, e.Unreadable)
 		known = known || m.ID == e.ID
 		if e.Unreadable == nil && e.Damage == nil && m.ID == e.ID && r.history.usable(m) && m.EndLSN <= r.info.Durable {
 			r.backups = append(r.backups, *e)
 		}
 	}
 	slices.SortStableFunc(r.backups, func(a, b Entry) int { return cmp.Compare(b.Manifest.EndLSN, a.Manifest.EndLSN) })
-	if len(r.backups) == 0 && known {
+	switch {
+	case len(r.backups) == 0 && known && unread != nil:
+		return fmt.Errorf("whether a backup is of timeline %v cannot be told: %w", r.info.Timeline, unread)
+	case len(r.backups) == 0 && known:
 		return fmt.Errorf("%w: no sound backup is of timeline %v or of one that led to it", ErrForeignTimeline, r.info.Timeline)
 	}
 	r.logs, err = r.repo.logs(ctx)

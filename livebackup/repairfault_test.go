@@ -287,3 +287,32 @@ func TestRepair_FailedStoreIsNotClosed(t *testing.T) {
 		}
 	}
 }
+
+// A manifest that cannot be read for a moment does not make the repository one of another
+// timeline: which one it is of is not known. Another one, which rests on it, is of no use.
+func TestRepair_UnreadManifestIsNoOtherTimeline(t *testing.T) {
+	a := newArchived(t, chance.Seed(t))
+	a.change(3)
+	a.full()
+	a.change(2)
+	a.incremental()
+	fs, told := a.fs.(*simfs.FS), 0
+	for skip := range 12 {
+		armed := fs.Fail(simfs.Fault{Ops: simfs.OpRead, File: objectName(a.made[0].ID, kindManifest, 0), Skip: skip})
+		_, err := Repair(t.Context(), NewSource(a.store), a.repo, RepairOptions{})
+		armed.Disarm()
+		switch {
+		case errors.Is(err, ErrForeignTimeline):
+			t.Errorf("read %d fails: %v", skip, err)
+		case errors.Is(err, syscall.EIO):
+			told++
+		}
+	}
+	if told == 0 {
+		t.Error("no repair needed the manifest")
+	}
+	a.tail.Close()
+	if err := a.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
