@@ -8,9 +8,6 @@ func ofSocket() []Mutant {
 		{"who has the socket and is busy counts as dead", "L12", "livebackup/serve.go", "if !errors.Is(err, ErrNotServed) {", "if false {", livebackup},
 		{"a standby is promoted twice", "L14", "livebackup/promote.go", "if c.s.promoted {", "if c.s.promoted && false {", livebackup},
 		{"a client writes on behind half a frame", "R21", "livebackup/client.go", "\tif c.mute {\n\t\treturn\n\t}\n", "", livebackup},
-		{"who waits to mark cannot give up", "R21", "mvcc/mark.go", "s.beginWriteFor(ctx)", "s.BeginWrite()", []string{"mvcc", "livebackup"}},
-		{"a head is remembered that nobody waits for", "R18", "mvcc/heads.go", "return s.amendSuperblock(ctx, func", "return s.amendSuperblock(context.WithoutCancel(ctx), func", []string{"mvcc", "livebackup"}},
-		{"an audit has no limit", "L9", "mvcc/backup.go", "o.AuditBlocks > auditBlocksMax {", "o.AuditBlocks > auditBlocksMax && false {", livebackup},
 		{"a check goes on that nobody hears", "R21", "livebackup/serveconn.go", "\t\t\t\tcancel(err)\n", "\t\t\t\t_ = err\n", livebackup},
 	}
 }
