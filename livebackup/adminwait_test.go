@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -186,7 +187,7 @@ func TestServer_AuditHasALimit(t *testing.T) {
 	client := served(t, NewSource(store), ServeOptions{Dir: dir})
 	base := store.Status().DurableLSN
 	writeSome(t, store, 1)
-	for _, n := range []int{-1, 1 << 40, 1<<63 - 1} {
+	for _, n := range []int{-1, math.MaxInt32, math.MaxInt} {
 		if _, err := client.Open(t.Context(), SessionOptions{Base: base, AuditBlocks: n}); !errors.Is(err, mvcc.ErrOptions) {
 			t.Errorf("%d: %v", n, err)
 		}
