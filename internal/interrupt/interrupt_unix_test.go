@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
 )
@@ -18,6 +19,10 @@ func TestFirstSignalEndsTheContext(t *testing.T) {
 		signal syscall.Signal
 		code   int
 	}{{syscall.SIGINT, 130}, {syscall.SIGTERM, 143}, {syscall.SIGHUP, 129}} {
+		if signal.Ignored(c.signal) {
+			t.Logf("%v is ignored here, as under nohup: not tried", c.signal)
+			continue
+		}
 		told := false
 		ctx, release := Context(context.Background(), func() { told = true })
 		if Code(ctx) != 0 {
@@ -41,6 +46,29 @@ func TestReleaseIsNoSignal(t *testing.T) {
 	<-ctx.Done()
 	if Code(ctx) != 0 {
 		t.Fatal("released, and yet a code")
+	}
+}
+
+// TestHangupUnderNohup: who is to outlive his terminal does, and can be terminated.
+func TestHangupUnderNohup(t *testing.T) {
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Ignore(syscall.SIGHUP)
+		defer func() { // Reset does not undo it
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGHUP)
+			signal.Stop(c)
+		}()
+	}
+	ctx, release := Context(context.Background(), func() {})
+	defer release()
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if err := syscall.Kill(syscall.Getpid(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-ctx.Done()
+	if got := Code(ctx); got != 143 {
+		t.Fatalf("code %d, want 143 of the termination", got)
 	}
 }
 
