@@ -76,13 +76,6 @@ func (a *archiver) enter(ctx context.Context, now LogSession, h heads) error {
 	if err != nil {
 		return err
 	}
-	info.History, err = a.repo.historyNow(ctx, info.Timeline, info.History, info.Shared)
-	if err != nil && !errors.Is(err, ErrUnshared) {
-		err = trouble(err)
-	}
-	if err != nil {
-		return err
-	}
 	a.history = lineageOf(info.Timeline, info.History)
 	if err := a.addHead(ctx, info.Timeline, &h); err != nil {
 		return err

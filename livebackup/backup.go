@@ -211,19 +211,13 @@ func attempt(ctx context.Context, src Source, repo *Repository, o BackupOptions,
 		return err
 	}
 	started := time.Now()
-	picker := &basePicker{o: o, entries: v.entries, history: func(i *mvcc.BackupInfo) (err error) {
-		i.History, err = repo.historyOf(ctx, v, i.Timeline, i.History, i.Shared)
-		return err
-	}}
+	picker := &basePicker{o: o, entries: v.entries}
 	session, base, err := picker.openSession(ctx, src)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
 	info := session.Info()
-	if err := picker.history(&info); err != nil {
-		return err
-	}
 	res.Record.attempted(o, info, base, started)
 	if err := checkInfo(info, base); err != nil {
 		return err
@@ -287,7 +281,7 @@ func manifestOf(i mvcc.BackupInfo, base []Entry) Manifest {
 		Kind: KindFull, Database: i.Database, Timeline: i.Timeline, History: i.History,
 		LSN: i.LSN, EndLSN: i.LSN, Committed: i.Time.UTC(), RecordSum: i.RecordSum,
 		BlockSize: i.BlockSize, HighWater: i.HighWater, Blocks: i.Blocks,
-		StartStall: i.StartStall, Objects: []Object{}, Shared: i.Shared,
+		StartStall: i.StartStall, Objects: []Object{},
 	}
 	if base != nil {
 		m.Kind, m.Blocks, m.BlocksInUse = KindIncremental, 0, i.Blocks

@@ -88,11 +88,6 @@ func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
 			p.Hole = &LogRange{at, list[0].From}
 			to = at
 		}
-		if to > at {
-			if err := store.Followed(ctx, repo.id); err != nil {
-				return p, err
-			}
-		}
 		var failed error // of the store
 		begun, skip := store.Applying()
 		err = repo.readLog(ctx, logs, history, LogRange{at, to}, 0, func(rec mvcc.LogRecord) error {

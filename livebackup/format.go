@@ -64,10 +64,6 @@ import (
 // is, of each block that the newest bitmaps of the chain name as in use, the image
 // in the newest backup of the chain that has one.
 //
-// A manifest says in shared what repositories had of the database's history when the
-// backup was made: up to lsn for sure, and perhaps the state next_lsn with the checksum
-// next_sum (R18, shared.go).
-//
 // A backup that fell forward (R12) says so in fall_forward: it has the redo (lsn,
 // end_lsn] behind its blocks. Its parts are cut between objects: the first
 // has no block newer than the backup's lsn, the second was taken behind F. A backup that went

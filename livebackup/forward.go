@@ -32,7 +32,6 @@ func (r *restore) rolls() bool { return len(r.plan.Logs) > 0 || r.o.Standby }
 // which may have forked behind the backup.
 func (r *restore) info() mvcc.BackupInfo {
 	info := infoOf(&r.plan.Backup)
-	info.Shared = r.repo.sharedOf(&r.plan.Backup)
 	switch {
 	case r.o.Standby:
 		info.Timeline, info.History = r.plan.history[0].Timeline, r.plan.history[1:]

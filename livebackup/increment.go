@@ -43,7 +43,6 @@ const (
 type basePicker struct {
 	o       BackupOptions
 	entries []Entry
-	history func(*mvcc.BackupInfo) error // puts in what counts in the repository; see shared.go
 	refused []refusal
 	why     error // there is no base: the last reason
 }
@@ -80,10 +79,6 @@ func (p *basePicker) openSession(ctx context.Context, src Source) (Session, []En
 			return nil, nil, fmt.Errorf("open snapshot: %w", err)
 		}
 		info := s.Info()
-		if err := p.history(&info); err != nil {
-			s.Close()
-			return nil, nil, err
-		}
 		if base != nil && info.Base == 0 { // a process of an older version serves it
 			p.refuse(base, errors.New("the database hands out all its blocks"))
 			base = nil

@@ -20,8 +20,6 @@ type LogInfo struct {
 	Timeline block.TimelineID
 	History  []block.Fork // the timelines that led to Timeline, the newest first (R18)
 	Durable  block.LSN    // newest durable commit when the log was opened
-
-	Shared []mvcc.SharedHead `json:",omitempty"` // what repositories have of the history (R18)
 }
 
 // LogSession follows the log of a database: durable commits only (R6). After an
@@ -53,7 +51,7 @@ func (s storeSource) OpenLog(ctx context.Context, o LogOptions) (LogSession, err
 	if err := errors.Join(checkText("name", o.Name), context.Cause(ctx)); err != nil {
 		return nil, err
 	}
-	info := LogInfo{Database: s.store.Database(), Timeline: s.store.Timeline(), History: s.store.History(), Durable: s.store.Status().DurableLSN, Shared: s.store.SharedHeads()}
+	info := LogInfo{Database: s.store.Database(), Timeline: s.store.Timeline(), History: s.store.History(), Durable: s.store.Status().DurableLSN}
 	tail, err := s.store.OpenLogTail(o.Name, o.After)
 	if err != nil {
 		return nil, err

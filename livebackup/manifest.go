@@ -26,10 +26,6 @@ type Manifest struct {
 	Timeline block.TimelineID `json:"-"`
 	History  []block.Fork     `json:"-"` // the timelines that led to Timeline, the newest first (R18)
 
-	// Shared is what other repositories had of the database's history: who restores this
-	// and pushes there needs it (shared.go).
-	Shared []mvcc.SharedHead `json:"-"`
-
 	// Of an incremental only: the backup that it adds to, the digest of that
 	// one's manifest (objects never change: so one digest stands for a whole
 	// chain), and the LSN that it is exact at. The range is (BaseLSN, EndLSN].
@@ -165,16 +161,7 @@ type manifestWire struct {
 	Database hexID      `json:"database"`
 	Timeline hexID      `json:"timeline"`
 	History  []forkWire `json:"history,omitempty"`
-	Shared   []headWire `json:"shared,omitempty"`
 	*Manifest
-}
-
-// headWire is a mvcc.SharedHead in JSON.
-type headWire struct {
-	Repository hexID     `json:"repository"`
-	LSN        block.LSN `json:"lsn"`
-	NextLSN    block.LSN `json:"next_lsn,omitempty"`
-	NextSum    uint32    `json:"next_sum,omitempty"`
 }
 
 // forkWire is a block.Fork in JSON.
@@ -199,9 +186,6 @@ func forksOf(wire []forkWire) (forks []block.Fork) {
 
 func (m *Manifest) encode(repo RepositoryID) ([]byte, error) {
 	wire := manifestWire{Database: hexID(m.Database), Timeline: hexID(m.Timeline), History: wireForks(m.History), Manifest: m}
-	for _, k := range m.Shared {
-		wire.Shared = append(wire.Shared, headWire{hexID(k.Repository), k.LSN, k.Next.LSN, k.Next.Sum})
-	}
 	return encodeEnvelope(magicManifest, identity{repo, m.Database}, wire)
 }
 
@@ -215,9 +199,6 @@ func decodeManifest(data []byte, id BackupID, repo RepositoryID) (Manifest, erro
 		return Manifest{}, err
 	}
 	m.Database, m.Timeline, m.History = block.DatabaseID(wire.Database), block.TimelineID(wire.Timeline), forksOf(wire.History)
-	for _, k := range wire.Shared {
-		m.Shared = append(m.Shared, mvcc.SharedHead{Repository: k.Repository, LSN: k.LSN, Next: mvcc.Head{LSN: k.NextLSN, Sum: k.NextSum}})
-	}
 	reason := m.invalid()
 	switch {
 	case who.repository != repo:
@@ -255,8 +236,6 @@ func (m *Manifest) invalid() string {
 		return "it does not end where it starts"
 	case len(m.History) > historyMax:
 		return fmt.Sprintf("history of %d timelines", len(m.History))
-	case len(m.Shared) > sharedMax:
-		return fmt.Sprintf("heads of %d repositories", len(m.Shared))
 	case !m.Compression.valid():
 		return fmt.Sprintf("compression %q is unknown", m.Compression)
 	case m.Duration < 0 || m.StartStall < 0:

@@ -151,12 +151,7 @@ func (r *repairer) owned(ctx context.Context) error {
 	case head.LSN > r.info.Durable:
 		return fmt.Errorf("%w: it has LSN %v of timeline %v, the database is at %v", ErrRepositoryAhead, head.LSN, r.info.Timeline, r.info.Durable)
 	}
-	if err := r.repo.checkHead(ctx, r.heads, r.info.Timeline, h.named[r.info.Timeline]); err != nil {
-		return err
-	}
-	history, err := r.repo.historyNow(ctx, r.info.Timeline, r.info.History, r.info.Shared)
-	r.history = lineageOf(r.info.Timeline, history)
-	return err
+	return r.repo.checkHead(ctx, r.heads, r.info.Timeline, h.named[r.info.Timeline])
 }
 
 // list finds what the repository has of the history.
@@ -458,7 +453,7 @@ func (f openingHeads) CheckHead(_ context.Context, repo RepositoryID, h mvcc.Hea
 
 // mend gets an image of one block of a database that is not open yet.
 func mend(ctx context.Context, repo *Repository, n mvcc.BlockNeed) (got mvcc.MendImage, b RepairedBlock, err error) {
-	r := repairer{heads: openingHeads(n.CheckHead), repo: repo, info: LogInfo{Database: n.Database, Timeline: n.Timeline, History: n.History, Durable: n.To, Shared: n.Shared}}
+	r := repairer{heads: openingHeads(n.CheckHead), repo: repo, info: LogInfo{n.Database, n.Timeline, n.History, n.To}, history: lineageOf(n.Timeline, n.History)}
 	if err := r.owned(ctx); err != nil {
 		return got, b, err
 	}

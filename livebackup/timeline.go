@@ -56,15 +56,16 @@ import (
 // on: it forks at the newest head that it remembers of any repository, which it
 // had before there was a second copy, or at 0.
 //
-// What a restore knows it knows of the repository that it came from. What that shares with
-// another one: see shared.go.
+// What a restore knows it knows of the repository that it came from. Where two copies
+// pushed on one timeline to a repository each, what was restored from the one must not push
+// to the other: that has the same timeline up to the fork by its name alone, and nothing
+// in either tells the two apart. To remember which repositories share a history has been
+// tried: it refused a promoted standby that had a repository of its own, and what was
+// restored from a backup older than the other repository. Whoever copies a database forks
+// the copy before it pushes.
 
 // Errors of a push.
 var (
-	// ErrUnshared: the repository has something of the timelines that led to the database's
-	// own, and the database, which was restored from another repository, does not know that
-	// to be of its history. See shared.go.
-	ErrUnshared = errors.New("nothing says that the repository is of this database's history")
 	// ErrTimelineAbandoned: a later timeline took the place of the database's own
 	// in this repository: a backup was restored and then written, or a copy
 	// forked. Fork this one to take the place back.

@@ -64,7 +64,6 @@ type BackupInfo struct {
 	Base       block.LSN     // of an incremental; then Blocks is how many are in use, not how many are handed out
 	History    []block.Fork  // the timelines that led to Timeline, the newest first (R18)
 	RecordSum  uint32        // checksum of the log record that ends LSN: with it the name of a history (R18); 0 where the log no longer has it
-	Shared     []SharedHead  `json:",omitempty"` // what repositories have of the history (R18)
 }
 
 // Backup hands out every block that was allocated at its LSN (with a base, those
@@ -225,7 +224,7 @@ func (b *Backup) describe(began time.Time, stall time.Duration) error {
 		BlockSize: s.geo.size, HighWater: m.highWater,
 		Blocks: s.inUseAt(&m),
 		Opened: began, StartStall: stall,
-		History: s.history(), RecordSum: s.recordSum(b.live.LSN()), Shared: s.SharedHeads(),
+		History: s.history(), RecordSum: s.recordSum(b.live.LSN()),
 	}
 	return nil
 }

@@ -154,7 +154,6 @@ func (b *Builder) publish() error {
 		blockSize: b.info.BlockSize, database: b.info.Database, timeline: b.info.Timeline, forks: makeForks(b.info.History...),
 		sequence: 1, redo: b.info.LSN + 1, durable: b.info.LSN, durableTime: b.info.Time,
 		created: time.Now(), standby: b.standby, // the map's floor is 0: it has been made from trailers
-		heads: sharedHeads(b.info.Shared, b.info.LSN),
 	}
 	if !b.standby {
 		sb.fork(b.info.LSN)

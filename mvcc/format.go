@@ -40,8 +40,7 @@ import (
 //	              16, and fork LSN, 8. What is older than nine is forgotten (R18)
 //	348     40*4  heads of repositories, the one remembered last first: repository
 //	              id, 16; LSN, 8; checksum of the record that ends it, 4; LSN, 8,
-//	              and checksum, 4, of the head before, or zeros (R18). With checksum
-//	              0: what the repository has up to there is of our history
+//	              and checksum, 4, of the head before, or zeros (R18)
 //	508     4     CRC-32C of bytes 0 to 507, seeded with the database id
 //
 // Zeros from byte 120 on mean none of it: so the first superblocks were. In one
@@ -205,16 +204,7 @@ func makeForks(list ...block.Fork) (f forks) {
 func (s *superblock) fork(lsn block.LSN) {
 	s.forks = makeForks(append([]block.Fork{{Timeline: s.timeline, LSN: lsn}}, s.forks.list()...)...)
 	s.timeline = block.NewTimelineID()
-	for i := range s.heads { // they are the old timeline's: see SharedHead
-		h := &s.heads[i]
-		switch {
-		case h.repo == [16]byte{}:
-		case s.standby && i == 0: // it has followed that one
-			*h = repositoryHead{repo: h.repo, now: Head{LSN: lsn}}
-		default:
-			*h = h.share(lsn).head(lsn)
-		}
-	}
+	s.heads = [headsMax]repositoryHead{} // they are the old timeline's
 }
 
 // checkpoint is the sequence of the first superblock of the same checkpoint: second

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/wal"
@@ -36,94 +35,6 @@ import (
 // reading the one in force to making the new one that: the cleaner for its
 // checkpoint record, RememberHead, and a store that is quiet, so that nobody
 // does.
-
-// # What repositories are known to share
-//
-// A database that was restored, or left its timeline, knows of each repository up to
-// where what that has is of its own history: of the one that it was restored from up to the
-// fork, of the others what the backup says that they had. The same goes into each backup.
-// So who has two repositories is not taken for the owner of what somebody else pushed to
-// the other one. In the superblock they are heads without a checksum; when something is
-// pushed to such a repository a head of the own timeline takes the place of its. A database
-// from before there were any, or that was never restored, has none: it knows nothing.
-
-// SharedHead says that what a repository has up to LSN of the timelines that led to a
-// database, and of its own, is of its history (R18): up to Next, if it has that. Who
-// was about to push that may have died before.
-type SharedHead struct {
-	Repository [16]byte
-	LSN        block.LSN
-	Next       Head // zero: none
-}
-
-// SharedHeads are what the store knows of repositories, the one that it knows of most
-// recently first.
-func (s *Store) SharedHeads() (list []SharedHead) {
-	s.anchor.mu.Lock()
-	defer s.anchor.mu.Unlock()
-	for _, h := range s.anchor.now.heads {
-		if h.repo != [16]byte{} {
-			list = append(list, h.share(block.LSN(math.MaxUint64)))
-		}
-	}
-	return list
-}
-
-// Followed makes it durable that a standby is rolled forward by the log of repository repo:
-// what that has up to where the standby is promoted is of its history (R18). It is to be
-// called before the first of it is applied. It waits while the store is quiet, or until ctx
-// ends. Of a store that is no standby it changes nothing.
-func (s *Store) Followed(ctx context.Context, repo [16]byte) error {
-	if !s.standby || s.opts.ReadOnly {
-		return nil
-	}
-	if err := s.state.enterUnlessClosed(); err != nil {
-		return err
-	}
-	defer s.leave()
-	if list := s.SharedHeads(); len(list) > 0 && list[0].Repository == repo {
-		return nil
-	}
-	head := Head{LSN: s.newestLSN()}
-	if err := s.amendSuperblock(ctx, func(sb *superblock) { sb.heads = remembered(sb.heads, sb.forks[0].LSN, repo, head) }); err != nil {
-		return fmt.Errorf("remember which repository is followed: %w", err)
-	}
-	return nil
-}
-
-// shared is the newest state of those that are remembered which the repository has for sure.
-func (h *repositoryHead) shared() Head {
-	if h.was != (Head{}) && h.was.LSN < h.now.LSN { // it is not known which of the two it has
-		return h.was
-	}
-	return h.now
-}
-
-// share is what is known of the repository by who has what is at or below lsn.
-func (h *repositoryHead) share(lsn block.LSN) SharedHead {
-	k := SharedHead{Repository: h.repo, LSN: min(h.shared().LSN, lsn)}
-	if h.shared() != h.now && h.now.LSN <= lsn {
-		k.Next = h.now
-	}
-	return k
-}
-
-// head is k as a superblock has it, of who has what is at or below lsn.
-func (k SharedHead) head(lsn block.LSN) repositoryHead {
-	h := repositoryHead{repo: k.Repository, now: Head{LSN: min(k.LSN, lsn)}}
-	if k.Next.Sum != 0 && k.Next.LSN > k.LSN && k.Next.LSN <= lsn {
-		h.now, h.was = k.Next, h.now
-	}
-	return h
-}
-
-// sharedHeads are heads of a database that is made from the backup of lsn.
-func sharedHeads(list []SharedHead, lsn block.LSN) (heads [headsMax]repositoryHead) {
-	for i, k := range list[:min(len(list), headsMax)] {
-		heads[i] = k.head(lsn)
-	}
-	return heads
-}
 
 // Head names a state in the history of a database (R18).
 type Head struct {
@@ -241,22 +152,19 @@ func (s *Store) rememberHead(ctx context.Context, repo [16]byte, h Head) error {
 	}
 	at := s.lastCommitTime() // of v, or later
 	return s.amendSuperblock(ctx, func(sb *superblock) {
-		sb.heads = remembered(sb.heads, sb.forks[0].LSN, repo, h)
+		sb.heads = remembered(sb.heads, repo, h)
 		if v > sb.durable { // an opening that finds less is refused (R6)
 			sb.durable, sb.durableTime = v, at
 		}
 	})
 }
 
-// remembered puts a repository first, with its new head and the one before. The database
-// forked at fork.
-func remembered(heads [headsMax]repositoryHead, fork block.LSN, repo [16]byte, h Head) (out [headsMax]repositoryHead) {
+// remembered puts a repository first, with its new head and the one before.
+func remembered(heads [headsMax]repositoryHead, repo [16]byte, h Head) (out [headsMax]repositoryHead) {
 	out[0] = repositoryHead{repo: repo, now: h}
 	n := 1
 	for _, k := range heads {
 		switch {
-		case k.repo == repo && k.now.LSN <= fork && h.LSN > fork: // it may not have the newer one
-			out[0].was = k.shared()
 		case k.repo == repo && k.now != h:
 			out[0].was = k.now
 		case k.repo == repo:

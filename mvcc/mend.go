@@ -19,7 +19,6 @@ type BlockNeed struct {
 	// CheckHead is [Store.CheckHead]: whoever has the image has it from a repository, whose
 	// head must lie in this history (R18).
 	CheckHead func(repo [16]byte, h Head) error
-	Shared    []SharedHead // what repositories are known to have of the history
 }
 
 // MendImage is an image of a block as of commit AsOf.
@@ -39,7 +38,7 @@ func (r *recovery) mend(id block.ID, cause error) error {
 	v, oldest := s.log.Durable(), s.log.Oldest()
 	got, err := s.opts.Mend(BlockNeed{
 		Block: id, Database: s.database, Timeline: s.timeline, History: s.history(), From: oldest - 1, To: v, Cause: cause,
-		CheckHead: s.CheckHead, Shared: s.SharedHeads(),
+		CheckHead: s.CheckHead,
 	})
 	switch {
 	case err != nil:

@@ -104,10 +104,14 @@ func leaveTimeline(dir string, o Options, at func(*Store) (block.LSN, error)) er
 func (sb *superblock) sharedLSN() block.LSN {
 	lowest, any := block.LSN(0), false
 	for _, h := range sb.heads {
-		if h.repo == [16]byte{} || h.now.LSN <= sb.forks[0].LSN { // it has nothing of this timeline
+		if h.repo == [16]byte{} {
 			continue
 		}
-		if lsn := h.shared().LSN; !any || lsn < lowest {
+		lsn := h.now.LSN
+		if h.was != (Head{}) { // it is not known which of the two the repository has
+			lsn = min(lsn, h.was.LSN)
+		}
+		if !any || lsn < lowest {
 			lowest, any = lsn, true
 		}
 	}

@@ -136,7 +136,6 @@ var outcomes = []struct {
 	{livebackup.ErrForeignDatabase, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrRepositoryAhead, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrForeignTimeline, outcome{"wrong_repository", exitRefused}},
-	{livebackup.ErrUnshared, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrLogOverlap, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrLogForeign, outcome{"wrong_repository", exitRefused}},
 	{livebackup.ErrTimelineAbandoned, outcome{"abandoned", exitRefused}},

@@ -165,7 +165,6 @@ func ofRepository() []Mutant {
 		{"a base without a checksum is of any history", "R18 D9", "livebackup/increment.go", "case m.RecordSum == 0 && info.RecordSum != 0 &&", "case false && m.RecordSum == 0 && info.RecordSum != 0 &&", repo},
 		{"a prune takes the newest head with it", "R18", "livebackup/prune.go", "heads, err := remove.keepHeads(ctx)", "heads, err := []mvcc.Head(nil), " + no, repo},
 		{"what led to a timeline only its own record says", "L13 R18", "livebackup/timeline.go", "if i >= 0 && len(history)-i-1 > len(longest) {", "if false {", repo},
-		{"what another repository has is of the own history", "R18 D9", "livebackup/shared.go", "case upTo >= newest:", "case upTo >= newest || true:", repo},
 		{"an incremental is made on what its run may take back", "L13 D9", "livebackup/increment.go", "case e.making:", "case e.making && false:", repo},
 		{"prune counts what its run may take back", "L13 D10", "livebackup/retention.go", ` && !p.entries[i].making`, "", repo},
 		{"an incremental is made without a lease of its base", "L13", "livebackup/backup.go", "repo.leaseBase(ctx, base)", `repo.leaseMembers(ctx, "incremental backup", base, nil)`, repo},

@@ -162,7 +162,7 @@ func strangeTimelines() []Mutant {
 		{"a push that was cut off hides what the repository has", "L14 R18", "mvcc/heads.go",
 			"\t\tif k.was == h && h != (Head{}) {\n", "\t\tif k.was == h && false {\n", mvcc},
 		{"a copy forks at a head that may never have been pushed", "L14 R18", "mvcc/promote.go",
-			"if lsn := h.shared().LSN; !any || lsn < lowest {", "if lsn := h.now.LSN; !any || lsn < lowest {", mvcc},
+			"lsn = min(lsn, h.was.LSN)", "lsn = max(lsn, h.was.LSN)", mvcc},
 		{"to push the same state twice forgets the one before", "R18", "mvcc/heads.go",
 			"out[0].was = k.was", "out[0].was = Head{}", mvcc},
 		{"a base above an older fork is taken", "L14 R18", "livebackup/lineage.go",
