@@ -176,18 +176,30 @@ func (h *history) untilItFails(last block.LSN) block.LSN {
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		write := func(b mvcc.Block, err error) {
+		model := maps.Clone(h.model)
+		write := func(b mvcc.Block, err error) error {
 			if err != nil {
+				return err
+			}
+			model[b.ID()] = fmt.Sprintf("block %v behind commit %v", b.ID(), last)
+			clear(b.Payload()[:64])
+			copy(b.Payload(), model[b.ID()])
+			b.Release()
+			return nil
+		}
+		ids := slices.Sorted(maps.Keys(model))
+		err = write(tx.Edit(ids[h.rng.IntN(len(ids))])) // its image is not whole in the log
+		if err == nil {
+			err = write(tx.Alloc(block.TypeUser))
+		}
+		if err != nil { // it may fail between two commits, too
+			tx.Rollback()
+			if !errors.Is(err, mvcc.ErrPoisoned) {
 				h.t.Fatal(err)
 			}
-			h.model[b.ID()] = fmt.Sprintf("block %v behind commit %v", b.ID(), last)
-			clear(b.Payload()[:64])
-			copy(b.Payload(), h.model[b.ID()])
-			b.Release()
+			return last
 		}
-		ids := slices.Sorted(maps.Keys(h.model))
-		write(tx.Edit(ids[h.rng.IntN(len(ids))])) // its image is not whole in the log
-		write(tx.Alloc(block.TypeUser))
+		h.model = model
 		lsn, err := tx.Commit()
 		switch {
 		case errors.Is(err, mvcc.ErrPoisoned):
