@@ -327,7 +327,8 @@ func (a *mergeWorld) wantMerged(fs *simfs.FS, restore bool, when string) {
 		a.t.Fatalf("%s: %v", when, err)
 	}
 	merged(a.t, repo, smallRule)
-	if logs := mustLogs(a.t, repo); len(logs) != 3 {
+	// Log is cut where a backup ends: while its manifest cannot be read, more becomes one.
+	if logs := mustLogs(a.t, repo); len(logs) != 3 && !(len(logs) == 2 && logs[1].To == a.from) {
 		a.t.Fatalf("%s: %v", when, logs)
 	}
 	whole()
