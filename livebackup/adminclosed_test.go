@@ -94,23 +94,7 @@ func TestR20_FollowedAgainWithinACommit(t *testing.T) {
 	a := newArchived(t, 12)
 	a.change(2)
 	a.full()
-	tx, err := a.store.BeginWrite()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 600 {
-		b, err := tx.Alloc(block.TypeUser)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range b.Payload() {
-			b.Payload()[i] = byte(a.rng.Uint32())
-		}
-		b.Release()
-	}
-	if _, err := tx.Commit(); err != nil {
-		t.Fatal(err)
-	}
+	a.changeLarge()
 	a.archive()
 	target := RestoreTarget{Backup: a.made[0].ID}
 	if _, err := Restore(t.Context(), a.repo, target, "/d/standby", RestoreOptions{FS: a.fs, Standby: true, MaxRAM: 16 << 20}); err != nil {

@@ -216,20 +216,17 @@ func TestEncryption_ArchivedLog(t *testing.T) {
 	}
 }
 
-// A reading that is cut off anywhere, also between the records of one large commit, goes
-// on where it was.
-func TestFollow_GoesOnWithinACommit(t *testing.T) {
-	a := newArchived(t, 11)
-	a.change(2)
-	a.full()
+// changeLarge makes a commit of many records in the log.
+func (a *archived) changeLarge() {
+	a.t.Helper()
 	tx, err := a.store.BeginWrite()
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	for range 600 {
 		b, err := tx.Alloc(block.TypeUser)
 		if err != nil {
-			t.Fatal(errors.Join(err, tx.Rollback()))
+			a.t.Fatal(errors.Join(err, tx.Rollback()))
 		}
 		p := b.Payload()
 		for i := range p {
@@ -241,8 +238,17 @@ func TestFollow_GoesOnWithinACommit(t *testing.T) {
 		b.Release()
 	}
 	if _, err := tx.Commit(); err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
+}
+
+// A reading that is cut off anywhere, also between the records of one large commit, goes
+// on where it was.
+func TestFollow_GoesOnWithinACommit(t *testing.T) {
+	a := newArchived(t, 11)
+	a.change(2)
+	a.full()
+	a.changeLarge()
 	a.change(2)
 	a.archive()
 	within := 0
