@@ -20,6 +20,7 @@ type DB struct {
 	names   names
 	root    atomic.Pointer[rootCopy]
 	closed  atomic.Bool
+	ended   chan struct{} // closed when Close is done
 
 	// w belongs to the write transaction, of which the store allows one.
 	w *workspace
@@ -63,6 +64,7 @@ func open(o Options, name string, openStore func(mvcc.Options) (*mvcc.Store, err
 		payload: payload,
 		batch:   batcher{sizeMax: o.BatchSizeMax},
 		w:       &workspace{scratch: make(node, payload)},
+		ended:   make(chan struct{}),
 	}
 	if err := db.View(func(*Tx) error { return nil }); err != nil {
 		return nil, withCleanup(fmt.Errorf("open %s: %w", name, err), store.Close())
@@ -72,11 +74,13 @@ func open(o Options, name string, openStore func(mvcc.Options) (*mvcc.Store, err
 
 // Close closes the database. It waits for open transactions: for read
 // transactions mvcc.Options.CloseWait, then it breaks them (R21); for a write
-// transaction until it ends. Further calls return nil.
+// transaction until it ends. Further calls return nil, when the first is done.
 func (db *DB) Close() error {
 	if db.closed.Swap(true) {
+		<-db.ended
 		return nil
 	}
+	defer close(db.ended)
 	return db.store.Close()
 }
 

@@ -16,5 +16,5 @@ func BatchWaiting(db *DB) int {
 // Beside returns a second front door on the store of db: what it commits comes to
 // db as the commits of a primary come to a standby, from below.
 func Beside(db *DB) *DB {
-	return &DB{store: db.store, payload: db.payload, w: &workspace{scratch: make(node, db.payload)}}
+	return &DB{store: db.store, payload: db.payload, w: &workspace{scratch: make(node, db.payload)}, ended: make(chan struct{})}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/spillwaydb/spillway/block"
@@ -183,4 +185,37 @@ func TestMark(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// Who closes a database that somebody else is closing returns when it is closed, not before:
+// a program that ended then left it open, and one that opened it again found it locked.
+func TestCloseByTwoAtOnce(t *testing.T) {
+	dir, o := t.TempDir(), kv.Options{Store: mvcc.Options{MaxRAM: 2 << 20, CloseWait: -1}}
+	db, err := kv.Open(dir, o)
+	must(t, err)
+	tx, err := db.Begin(true) // Close waits for it
+	must(t, err)
+	var closers sync.WaitGroup
+	closers.Go(func() { must(t, db.Close()) })
+	for !errors.Is(db.View(func(*kv.Tx) error { return nil }), kv.ErrDatabaseClosed) {
+		runtime.Gosched()
+	}
+	back := make(chan struct{}, 1)
+	closers.Go(func() {
+		must(t, db.Close())
+		back <- struct{}{}
+		again, err := kv.Open(dir, o)
+		must(t, err)
+		must(t, again.Close())
+	})
+	for range 10_000 {
+		runtime.Gosched()
+	}
+	select {
+	case <-back:
+		t.Error("a second Close returns while a write transaction keeps the first waiting")
+	default:
+	}
+	must(t, tx.Rollback())
+	closers.Wait()
 }

@@ -61,8 +61,12 @@ func (e *HistoryError) Is(target error) bool {
 
 // CheckHead proves that the newest state that repository repo has of this
 // timeline lies in our history: in the log, or among the pairs that we remember.
-// *HistoryError if not.
+// *HistoryError if not, ErrClosed if the store is closed.
 func (s *Store) CheckHead(repo [16]byte, h Head) error {
+	if err := s.state.enterUnlessClosed(); err != nil {
+		return fmt.Errorf("check head of a repository: %w", err)
+	}
+	defer s.leave()
 	if s.standby {
 		return nil
 	}

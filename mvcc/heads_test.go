@@ -281,3 +281,15 @@ func TestR18_CutOffPushesForgetNothing(t *testing.T) {
 		t.Fatal("what was never published is remembered")
 	}
 }
+
+// A store that is closed says so, also to who asks for a repository's head: he was told of
+// an error of the log's, which nobody can tell from others.
+func TestR18_CheckHeadOfAClosedStore(t *testing.T) {
+	s := mustOpen(t, smallOptions(simfs.New()))
+	mustClose(t, s)
+	for _, lsn := range []block.LSN{1, 99} {
+		if err := s.CheckHead(numbered(1), Head{lsn, 7}); !errors.Is(err, ErrClosed) || errors.Is(err, ErrHistory) {
+			t.Errorf("LSN %v: %v", lsn, err)
+		}
+	}
+}

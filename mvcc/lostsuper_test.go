@@ -100,3 +100,26 @@ func TestOpen_ExistingCreatesNothing(t *testing.T) {
 	ok(t, mustOpen(t, smallOptions(fsys)).Close())
 	ok(t, mustOpen(t, o).Close())
 }
+
+// D11: a database of which log or second copies are missing is damaged, not absent. It was
+// told as a file that does not exist, which is what scripts take for "no database here".
+func TestD11_MissingFilesAreDamage(t *testing.T) {
+	for _, name := range []string{nameLog, nameDoublewrite} {
+		c, disk := newCrashRun(t, chance.Seed(t), nil)
+		ok(t, c.commits(1, 5, 20))
+		ok(t, c.s.Close())
+		lost := path.Join(testDir, name)
+		if entries, err := disk.ReadDir(lost); err == nil {
+			for _, e := range entries {
+				ok(t, disk.Remove(path.Join(lost, e.Name())))
+			}
+		}
+		ok(t, disk.Remove(lost))
+		for _, o := range []Options{smallOptions(disk), {FS: disk, ReadOnly: true}, {FS: disk, Existing: true}} {
+			var damage *block.CorruptError
+			if _, err := Open(testDir, o); !errors.As(err, &damage) || damage.Path != lost {
+				t.Errorf("without %s: %v", name, err)
+			}
+		}
+	}
+}

@@ -433,6 +433,9 @@ func (s *Store) openDoublewrite() error {
 		flag = os.O_RDONLY
 	}
 	f, err := s.opts.FS.OpenFile(path, flag, 0)
+	if errors.Is(err, fs.ErrNotExist) { // the superblock came last: it was there
+		err = &block.CorruptError{Path: path, Offset: -1, Block: block.NoBlock, Reason: "the file of second copies is missing", Cause: err}
+	}
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/spillwaydb/spillway/block"
@@ -97,6 +98,9 @@ func (r *recovery) close() { r.in.close() }
 // load reads the headers of all slot files.
 func (r *recovery) load() error {
 	slots, err := listSlots(r.o)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = corrupt(r.o.Dir, -1, "the log is missing", err)
+	}
 	if err != nil {
 		return err
 	}
