@@ -71,17 +71,17 @@ func newClientConn(nc net.Conn, lease time.Duration) *clientConn {
 }
 
 func greet(nc net.Conn) (*clientConn, error) {
+	c := newClientConn(nc, 0)
 	nc.SetDeadline(time.Now().Add(handshakeMax))
 	// One who refuses us may have closed already: what he said can still be read.
 	_, writeErr := nc.Write(encodePreamble(protocolVersion, protocolVersion))
 	lowest, highest, err := readPreamble(nc)
 	if err != nil {
-		return nil, errors.Join(err, writeErr)
+		return nil, errors.Join(c.lost(err), writeErr)
 	}
 	if lowest > protocolVersion || highest < protocolVersion {
 		return nil, fmt.Errorf("%w: the serving process speaks protocol versions %d to %d, this program %d", ErrVersion, lowest, highest, protocolVersion)
 	}
-	c := newClientConn(nc, 0)
 	var w welcome
 	if err := c.expect(frameWelcome, &w, nil); err != nil {
 		return nil, err

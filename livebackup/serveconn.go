@@ -179,7 +179,11 @@ func (c *serverConn) answer(ctx context.Context) error {
 		case <-over:
 			return ErrQuietOver
 		case <-c.renewed:
-			if err := c.notice(); err != nil {
+			err := c.notice()
+			if cause := context.Cause(ctx); cause != nil {
+				return cause // as below
+			}
+			if err != nil {
 				return err
 			}
 		case r := <-c.requests:
