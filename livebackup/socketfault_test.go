@@ -379,15 +379,15 @@ func socketFrames() (kinds []frameKind) {
 // TestSocket_CutInAPromotion does the same where a standby is promoted: that is done once,
 // by this client, who may not hear of it, or the next.
 func TestSocket_CutInAPromotion(t *testing.T) {
-	_, seen := promotion(t, nil)
+	seen, _ := promotion(t, nil)
 	for _, cut := range cutsOf(seen, false) {
-		if err, _ := promotion(t, &cut); err != nil && !errors.Is(err, ErrDisconnected) {
+		if _, err := promotion(t, &cut); err != nil && !errors.Is(err, ErrDisconnected) {
 			t.Errorf("%v: %v", cut, err)
 		}
 	}
 }
 
-func promotion(t *testing.T, cut *socketCut) (told error, seen [2]map[frameKind]int) {
+func promotion(t *testing.T, cut *socketCut) (seen [2]map[frameKind]int, told error) {
 	var promotions atomic.Int32
 	dir := t.TempDir()
 	src := statusHook{newFake(1, 5, 4<<10), func() {}}
@@ -403,7 +403,7 @@ func promotion(t *testing.T, cut *socketCut) (told error, seen [2]map[frameKind]
 	if n := promotions.Load(); n != 1 || told == nil && !errors.Is(again, mvcc.ErrNotStandby) || again != nil && !errors.Is(again, mvcc.ErrNotStandby) {
 		t.Errorf("%v: promoted %d times: %v, %v", cut, n, told, again)
 	}
-	return told, seen
+	return seen, told
 }
 
 // cutsOf are the cuts in the first and the last frame of each kind, or of those that only
