@@ -19,7 +19,8 @@ type RestoreOptions struct {
 	// or lie in. A target inside any directory that looks like a database is
 	// refused anyway.
 	Databases []string
-	// AllowOlder consents to an older backup where a newer one cannot be read.
+	// AllowOlder consents to an older backup where a newer one cannot be read, and to an
+	// older timeline where the record of the newest one cannot (ErrTimelineUnsure).
 	AllowOlder bool
 	// Standby leaves the database a standby: it is read, and rolled forward by
 	// [Follow], until it is promoted.
@@ -41,6 +42,7 @@ type RestoreResult struct {
 	LogBytes int64      // of redo that was rolled forward
 	Passed   []BackupID // that could not be read; see RestoreOptions.AllowOlder
 	Lost     *LogRange  // commits that were made, were asked for, and could not be reached
+	Unsure   error      // why the newest state may be another one; see RestorePlan.Unsure
 	Target   string     // with symbolic links resolved
 	Duration time.Duration
 }
@@ -80,7 +82,7 @@ func Restore(ctx context.Context, repo *Repository, t RestoreTarget, target stri
 	p := r.plan
 	res := RestoreResult{
 		Manifest: p.Backup, Chain: p.Chain, LSN: p.LSN, Time: p.Time, LogBytes: r.logBytes,
-		Passed: r.bad.backups, Lost: p.Lost, Target: r.place.target, Duration: time.Since(started),
+		Passed: r.bad.backups, Lost: p.Lost, Unsure: p.Unsure, Target: r.place.target, Duration: time.Since(started),
 	}
 	return res, nil
 }
@@ -105,6 +107,9 @@ func (r *restore) attempt(ctx context.Context, target string) (err error) {
 	r.plan, r.logBytes = p, 0
 	if p.Passed != nil && !r.o.AllowOlder {
 		return p.Passed.refusal()
+	}
+	if p.Unsure != nil && !r.o.AllowOlder {
+		return p.Unsure
 	}
 	var log *LogRange
 	if p.LSN > p.Backup.EndLSN {

@@ -33,6 +33,10 @@ type RestorePlan struct {
 	// Passed is a newer backup that is damaged or cannot be read: a restore of the
 	// newest state passes it over only with consent. Nil if there is none.
 	Passed *Entry
+	// Unsure is why another timeline than the one that the plan follows may be the newest,
+	// ErrTimelineUnsure: a restore wants consent here, too. Nil where that is known, and
+	// where exactly a backup is asked for.
+	Unsure error
 
 	newest  block.LSN
 	members []Entry
@@ -124,7 +128,9 @@ func planOnce(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoil
 	}
 	defer s.index.close()
 	s.prepare()
-	p, err = s.plan(ctx)
+	if p, err = s.plan(ctx); err != nil && s.unsure != nil {
+		err = fmt.Errorf("%w (%v)", err, s.unsure) // where that was asked for is what went wrong
+	}
 	return p, s.index.gone, err
 }
 
@@ -136,6 +142,7 @@ type search struct {
 	logs    []LogObject
 	bad     *spoilt
 	history lineage
+	unsure  error
 	index   *logIndex
 	routes  *router
 	names   map[logRun]string
@@ -148,6 +155,7 @@ type search struct {
 func (s *search) chooseHistory(ctx context.Context, v *inventory) (lineage, error) {
 	present, err := s.repo.presentHistory(ctx, v)
 	if err != nil || s.target.Backup.IsZero() {
+		s.unsure = v.records.doubt(v.logs)
 		return present, err
 	}
 	i := slices.IndexFunc(s.entries, func(e Entry) bool { return e.ID == s.target.Backup })
@@ -163,6 +171,9 @@ func (s *search) chooseHistory(ctx context.Context, v *inventory) (lineage, erro
 		return nil, fmt.Errorf("%v: %w", e.ID, e.Damage)
 	}
 	if present.holds(m.Timeline, m.EndLSN) {
+		if s.target.Recover != RecoverNone {
+			s.unsure = v.records.doubt(v.logs)
+		}
 		return present, nil
 	}
 	return lineageOf(m.Timeline, m.History), nil
@@ -344,7 +355,7 @@ func (s *search) describe(ctx context.Context, w way) (*RestorePlan, error) {
 	}
 	p := &RestorePlan{
 		Target: s.target, Backup: members[0].Manifest, LSN: w.to, Moment: s.moment, ReadBytes: w.start.bytes, Estimate: w.cost,
-		newest: s.routes.newest, members: members, history: s.history, logs: s.logs,
+		Unsure: s.unsure, newest: s.routes.newest, members: members, history: s.history, logs: s.logs,
 	}
 	for i := range members {
 		p.Chain = append(p.Chain, members[i].ID)

@@ -148,6 +148,7 @@ func (r *Repository) view(ctx context.Context) (v view, err error) {
 //	disabled    an older sound backup of the present timeline is kept
 //	unsure      it is damaged: nobody knows what becomes of it, and only who says so removes it
 //	unread      a younger backup cannot be read now, and may need it
+//	unknown     log may lead on from it that is of the newest timeline, if its record is damaged
 //	making      its run is not through with it
 //	in use      somebody who lives has a lease of it
 //	unseen      it is not among those that a plan made before would remove
@@ -184,6 +185,7 @@ func (v view) plan(policy RetentionPolicy, now time.Time, only []BackupID) Prune
 	p.keepNewest()
 	p.keepWindow()
 	p.keepUnsure()
+	p.keepUnknown()
 	p.keepLeased()
 	for i := range v.entries {
 		if only != nil && !slices.Contains(only, v.entries[i].ID) {
@@ -325,6 +327,32 @@ func (p *planner) keepUnsure() {
 			p.mark(i, "damaged: it counts for nothing; delete it by name")
 		case e.making:
 			p.mark(i, "being made: it counts when its run is through with it")
+		}
+	}
+}
+
+// keepUnknown keeps what the log of a timeline begins behind that may be the newest: of
+// those that are known it may have been left out long ago.
+func (p *planner) keepUnknown() {
+	if p.records.doubt(p.logs) == nil {
+		return
+	}
+	begins := map[uint32]block.LSN{}
+	for _, l := range p.records.unknown(p.logs) {
+		if from, found := begins[l.timeline]; !found || l.From < from {
+			begins[l.timeline] = l.From
+		}
+	}
+	for _, from := range begins {
+		newest := -1
+		for i := range p.entries {
+			lsn := p.entries[i].Manifest.EndLSN
+			if p.sound[i] && lsn <= from && (newest < 0 || lsn >= p.entries[newest].Manifest.EndLSN) {
+				newest = i
+			}
+		}
+		if newest >= 0 {
+			p.mark(newest, "%s is damaged, and log of its timeline may lead on from here", timelineName(p.records.highest))
 		}
 	}
 }

@@ -64,6 +64,10 @@ import (
 // restored from a backup older than the other repository. Whoever copies a database forks
 // the copy before it pushes.
 
+// ErrTimelineUnsure: a restore would follow one timeline, and another one may be newer: its
+// record is damaged. See RestoreOptions.AllowOlder.
+var ErrTimelineUnsure = errors.New("which timeline is the newest cannot be told")
+
 // Errors of a push.
 var (
 	// ErrTimelineAbandoned: a later timeline took the place of the database's own
@@ -135,17 +139,59 @@ func (r *Repository) readTimeline(ctx context.Context, number uint32) (record ti
 // present is the present timeline and what led to it. ok is false if that is not
 // known, because there is none or because nothing says what led to it.
 func (g *registry) present() (l lineage, ok bool) {
-	if n := len(g.records); n > 0 && g.records[n-1].Number == g.highest {
+	n, k := len(g.records), len(g.known)
+	if n > 0 && (k == 0 || g.sure() || g.older(g.known[k-1])) {
 		return g.lineage(g.records[n-1].timeline(), forksOf(g.records[n-1].History)), true
 	}
-	if n := len(g.known); n > 0 {
-		m := g.known[n-1]
-		return g.lineage(m.Timeline, m.History), len(m.History) > 0 || len(g.records) > 0
-	}
-	if n := len(g.records); n > 0 {
-		return g.lineage(g.records[n-1].timeline(), forksOf(g.records[n-1].History)), true
+	if k > 0 {
+		m := g.known[k-1]
+		return g.lineage(m.Timeline, m.History), len(m.History) > 0 || n > 0
 	}
 	return nil, false
+}
+
+// sure reports whether the newest record can be read.
+func (g *registry) sure() bool {
+	n := len(g.records)
+	return n > 0 && g.records[n-1].Number == g.highest
+}
+
+// older reports whether the timeline of m attached before that of the newest record that
+// can be read: it has a record of its own, or led to that one.
+func (g *registry) older(m *Manifest) bool {
+	for i := range g.records {
+		if g.records[i].timeline() == m.Timeline {
+			return true
+		}
+	}
+	newest := &g.records[len(g.records)-1]
+	_, led := g.lineage(newest.timeline(), forksOf(newest.History)).reach(m.Timeline)
+	return led
+}
+
+// doubt is an error that says why another timeline than the present one may be that, or
+// nil: the newest record is damaged, and there is log of a timeline of which nothing else
+// is known.
+func (g *registry) doubt(logs []LogObject) error {
+	unknown := g.unknown(logs)
+	if g.sure() || g.highest == 0 || len(unknown) == 0 {
+		return nil
+	}
+	now := "none that is known"
+	if l, _ := g.present(); len(l) > 0 {
+		now = l[0].Timeline.String()
+	}
+	return damaged(timelineName(g.highest), -1, fmt.Sprintf(
+		"%s is of a timeline of which nothing else is known: that may be the newest, not %s", unknown[0].Name(), now), ErrTimelineUnsure)
+}
+
+// unknown is the log of timelines that nothing but that log tells of.
+func (g *registry) unknown(logs []LogObject) []LogObject {
+	known := map[uint32]bool{}
+	for _, t := range g.all() {
+		known[timelineStart(t)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(logs), func(o LogObject) bool { return known[o.timeline] })
 }
 
 func (t *timelineRecord) timeline() block.TimelineID { return block.TimelineID(t.Timeline) }
@@ -318,7 +364,7 @@ func (r *Repository) timelines(ctx context.Context, t block.TimelineID) (registr
 	if err != nil {
 		return g, err
 	}
-	if now, ok := g.present(); ok && now[0].Timeline == t {
+	if g.sure() && g.records[len(g.records)-1].timeline() == t {
 		return g, nil
 	}
 	list, err := r.entries(ctx, c)

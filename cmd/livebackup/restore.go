@@ -92,7 +92,7 @@ func (f *restoreFlags) add(c *cobra.Command) {
 	s.StringVar(&f.mark, "name", "", "the commit with this `name`, see \"livebackup mark\"")
 	s.BoolVar(&f.before, "before", false, "the commit before that moment, not its own")
 	s.BoolVar(&f.dryRun, "dry-run", false, "only show the way, what else can be restored, and how long it may take")
-	s.BoolVar(&f.allowOlder, "allow-older", false, "if a backup cannot be read, take an older one")
+	s.BoolVar(&f.allowOlder, "allow-older", false, "if a backup or a timeline cannot be read, take an older one")
 	s.BoolVar(&f.standby, "standby", false, "leave it a standby, which reads and rolls forward")
 	s.BoolVar(&f.follow, "follow", false, "with --standby: go on rolling forward, until Ctrl-C")
 	s.Var(&f.maxRAM, "max-ram", "memory for rolling forward; 0 is a quarter of what the host allows")
@@ -128,6 +128,7 @@ type restoreResult struct {
 	LogBytes int64                 `json:"log_bytes"` // rolled forward
 	Passed   []livebackup.BackupID `json:"passed,omitempty"`
 	Lost     *livebackup.LogRange  `json:"lost,omitempty"`
+	Unsure   string                `json:"unsure,omitempty"`
 	Standby  bool                  `json:"standby"`
 }
 
@@ -163,6 +164,8 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 			a.note("what was built is kept: the same command goes on with it")
 		case errors.Is(err, livebackup.ErrBackupDamaged) && !f.allowOlder:
 			a.note("--allow-older takes an older backup, and what the archived log adds to it, if that is sound")
+		case errors.Is(err, livebackup.ErrTimelineUnsure) && !f.allowOlder:
+			a.note("if the database is there still, its next backup or archive puts this right;\n  --allow-older restores the newest state of the timelines that are known")
 		}
 		return err
 	}
@@ -171,7 +174,7 @@ func (a *app) runRestore(ctx context.Context, f restoreFlags) error {
 	}
 	out := restoreResult{
 		Target: res.Target, Duration: res.Duration, LSN: res.LSN, Time: res.Time, Backup: manifestJSON(res.Manifest),
-		Chain: res.Chain, LogBytes: res.LogBytes, Passed: res.Passed, Lost: res.Lost, Standby: f.standby,
+		Chain: res.Chain, LogBytes: res.LogBytes, Passed: res.Passed, Lost: res.Lost, Unsure: message(res.Unsure), Standby: f.standby,
 	}
 	if err := a.print(out, out.text); err != nil {
 		return err
@@ -214,8 +217,23 @@ func (r restoreResult) text(w io.Writer) {
 	for _, id := range r.Passed {
 		fmt.Fprintf(w, "  backup %v could not be read and was passed over\n", id)
 	}
+	tellUnsure(w, r.Unsure)
 	if r.Lost != nil {
 		fmt.Fprintf(w, "NOT RESTORED: commits %v: the log of them is lost\n", r.Lost.Commits())
+	}
+}
+
+// message is the text of an error, "" if there is none.
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func tellUnsure(w io.Writer, why string) {
+	if why != "" {
+		fmt.Fprintf(w, "UNSURE: %s\n", why)
 	}
 }
 
@@ -240,6 +258,7 @@ type planJSON struct {
 	Estimate  time.Duration               `json:"estimate_ns"`
 	Window    []livebackup.ReachableRange `json:"window"`
 	Lost      *livebackup.LogRange        `json:"lost,omitempty"`
+	Unsure    string                      `json:"unsure,omitempty"`
 }
 
 func (a *app) planRestore(ctx context.Context, repo *livebackup.Repository, t livebackup.RestoreTarget) error {
@@ -249,7 +268,7 @@ func (a *app) planRestore(ctx context.Context, repo *livebackup.Repository, t li
 	}
 	out := planJSON{
 		Backup: manifestJSON(p.Backup), Chain: p.Chain, LSN: p.LSN, Time: p.Time, Before: p.Moment.Before, Next: p.Moment.Next,
-		Logs: listed(p.Logs), ReadBytes: p.ReadBytes, Estimate: p.Estimate, Window: listed(p.Window), Lost: p.Lost,
+		Logs: listed(p.Logs), ReadBytes: p.ReadBytes, Estimate: p.Estimate, Window: listed(p.Window), Lost: p.Lost, Unsure: message(p.Unsure),
 	}
 	return a.print(out, out.text)
 }
@@ -277,6 +296,7 @@ func (p planJSON) text(w io.Writer) {
 		}
 		fmt.Fprintf(w, "  LSN %v to %v,\n    of %s to %s\n", r.From, r.To, exactly(r.FromTime), exactly(r.ToTime))
 	}
+	tellUnsure(w, p.Unsure)
 	if p.Lost != nil {
 		fmt.Fprintf(w, "LOST: commits %v were made and cannot be reached\n", p.Lost.Commits())
 	}
