@@ -13,7 +13,7 @@ type Input struct {
 	Changes   mvcc.Changes
 	BlockSize int           // bytes
 	Blocks    uint64        // in use
-	Since     time.Duration // of an incremental: how long ago its base was taken; 0: a full backup
+	Since     time.Duration // of an incremental: how long before Now its base was taken; 0: a full backup
 	Sink      Sink
 	Room      Room
 	// Abort says that a backup whose originals find no room is broken instead of
@@ -152,7 +152,7 @@ func (in *Input) by(h *history, start time.Time) Forecast {
 	past := 0.0
 	inUse := b.n
 	if in.Since > 0 && h.seen() {
-		age := min(in.Since, courseMax).Seconds()
+		age := min(min(in.Since, courseMax)+max(start.Sub(in.Now), 0), courseMax).Seconds()
 		past = h.courseFrom(start, age, -1).overwrites[courseParts-1]
 		b.n = min(b.n, curve.at(past))
 	}
@@ -189,12 +189,12 @@ func (in *Input) by(h *history, start time.Time) Forecast {
 func (in *Input) judge(h *history, f *Forecast, b *backup, r *run) {
 	sink := sane(in.Sink.StoredPerSecond, numberMax)
 	f.CanFallForward = sink > 0 && f.RedoPerSecond < redoShare*sink
-	switch cache, temp := in.Room.Cache, in.Room.Temporary; {
+	switch cache := max(in.Room.Cache, 0); {
 	case r.fullAt < 0:
 		f.Fits, f.Verdict, f.Rung = true, Fits, mvcc.RungOverflow
 		if f.PeakOriginals <= cache {
 			f.Rung = mvcc.RungCache
-		} else if f.PeakOriginals <= cache+temp {
+		} else if f.PeakOriginals-cache <= in.Room.Temporary { // their sum may be too large for a number
 			f.Rung = mvcc.RungSpill
 		}
 	case in.Abort || !f.CanFallForward:

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -68,6 +69,8 @@ func TestPlan_Rungs(t *testing.T) {
 		{"RAM is enough", Room{Cache: db * 6 / 10}, 0.1, false, mvcc.RungCache, Fits},
 		{"it spills", Room{Cache: db / 10, Temporary: db / 2}, 0.1, false, mvcc.RungSpill, Fits},
 		{"it overflows", Room{Cache: db / 10, Temporary: db / 10, Overflow: db / 2}, 0.1, false, mvcc.RungOverflow, Fits},
+		{"temporary storage without a limit", Room{Cache: db / 10, Temporary: math.MaxInt64}, 0.1, false, mvcc.RungSpill, Fits},
+		{"RAM below nothing", Room{Cache: -5, Temporary: db}, 0.1, false, mvcc.RungSpill, Fits},
 		{"no room", Room{Cache: db / 10, Temporary: db / 10}, 0.1, false, mvcc.RungFallForward, FallsForward},
 		{"no room, and it may not fall forward", Room{Cache: db / 10}, 0.1, true, mvcc.RungBreak, Breaks},
 		{"no room, redo as fast as the sink", Room{Cache: db / 10}, 0.95, false, mvcc.RungBreak, Breaks},
@@ -82,7 +85,7 @@ func TestPlan_Rungs(t *testing.T) {
 		if x.end == FallsForward && f.Duration < 2*time.Hour {
 			t.Errorf("%s: %v, sooner than without falling forward", x.name, f.Duration)
 		}
-		if f.TempNeeded > f.TempMax || f.TempNeeded != max(f.PeakOriginals-x.room.Cache, 0) {
+		if f.TempNeeded > f.TempMax || f.TempNeeded != max(f.PeakOriginals-max(x.room.Cache, 0), 0) {
 			t.Errorf("%s: %+v", x.name, f)
 		}
 	}
@@ -97,6 +100,27 @@ func TestPlan_Incremental(t *testing.T) {
 	want := int64(uniform(testBlocks)(testBlocks/2) * testSize)
 	if f.Bytes < want*97/100 || f.Bytes > want*103/100 || f.PeakMax != full.PeakMax || f.Duration >= full.Duration/2 || f.PeakOriginals >= full.PeakOriginals {
 		t.Errorf("%+v, want %d bytes", f, want)
+	}
+}
+
+// TestPlan_IncrementalThatWaits: one that begins later hands out what changes until then, too;
+// it was forecast as if its base were taken later as well.
+func TestPlan_IncrementalThatWaits(t *testing.T) {
+	in := input(5, uniform(testBlocks))
+	in.Since = 12 * time.Minute // half a change for each block
+	p := Make(in)
+	const until = 40 * time.Minute // 12:20 is now
+	want := int64(uniform(testBlocks)(2.5*testBlocks*(in.Since+until).Hours()) * testSize)
+	if f := in.at(p.h, in.Now.Add(until)); f.Bytes < want*97/100 || f.Bytes > want*103/100 || f.Bytes <= p.Now.Bytes || f.Duration <= p.Now.Duration {
+		t.Errorf("%+v, want %d bytes, now %d", f, want, p.Now.Bytes)
+	}
+	full := Make(input(5, uniform(testBlocks))).Now
+	if f := in.at(p.h, in.Now.Add(6*24*time.Hour)); f.Bytes > full.Bytes || f.Bytes < full.Bytes*99/100 {
+		t.Errorf("%d bytes in six days, of %d", f.Bytes, full.Bytes)
+	}
+	in.Since = math.MaxInt64
+	if f := in.at(p.h, in.Now.Add(until)); f.Bytes > full.Bytes || f.Bytes < full.Bytes*99/100 {
+		t.Errorf("%d bytes since ever, of %d", f.Bytes, full.Bytes)
 	}
 }
 
