@@ -200,7 +200,8 @@ func (r *restore) makeRoom(b building) error {
 		need -= min(need, info.Size())
 	}
 	if free < need {
-		return fmt.Errorf("%w: it needs %d bytes, %d are free", ErrTargetFull, need, free)
+		const mib = 1 << 20
+		return fmt.Errorf("%w: it needs %d MiB, %d MiB are free", ErrTargetFull, (need+mib-1)/mib, free/mib)
 	}
 	return nil
 }

@@ -237,7 +237,7 @@ func (s *Store) emergency() error {
 		return &EmergencyError{Reason: "only a rescue backup can be taken", Cause: err}
 	}
 	if h, ok := s.cache.Host(); ok && h.Available < s.opts.HostFloor {
-		return &EmergencyError{Reason: fmt.Sprintf("the host can give %d bytes of memory, its floor is %d", h.Available, s.opts.HostFloor)}
+		return &EmergencyError{Reason: fmt.Sprintf("the host can give %d MiB of memory, its floor is %d MiB", h.Available>>20, (s.opts.HostFloor+1<<20-1)>>20)}
 	}
 	return nil
 }

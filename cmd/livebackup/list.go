@@ -70,7 +70,7 @@ func listText(w io.Writer, list []backupJSON) {
 	fmt.Fprintln(t, "BACKUP\tKIND\tSTARTED\tSIZE\tSTORED\tSTATE\tLABEL")
 	for _, b := range list {
 		fmt.Fprintf(t, "%v\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, shortKind(b.Kind), when(b.Started),
-			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), b.State, b.Label)
+			human.Bytes(b.RawBytes), human.Bytes(b.StoredBytes), b.State, printable(b.Label))
 	}
 	t.Flush()
 	if b := newestDrill(list); b != nil {

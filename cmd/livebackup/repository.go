@@ -90,7 +90,7 @@ func (f *repositoryFlags) complete(ctx context.Context) ([]string, cobra.ShellCo
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, fmt.Sprintf("%v\t%s %s %s", e.ID, when(e.Manifest.Started), e.State(), e.Manifest.Label))
+		names = append(names, fmt.Sprintf("%v\t%s %s %s", e.ID, when(e.Manifest.Started), e.State(), printable(e.Manifest.Label)))
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

@@ -188,7 +188,7 @@ func (r statusReport) snapshotsText(w io.Writer) {
 	fmt.Fprintln(t, "SNAPSHOT\tLSN\tAGE\tLEASE\tHOLDS\tFREES\tOWNER\tLABEL")
 	for _, s := range r.Snapshots[:min(len(r.Snapshots), snapshotsShown)] {
 		fmt.Fprintf(t, "%s %d\t%v\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Kind, s.ID, s.LSN, human.Elapsed(time.Since(s.Opened)), lease(s.Lease),
-			human.Bytes(s.HoldsBytes), human.Bytes(s.FreesBytes), s.Owner, s.Label)
+			human.Bytes(s.HoldsBytes), human.Bytes(s.FreesBytes), printable(s.Owner), printable(s.Label))
 	}
 	t.Flush()
 	if more := len(r.Snapshots) - snapshotsShown; more > 0 {
@@ -204,8 +204,12 @@ func (r statusReport) backupsText(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BACKUP\tDONE\t\tREAD\tRATE\tRUNG\tLEFT\tVERDICT")
 	for _, b := range r.Backups {
+		left := "-" // not known yet
+		if b.TimeLeft > 0 {
+			left = human.Elapsed(b.TimeLeft.Round(time.Second))
+		}
 		fmt.Fprintf(t, "%d\t%s\t%3.0f%%\t%s\t%s/s\t%s\t%s\t%s\n", b.ID, gauge(b.Share), 100*b.Share, human.Bytes(b.Bytes), human.Bytes(b.BytesPerSecond), b.Rung,
-			human.Elapsed(b.TimeLeft.Round(time.Second)), outlookWord(&b.Outlook))
+			left, outlookWord(&b.Outlook))
 	}
 	t.Flush()
 }

@@ -2,6 +2,7 @@ package human
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func Count[N Integer](n N) string { return humanize.Comma(int64(n)) }
 func Elapsed(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "-" + Elapsed(-d)
+		return "-" + Elapsed(-max(d, -math.MaxInt64)) // the least has no opposite
 	case d == 0:
 		return "0 s"
 	case d < time.Microsecond:

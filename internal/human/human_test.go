@@ -1,6 +1,7 @@
 package human
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +97,7 @@ func TestColumnsHoldStill(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 s", 340 * time.Microsecond: "340 µs", 4500 * time.Millisecond: "4.5 s", 125 * time.Second: "2m05s",
 		200 * time.Minute: "3h20m", 12 * 24 * time.Hour: "12d", -time.Second: "-1.0 s", 59960 * time.Millisecond: "1m00s",
-		999999: "1.0 ms",
+		999999: "1.0 ms", math.MinInt64: "-106751d", math.MaxInt64: "106751d",
 	} {
 		if got := Elapsed(d); got != want {
 			t.Errorf("%d is %q, want %q", d, got, want)

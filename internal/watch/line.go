@@ -32,11 +32,14 @@ func Line(v *View) string {
 	if v.Failed != "" {
 		fmt.Fprintf(&b, "FAILED: %s  ", v.Failed)
 	}
-	rate := "-"
+	rate, p99 := "-", "-"
 	if v.Writer.Span > 0 {
 		rate = perSecond(v.Writer.CommitsPerSecond)
 	}
-	fmt.Fprintf(&b, "lsn %v  commits/s %s  p99 %s ", v.NewestLSN, rate, human.Elapsed(v.Writer.LatencyP99))
+	if v.Writer.LatencyP99 > 0 { // else none was timed
+		p99 = human.Elapsed(v.Writer.LatencyP99)
+	}
+	fmt.Fprintf(&b, "lsn %v  commits/s %s  p99 %s ", v.NewestLSN, rate, p99)
 	for _, l := range v.Levels {
 		fmt.Fprintf(&b, " %s %.0f%%", l.Name, 100*l.Share)
 		if state, words := l.worst(); state != mvcc.StateNormal {

@@ -388,6 +388,8 @@ func repositoryRows(v *View, sc Screen) []Row {
 		rows = append(rows, Row{{"repository ", Dim}, {r.Error, High}})
 	case r.Backups == 0:
 		rows = append(rows, Row{{"repository ", Dim}, {"no backup yet", High}})
+	case r.Newest.IsZero():
+		rows = append(rows, Row{{"repository ", Dim}, {"none of " + human.Plural(r.Backups, "backup") + " is sound: nothing can be restored", Critical}})
 	default:
 		text := fmt.Sprintf("%s %s, %s, %s old", r.Kind, r.Newest, r.State, whole(v.Time.Sub(r.Committed)))
 		if r.Archived {

@@ -3,6 +3,8 @@ package watch
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -29,13 +31,16 @@ type RepositoryLook struct {
 func LookAt(repo *livebackup.Repository) *RepositoryLook { return &RepositoryLook{repo: repo} }
 
 // Look returns what was found last, and looks again if that is old. Nil: nothing was
-// found yet.
-func (l *RepositoryLook) Look(ctx context.Context, now time.Time) *Repository {
+// found yet. Backups of another database than the one named say nothing about it.
+func (l *RepositoryLook) Look(ctx context.Context, now time.Time, database string) *Repository {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.busy && (l.began.IsZero() || now.Sub(l.began) >= repositoryEvery) {
 		l.busy, l.began = true, now
 		go l.refresh(ctx)
+	}
+	if r := l.found; r != nil && r.database != "" && database != "" && r.database != database {
+		return &Repository{Error: fmt.Sprintf("%v: %s", livebackup.ErrForeignDatabase, r.database)}
 	}
 	return l.found
 }
@@ -61,6 +66,13 @@ func readRepository(ctx context.Context, repo *livebackup.Repository) (*Reposito
 		return nil, err
 	}
 	r := &Repository{Backups: len(list)}
+	owner, known, err := repo.Database(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		r.database = owner.String()
+	}
 	slices.SortFunc(list, func(a, b livebackup.Entry) int { return cmp.Compare(a.ID.Sequence, b.ID.Sequence) })
 	for _, e := range list {
 		if s := e.State(); s == livebackup.StateComplete || s == livebackup.StateProven {
@@ -71,9 +83,18 @@ func readRepository(ctx context.Context, repo *livebackup.Repository) (*Reposito
 		if s.Objects > 0 {
 			r.Archived = true
 		}
-		if len(s.Holes) == 0 && s.Until.After(r.Until) { // behind a hole nothing can be had
-			r.ArchivedTo, r.Until = s.To, s.Until
-		}
 	}
+	if !r.Archived || r.Newest.IsZero() { // without a sound backup log leads nowhere
+		return r, nil
+	}
+	// Only a restore knows which log it would get to: there may be a hole before a backup that is damaged.
+	newest, err := livebackup.PlanRestore(ctx, repo, livebackup.RestoreTarget{})
+	if errors.Is(err, livebackup.ErrUnreachable) {
+		return r, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.ArchivedTo, r.Until = newest.LSN, newest.Time
 	return r, nil
 }

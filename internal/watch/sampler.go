@@ -97,7 +97,7 @@ func (s *Sampler) Sample(ctx context.Context) View {
 	s.lookAhead(ctx, &st, &v)
 	s.notice(&v)
 	if s.repo != nil {
-		v.Repository = s.repo.Look(ctx, now)
+		v.Repository = s.repo.Look(ctx, now, st.Database)
 	}
 	v.Events, v.recent = append([]Event{}, s.known...), slices.Clone(s.rates)
 	if !first { // what was before is no news

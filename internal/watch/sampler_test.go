@@ -239,7 +239,14 @@ func TestView_AtRisk(t *testing.T) {
 	if _, known := v.AtRisk(); known {
 		t.Error("known without a repository")
 	}
-	v.Repository = &Repository{Backups: 1, Committed: at.Add(-time.Hour), Archived: true, Until: at.Add(-time.Minute)}
+	for _, r := range []Repository{{Error: "gone"}, {}, {Backups: 3}, {Archived: true, Until: at}} {
+		v.Repository = &r
+		if age, known := v.AtRisk(); known {
+			t.Errorf("%+v, of which nothing can be restored, has all but %v", r, age)
+		}
+	}
+	newest := livebackup.BackupID{Sequence: 1, Random: 1}
+	v.Repository = &Repository{Backups: 1, Newest: newest, Committed: at.Add(-time.Hour), Archived: true, Until: at.Add(-time.Minute)}
 	if age, known := v.AtRisk(); !known || age != time.Minute {
 		t.Errorf("%v, %v", age, known)
 	}

@@ -127,6 +127,8 @@ type Repository struct {
 	Archived   bool                `json:"archived"`  // there is archived log
 	ArchivedTo block.LSN           `json:"archived_to_lsn"`
 	Until      time.Time           `json:"archived_until"` // commit time of ArchivedTo
+
+	database string // whose it is; "" if that is not known
 }
 
 // Event is something that happened.
@@ -141,7 +143,7 @@ type Event struct {
 // now, and whether there is a repository that could tell.
 func (v *View) AtRisk() (time.Duration, bool) {
 	r := v.Repository
-	if r == nil || r.Error != "" || r.Backups == 0 && !r.Archived {
+	if r == nil || r.Error != "" || r.Newest.IsZero() { // archived log alone leads nowhere
 		return 0, false
 	}
 	safe := r.Committed

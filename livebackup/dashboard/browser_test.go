@@ -71,3 +71,30 @@ func TestBrowser_PageIsDrawn(t *testing.T) {
 		browse(t, chromium, d.URL(server.Listener.Addr()), append(args, "--screenshot="+filepath.Join(dir, name+".png"))...)
 	}
 }
+
+// What the page makes of numbers and of a repository, in an interpreter without a page.
+func TestPage_Words(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("there is no node on this machine")
+	}
+	app, err := page.ReadFile("page/app.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const none = `globalThis.document = {getElementById: () => ({addEventListener() {}})}; globalThis.addEventListener = () => {};
+		globalThis.fetch = () => new Promise(() => {}); globalThis.setInterval = () => {};`
+	for call, want := range map[string]string{
+		"elapsed(59.7e9)": "1 min 0 s", "elapsed(119.7e9)": "2 min 0 s", "elapsed(3599.8e9)": "1 h 0 min", "elapsed(7199e9)": "2 h 0 min",
+		"elapsed(61e9)": "1 min 1 s", "elapsed(9.96e9)": "10 s", "elapsed(2e5)": "200 µs", "elapsed(-1)": "0 s", "elapsed(3e14)": "3 days",
+		`atRisk({repository: {backups: 0}})`: "everything,no backup yet",
+		`atRisk({repository: {backups: 2, archived: true, committed: "0001-01-01T00:00:00Z", archived_until: "2026-01-01T00:00:00Z"}})`: "everything,no backup is sound",
+		`atRisk({time: "2026-01-01T00:01:00Z", last_commit: "2026-01-01T00:00:59Z", repository: {backups: 2, newest: "b", kind: "full", state: "proven",
+			committed: "2026-01-01T00:00:00Z"}})`: "last 1 min 0 s,newest: full b, proven",
+	} {
+		out, err := exec.CommandContext(t.Context(), node, "-e", none+string(app)+";console.log(String("+call+")); process.exit()").CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", call, got, err, want)
+		}
+	}
+}

@@ -64,7 +64,7 @@ type history struct {
 // add enters a look.
 func (h *history) add(v *watch.View) {
 	h.recent.max, h.hours.max = recentPoints, hoursPoints
-	p := point{at: v.Time, commits: math.NaN(), p50: math.NaN(), p99: math.NaN(), looks: 1}
+	p := point{at: v.Time, commits: math.NaN(), p50: math.NaN(), p99: math.NaN(), backups: math.NaN(), looks: 1}
 	for i := range p.levels {
 		p.levels[i] = math.NaN()
 	}
@@ -86,6 +86,7 @@ func (h *history) fill(p *point, v *watch.View) {
 	if v.Writer.LatencyP50 > 0 {
 		p.p50, p.p99 = milliseconds(v.Writer.LatencyP50), milliseconds(v.Writer.LatencyP99)
 	}
+	p.backups = 0
 	for _, b := range v.Backups {
 		p.backups += float64(b.BytesPerSecond)
 	}
@@ -119,18 +120,23 @@ func (p *point) join(q point) {
 		return
 	}
 	n := float64(p.looks)
-	switch {
-	case math.IsNaN(p.commits):
-		p.commits = q.commits
-	case !math.IsNaN(q.commits):
-		p.commits = (p.commits*n + q.commits) / (n + 1)
-	}
+	p.commits, p.backups = mean(p.commits, n, q.commits), mean(p.backups, n, q.backups)
 	p.p50, p.p99 = worst(p.p50, q.p50), worst(p.p99, q.p99)
-	p.backups = (p.backups*n + q.backups) / (n + 1)
 	for i := range p.levels {
 		p.levels[i] = worst(p.levels[i], q.levels[i])
 	}
 	p.looks++
+}
+
+// mean takes one more look into the mean of n; of one that is not known, the other.
+func mean(of, n, q float64) float64 {
+	switch {
+	case math.IsNaN(of):
+		return q
+	case math.IsNaN(q):
+		return of
+	}
+	return (of*n + q) / (n + 1)
 }
 
 // worst is the larger one; of one that is not known, the other.

@@ -1,6 +1,12 @@
 package dashboard
 
-import "testing"
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/spillwaydb/spillway/internal/watch"
+)
 
 // A page that is asked for before anything was collected shows nothing; it was the end of
 // the handler.
@@ -9,5 +15,22 @@ func TestHistory_OfNothing(t *testing.T) {
 		if c := new(history).curves(hours); len(c.Time) != 0 {
 			t.Errorf("%d points", len(c.Time))
 		}
+	}
+}
+
+// Of a database that does not answer nobody knows how fast its backups are: the curve said
+// that they stand still.
+func TestHistory_BackupsOfADatabaseThatDoesNotAnswer(t *testing.T) {
+	var h history
+	at := time.Unix(1_700_000_000, 0)
+	for i, v := range []watch.View{{Backups: []watch.Backup{{BytesPerSecond: 100}}}, {Error: "gone", Backups: []watch.Backup{{BytesPerSecond: 100}}}, {}} {
+		v.Time = at.Add(time.Duration(i) * 2 * time.Second)
+		h.add(&v)
+	}
+	if got := h.curves(false).Backups; got[0] != 100 || !math.IsNaN(float64(got[1])) || got[2] != 0 {
+		t.Errorf("%v", got)
+	}
+	if got := h.curves(true).Backups; len(got) != 1 || math.IsNaN(float64(got[0])) {
+		t.Errorf("%v", got)
 	}
 }

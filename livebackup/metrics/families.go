@@ -195,7 +195,7 @@ var families = []family{
 	ofRepository("spillway_repository_archived_lsn", "Commit that the archived log reaches to; missing without an archive.", func(r *reading) (float64, bool) {
 		return float64(r.repo.ArchivedTo), r.repo.Archived
 	}),
-	ofRepository("spillway_unprotected_seconds", "Age of the oldest commit that would be lost with the database's disk; missing before the first backup.", func(r *reading) (float64, bool) {
+	ofRepository("spillway_unprotected_seconds", "Age of the oldest commit that would be lost with the database's disk; missing without a sound backup.", func(r *reading) (float64, bool) {
 		v := watch.View{Time: r.now, LastCommit: r.LastCommit, Repository: r.repo}
 		age, known := v.AtRisk()
 		return age.Seconds(), known

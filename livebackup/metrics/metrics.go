@@ -81,7 +81,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, 1)
 	r := reading{Status: st, now: now}
 	if c.repo != nil {
-		r.repo = c.repo.Look(context.Background(), now) // it goes on when the scrape is over
+		r.repo = c.repo.Look(context.Background(), now, r.Database) // it goes on when the scrape is over
 	}
 	for _, f := range c.families {
 		f.collect(&r, func(value float64, labels ...string) {

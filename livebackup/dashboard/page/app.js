@@ -34,9 +34,10 @@ function elapsed(ns) {
   if (s <= 0) return "0 s";
   if (s < 0.001) return Math.round(s * 1e6) + " µs";
   if (s < 1) return (s < 0.01 ? (s * 1000).toFixed(1) : Math.round(s * 1000)) + " ms";
-  if (s < 60) return (s < 10 ? s.toFixed(1).replace(/\.0$/, "") : Math.round(s)) + " s";
-  if (s < 3600) return Math.floor(s / 60) + " min " + Math.round(s % 60) + " s";
-  if (s < 172800) return Math.floor(s / 3600) + " h " + Math.round(s % 3600 / 60) + " min";
+  if (s < 59.5) return (s < 10 ? s.toFixed(1).replace(/\.0$/, "") : Math.round(s)) + " s";
+  const whole = Math.round(s), minutes = Math.round(s / 60); // round first: there is no 1 min 60 s
+  if (whole < 3600) return Math.floor(whole / 60) + " min " + whole % 60 + " s";
+  if (s < 172800) return Math.floor(minutes / 60) + " h " + minutes % 60 + " min";
   return Math.floor(s / 86400) + " days";
 }
 
@@ -98,7 +99,7 @@ function atRisk(v) {
   const r = v.repository;
   if (!r) return ["-", "no repository is watched"];
   if (r.error) return ["?", r.error];
-  if (!r.backups) return ["everything", "no backup yet"];
+  if (!r.newest) return ["everything", r.backups ? "no backup is sound" : "no backup yet"];
   const newest = r.kind + " " + r.newest + ", " + r.state;
   let safe = Date.parse(r.committed);
   if (r.archived) safe = Math.max(safe, Date.parse(r.archived_until));
