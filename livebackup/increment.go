@@ -224,7 +224,7 @@ func (p *basePicker) unreasonable(chain []Entry) error {
 		stored += e.Manifest.StoredBytes
 	}
 	if full := &chain[increments].Manifest; stored > full.StoredBytes/2 {
-		return fmt.Errorf("the incrementals on the full backup %v have %d bytes, it has %d", full.ID, stored, full.StoredBytes)
+		return fmt.Errorf("the incrementals on the full backup %v have %.0f %% of its size", full.ID, 100*float64(stored)/float64(max(full.StoredBytes, 1)))
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func (a *app) runArchive(ctx context.Context, f archiveFlags) (err error) {
 			}
 			last = s
 		},
-		Warn: func(err error) { a.note("warning: %v", err) },
+		Warn: func(err error) { a.warn("warning: %v", err) },
 	})
 	if err != nil && !(interrupt.Code(ctx) != 0 && errors.Is(err, context.Cause(ctx))) {
 		return err
@@ -105,7 +105,7 @@ func (a *app) keepArchiving(ctx context.Context, f archiveFlags, db *database, r
 			return err
 		}
 		if !told {
-			a.note("the database is not served any more: waiting for it to come back (%v)", err)
+			a.warn("the database is not served any more: waiting for it to come back (%v)", err)
 		}
 		select {
 		case <-ctx.Done():

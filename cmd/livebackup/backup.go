@@ -191,7 +191,7 @@ func (a *app) runBackup(ctx context.Context, f backupFlags) (err error) {
 		return &recordedError{err, res.Record, failed}
 	}
 	if errors.Is(res.WhyFull, livebackup.ErrAuditMismatch) || errors.Is(res.WhyFull, livebackup.ErrNoBase) {
-		a.note("WARNING: an incremental was given up: %v", res.WhyFull)
+		a.warn("WARNING: an incremental was given up: %v", res.WhyFull)
 	}
 	out := backupResult{
 		backupJSON: manifestJSON(res.Manifest), Live: db.served, MadeRepository: repo.Made(),

@@ -140,7 +140,7 @@ func (h *hooked) end(r livebackup.Record) []hooks.Failure {
 func (a *app) endHooks(h *hooked, r livebackup.Record) []hooks.Failure {
 	failed := h.end(r)
 	for _, f := range failed {
-		a.note("WARNING: the hook for %s failed: %s", f.Event, f.Error)
+		a.warn("WARNING: the hook for %s failed: %s", f.Event, f.Error)
 	}
 	return failed
 }

@@ -185,6 +185,14 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// warn is note for what is told also to who wants no progress: a job at night that is quiet
+// unless something goes wrong.
+func (a *app) warn(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
 // isTerminal reports whether a person looks at what is written to w.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
