@@ -56,9 +56,15 @@ func outlook(h *history, st *mvcc.Status, b *mvcc.BackupStatus, left Room) Outlo
 	run.originals = func(i int) float64 { return h.same.at(past + c.overwrites[i]) }
 	r := run.simulate(courseParts)
 	o.TimeLeft, o.Verdict = max(durationOf(seconds), 1), Fits
-	if r.fullAt >= 0 {
+	forward := h.now.redo/3600 < redoShare*float64(b.BytesPerSecond)
+	switch {
+	case b.FellForward: // it keeps no originals; whether it catches up goes by its redo
+		if !forward {
+			o.Verdict = NothingToSay
+		}
+	case r.fullAt >= 0:
 		o.TimeToFull, o.Verdict = max(durationOf(r.fullAt), 1), Breaks
-		if redo := h.now.redo / 3600; redo < redoShare*float64(b.BytesPerSecond) {
+		if forward && b.Next != mvcc.RungBreak {
 			o.Verdict = FallsForward
 		}
 	}

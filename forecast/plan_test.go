@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"cmp"
 	"math"
 	"testing"
 	"time"
@@ -137,6 +138,23 @@ func TestOutlook(t *testing.T) {
 	o := Outlooks(&st, &in.Changes, room)[0]
 	if o.ID != 7 || o.Verdict != planned.Verdict || (o.TimeToFull-planned.FullAfter).Abs() > time.Minute || (o.TimeLeft-2*time.Hour).Abs() > time.Minute {
 		t.Errorf("%+v, planned %+v", o, planned)
+	}
+	for _, x := range []struct {
+		status mvcc.BackupStatus
+		want   Verdict
+	}{
+		{mvcc.BackupStatus{Next: mvcc.RungFallForward}, FallsForward},
+		{mvcc.BackupStatus{Next: mvcc.RungBreak}, Breaks}, // it may not fall forward
+		{mvcc.BackupStatus{FellForward: true}, Fits},      // it keeps no originals any more
+		{mvcc.BackupStatus{BytesPerSecond: 1000}, Breaks}, // redo is written faster than it is taken
+		{mvcc.BackupStatus{BytesPerSecond: 1000, FellForward: true}, NothingToSay},
+	} {
+		b := x.status
+		b.Opened, b.BlocksTotal, b.BytesPerSecond = noon, testBlocks, cmp.Or(b.BytesPerSecond, st.Backups[0].BytesPerSecond)
+		is := mvcc.Status{BlockSize: testSize, AllocatedBlocks: testBlocks, Backups: []mvcc.BackupStatus{b}}
+		if o := Outlooks(&is, &in.Changes, room)[0]; o.Verdict != x.want || (o.TimeToFull != 0) != (x.want == FallsForward || x.want == Breaks) {
+			t.Errorf("%+v: %+v, want %s", x.status, o, x.want)
+		}
 	}
 	late := in.Changes
 	late.At = noon.Add(100 * time.Minute)

@@ -287,7 +287,11 @@ func TestR12_FallsForwardForWantOfRoom(t *testing.T) {
 		ok(t, err)
 	}
 	settle(t, s)
+	abort := openForward(t, s, BackupOptions{OnExhaustion: ExhaustionAbort})
+	wantNext(t, s, false, RungBreak)
+	ok(t, abort.b.Close())
 	p := openForward(t, s, BackupOptions{Owner: "me"})
+	wantNext(t, s, false, RungFallForward)
 	ok(t, p.pull(t, 32))
 	for ids := range slices.Chunk(m.at[m.newest()].ids(), 8) {
 		w, err := begin(t, s, m, rng)
@@ -303,6 +307,7 @@ func TestR12_FallsForwardForWantOfRoom(t *testing.T) {
 	if p.fell == nil {
 		t.Fatal("it did not fall forward")
 	}
+	wantNext(t, s, true, "")
 	ok(t, p.build(t, m, nil))
 	ok(t, p.b.Close())
 	mustClose(t, s)
@@ -407,5 +412,13 @@ func TestR12_WritersWhileFallingForward(t *testing.T) {
 		ok(t, p.build(t, m, nil))
 		ok(t, p.b.Close())
 		mustClose(t, s)
+	}
+}
+
+// wantNext wants what the status tells of the only backup.
+func wantNext(t *testing.T, s *Store, fell bool, next Rung) {
+	t.Helper()
+	if list := s.Status().Backups; len(list) != 1 || list[0].FellForward != fell || list[0].Next != next {
+		t.Errorf("%+v, want %v, %q", list, fell, next)
 	}
 }

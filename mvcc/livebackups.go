@@ -27,6 +27,8 @@ type BackupStatus struct {
 	// PaceBytesPerSecond is what SetPace last asked for: 0 nothing, PaceUnlimited as
 	// fast as it goes.
 	PaceBytesPerSecond int64
+	FellForward        bool // it keeps no originals any more
+	Next               Rung `json:",omitempty"` // if its originals find no room: RungFallForward or RungBreak; "": it keeps none, or an older program does not say
 }
 
 // RungCache is below the first rung: all originals were in memory, as granted.
@@ -206,7 +208,15 @@ func (b *Backup) status(blocksPerSecond float64) BackupStatus {
 	st := BackupStatus{
 		ID: b.live.ID(), Owner: b.live.Owner, Label: b.live.Label, LSN: b.info.LSN, Base: b.info.Base, Opened: b.info.Opened,
 		Blocks: t.handed.Load(), HeldBytes: live.HeldBytes, PaceBytesPerSecond: t.pace.Load(),
-		Rung: (&Cost{OriginalsSpilled: b.spilled(), OverflowPeakBytes: peaks.Overflow}).Rung(),
+		Rung:        (&Cost{OriginalsSpilled: b.spilled(), OverflowPeakBytes: peaks.Overflow}).Rung(),
+		FellForward: b.live.FellForward(),
+	}
+	switch {
+	case st.FellForward:
+	case b.canForward:
+		st.Next = RungFallForward
+	default:
+		st.Next = RungBreak
 	}
 	st.Bytes, st.BytesPerSecond = int64(float64(st.Blocks)*size), int64(blocksPerSecond*size)
 	st.BlocksTotal = b.Total()
