@@ -305,7 +305,7 @@ func TestIncremental_AutoChooses(t *testing.T) {
 	h.wantEmpty(repo, m)
 	h.commit(0, 250, 0)
 	want(take(o), KindIncremental, "")
-	want(take(o), KindFull, "bytes, it has")
+	want(take(o), KindFull, " % of its size")
 }
 
 // wantEmpty proves that an incremental of nothing leads to its base's state.

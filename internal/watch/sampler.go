@@ -163,7 +163,7 @@ func backups(st *mvcc.Status, now time.Time) []Backup {
 	size := int64(st.BlockSize)
 	for _, b := range st.Backups {
 		v := Backup{
-			ID: b.ID, Owner: b.Owner, Label: b.Label, Incremental: b.Base > 0, LSN: b.LSN, Age: now.Sub(b.Opened),
+			ID: b.ID, Owner: b.Owner, Label: b.Label, Incremental: b.Base > 0, LSN: b.LSN, Age: max(now.Sub(b.Opened), 0),
 			Bytes: b.Bytes, TotalBytes: int64(b.BlocksTotal) * size, Share: b.Share, BytesPerSecond: b.BytesPerSecond,
 			HeldBytes: b.HeldBytes, Rung: string(b.Rung), LimitBytesPerSec: max(b.PaceBytesPerSecond, 0),
 		}

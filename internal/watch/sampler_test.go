@@ -254,4 +254,12 @@ func TestView_AtRisk(t *testing.T) {
 	if age, known := v.AtRisk(); !known || age != 0 {
 		t.Errorf("all is archived: %v, %v", age, known)
 	}
+	v.LastCommit, v.Time = at.Add(time.Minute), at.Add(-time.Hour) // the clock was set back
+	v.Repository.Until = at
+	if age, known := v.AtRisk(); !known || age != time.Minute {
+		t.Errorf("the clock was set back: %v, %v", age, known)
+	}
+	if list := backups(&mvcc.Status{Backups: []mvcc.BackupStatus{{Opened: at}}}, v.Time); list[0].Age != 0 {
+		t.Errorf("a backup has been running for %v", list[0].Age)
+	}
 }

@@ -153,5 +153,5 @@ func (v *View) AtRisk() (time.Duration, bool) {
 	if !v.LastCommit.After(safe) {
 		return 0, true
 	}
-	return v.Time.Sub(safe), true
+	return max(v.Time.Sub(safe), v.LastCommit.Sub(safe)), true // commits do not go back with a clock
 }

@@ -91,6 +91,8 @@ func TestPage_Words(t *testing.T) {
 		`atRisk({repository: {backups: 2, archived: true, committed: "0001-01-01T00:00:00Z", archived_until: "2026-01-01T00:00:00Z"}})`: "everything,no backup is sound",
 		`atRisk({time: "2026-01-01T00:01:00Z", last_commit: "2026-01-01T00:00:59Z", repository: {backups: 2, newest: "b", kind: "full", state: "proven",
 			committed: "2026-01-01T00:00:00Z"}})`: "last 1 min 0 s,newest: full b, proven",
+		`atRisk({time: "2025-01-01T00:01:00Z", last_commit: "2026-01-01T00:00:09Z", repository: {backups: 2, newest: "b", kind: "full", state: "proven",
+			committed: "2026-01-01T00:00:00Z"}})`: "last 9 s,newest: full b, proven",
 	} {
 		out, err := exec.CommandContext(t.Context(), node, "-e", none+string(app)+";console.log(String("+call+")); process.exit()").CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

@@ -54,9 +54,17 @@ func (r *ring) all() []point {
 	return append(append([]point(nil), r.points[at:]...), r.points[:at]...)
 }
 
+// move has all points be so much later.
+func (r *ring) move(d time.Duration) {
+	for i := range r.points {
+		r.points[i].at = r.points[i].at.Add(d)
+	}
+}
+
 // history is the curves.
 type history struct {
-	names         []string // of levels, in the order of point.levels
+	last          time.Time // look
+	names         []string  // of levels, in the order of point.levels
 	recent, hours ring
 	open          point // of hours, that more looks go into
 }
@@ -71,12 +79,24 @@ func (h *history) add(v *watch.View) {
 	if v.Error == "" {
 		h.fill(&p, v)
 	}
+	p.at = p.at.Round(0) // as it will be drawn
+	if p.at.Before(h.last) {
+		h.setBack(p.at.Sub(h.last))
+	}
+	h.last = p.at
 	h.recent.add(p)
 	if h.open.looks > 0 && p.at.Sub(h.open.at) >= hoursStep {
 		h.hours.add(h.open)
 		h.open = point{}
 	}
 	h.open.join(p)
+}
+
+// setBack moves what was seen before a clock was set back with it: a curve goes one way.
+func (h *history) setBack(d time.Duration) {
+	h.recent.move(d - time.Millisecond)
+	h.hours.move(d - time.Millisecond)
+	h.open.at = h.open.at.Add(d - time.Millisecond)
 }
 
 func (h *history) fill(p *point, v *watch.View) {

@@ -34,3 +34,28 @@ func TestHistory_BackupsOfADatabaseThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A clock that is set back ends no curve: the points of six hours stood still until it came
+// to where it had been, and those of the last half hour were drawn over each other.
+func TestHistory_ClockSetBack(t *testing.T) {
+	var h history
+	at := time.Unix(1_700_000_000, 0)
+	for i := range 200 {
+		if i == 100 {
+			at = at.Add(-time.Hour)
+		}
+		at = at.Add(2 * time.Second)
+		h.add(&watch.View{Time: at, Writer: watch.Writer{Span: 1, CommitsPerSecond: 7}})
+	}
+	recent, hours := h.curves(false), h.curves(true)
+	if len(recent.Time) != 200 || len(hours.Time) < 12 || recent.Time[199] != at.UnixMilli() {
+		t.Errorf("%d and %d points, the last of %d", len(recent.Time), len(hours.Time), recent.Time[199])
+	}
+	for _, c := range []curves{recent, hours} {
+		for i := 1; i < len(c.Time); i++ {
+			if d := c.Time[i] - c.Time[i-1]; d <= 0 || d > 40_000 {
+				t.Fatalf("point %d is %d ms behind the one before", i, d)
+			}
+		}
+	}
+}

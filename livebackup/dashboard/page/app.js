@@ -103,7 +103,8 @@ function atRisk(v) {
   const newest = r.kind + " " + r.newest + ", " + r.state;
   let safe = Date.parse(r.committed);
   if (r.archived) safe = Math.max(safe, Date.parse(r.archived_until));
-  return [Date.parse(v.last_commit) > safe ? "last " + elapsed((Date.parse(v.time) - safe) * 1e6) : "nothing", "newest: " + newest];
+  const last = Date.parse(v.last_commit), now = Math.max(Date.parse(v.time), last); // commits do not go back with a clock
+  return [last > safe ? "last " + elapsed((now - safe) * 1e6) : "nothing", "newest: " + newest];
 }
 
 function show(v) {
