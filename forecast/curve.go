@@ -76,6 +76,21 @@ func (c *curve) at(x float64) float64 {
 	return min(d, x, c.n)
 }
 
+// again is how many of d blocks, which are those that changed since some moment, x changes
+// behind that hit: see the package's comment on incrementals.
+func (c *curve) again(d float64) func(x float64) float64 {
+	low, high := 0.0, float64(numberMax)
+	for range 100 { // how many changes hit d blocks; more never hit fewer
+		if m := (low + high) / 2; c.at(m) < d {
+			low = m
+		} else {
+			high = m
+		}
+	}
+	first, hit := high, c.at(high)
+	return func(x float64) float64 { return max(hit+c.at(x)-c.at(first+x), 0) }
+}
+
 // beyond goes on behind the last point as steeply as between the last two, as if all
 // blocks that were not hit were equally likely. Of a load with hot blocks and others
 // only that finds the others, and where the two ways differ the higher one warns.

@@ -50,10 +50,14 @@ func outlook(h *history, st *mvcc.Status, b *mvcc.BackupStatus, left Room) Outlo
 	}
 	age := min(max(h.c.At.Sub(b.Opened), 0), courseMax).Seconds()
 	past := h.now.overwrites * age / 3600
-	run.before = min(h.same.at(past), total)
+	hit := h.same.at // of its blocks, by so many changes since it began
+	if b.Base > 0 {
+		hit = h.same.again(total)
+	}
+	run.before = min(hit(past), total)
 	c := h.courseFrom(h.c.At, min(seconds, courseMax.Seconds()), 1)
 	run.part = c.part
-	run.originals = func(i int) float64 { return h.same.at(past + c.overwrites[i]) }
+	run.originals = func(i int) float64 { return hit(past + c.overwrites[i]) }
 	r := run.simulate(courseParts)
 	o.TimeLeft, o.Verdict = max(durationOf(seconds), 1), Fits
 	forward := h.now.redo/3600 < redoShare*float64(b.BytesPerSecond)

@@ -168,6 +168,25 @@ func TestOutlook(t *testing.T) {
 	}
 }
 
+// TestOutlook_Incremental: what changes while an incremental runs is mostly none of its
+// blocks. It was forecast as if it were nothing else, and that there would be no room.
+func TestOutlook_Incremental(t *testing.T) {
+	in := input(5, uniform(testBlocks))
+	in.Since = 12 * time.Minute // half a change for each block
+	planned := Make(in).Now
+	for share, want := range map[int64]Verdict{2: FallsForward, 1: Fits} { // of the peak that is planned, and a tenth more
+		in.Room = Room{Cache: planned.PeakOriginals * 11 / 10 / share}
+		p := Make(in).Now
+		st := mvcc.Status{BlockSize: testSize, AllocatedBlocks: testBlocks, Backups: []mvcc.BackupStatus{{
+			ID: 7, Base: 3, Opened: noon, BlocksTotal: uint64(planned.Bytes / testSize), BytesPerSecond: int64(in.Sink.BlocksPerSecond),
+		}}}
+		o := Outlooks(&st, &in.Changes, in.Room)[0]
+		if p.Verdict != want || o.Verdict != want || (o.TimeToFull-p.FullAfter).Abs() > time.Minute || want == Fits && (o.TimeLeft-p.Duration).Abs() > time.Minute {
+			t.Errorf("room of %d: %+v, planned %+v", in.Room.Cache, o, p)
+		}
+	}
+}
+
 // brief is a history of so many seconds of a load, in a database whose blocks were made
 // within the hour: what its windows saw hit hardly any block, as those that are born in a
 // window are not counted in it.
