@@ -87,6 +87,7 @@ func TestEachRuleFindsItsBreach(t *testing.T) {
 		"note":             {"block/a.txt", "is right, TO" + "DO later\n", "leftover: a note"},
 		"machine":          {"block/a.txt", "see /wo" + "rk/x\n", "leftover: a path"},
 		"no machine":       {"block/a.txt", "see net/wo" + "rk/x and https://x.org/ro" + "ot/\n", ""},
+		"linked worktree":  {".git", "gitdir: /wo" + "rk/main/.git/worktrees/x\n", ""},
 		"dead link":        {"block/a.md", "see [it](b.md)\n", "leads nowhere"},
 		"dead mention":     {"block/a.md", "see `block/gone.go`\n", "there is no block/gone.go"},
 		"mention":          {"block/a.md", "see `block/doc.go` and `log/`\n", ""},

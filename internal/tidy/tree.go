@@ -46,10 +46,13 @@ func readTree(root string) (*tree, error) {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() {
-			if entry.Name() == ".git" {
+		if entry.Name() == ".git" { // of a linked worktree it is a file, which says where the repository is
+			if entry.IsDir() {
 				return fs.SkipDir
 			}
+			return nil
+		}
+		if entry.IsDir() {
 			return nil
 		}
 		return passing(t.add(name, filepath.ToSlash(rel), entry))
