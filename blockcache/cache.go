@@ -2,7 +2,6 @@ package blockcache
 
 import (
 	"errors"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +22,6 @@ type Options struct {
 	Host             func() (HostMemory, error) // nil: AskHost
 	Marks            map[string]Marks           // by the level's name; "" is for those that have none
 	Spill            *spill.Store               // temporary storage; its owner is the cache from then on
-	Logger           *slog.Logger
 	// Exhausted is called when RAM, temporary storage and overflow are used up
 	// and originals are held: break a snapshot, report whether that freed
 	// anything. It is called without locks held.

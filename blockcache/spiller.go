@@ -1,9 +1,9 @@
 package blockcache
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spillwaydb/spillway/internal/yield"
 	"github.com/spillwaydb/spillway/spill"
@@ -11,6 +11,11 @@ import (
 
 // spillBatch is how many originals go to temporary storage in one write.
 const spillBatch = 128
+
+// fullFor is how long temporary storage counts as full behind a write that found no room:
+// a file system has room again also when nobody here gave any back, and only a write
+// finds that out.
+const fullFor = time.Second
 
 // spiller moves originals whose frame is their only image to temporary storage,
 // oldest first, while fewer frames than low are available, until high are. It
@@ -22,11 +27,11 @@ type spiller struct {
 	kicked     chan struct{}
 	quit       chan struct{}
 	done       sync.WaitGroup
-	demanded   atomic.Bool  // someone waits for a frame
-	full       atomic.Bool  // the last write found no room
-	freed      atomic.Bool  // enough slots were freed since
-	vacated    atomic.Int64 // slots freed since it was full or enough
-	worthWhile int64        // how many slots are enough
+	demanded   atomic.Bool               // someone waits for a frame
+	full       atomic.Pointer[time.Time] // when the last write found no room; nil: it did not
+	freed      atomic.Bool               // enough slots were freed since
+	vacated    atomic.Int64              // slots freed since it was full or enough
+	worthWhile int64                     // how many slots are enough
 	batch      []*Version
 	items      []spill.Item
 	slots      []spill.Slot
@@ -70,7 +75,10 @@ func (s *spiller) wake() {
 
 // isFull reports whether temporary storage takes no more: it has no room, or
 // the entries of what is there take their share of MaxRAM (L9).
-func (s *spiller) isFull() bool { return s.full.Load() || s.c.isCrowded() }
+func (s *spiller) isFull() bool {
+	at := s.full.Load()
+	return at != nil && time.Since(*at) < fullFor || s.c.isCrowded()
+}
 
 // notFull is called when a slot comes free. Temporary storage counts as full
 // until there is room for a batch worth writing: otherwise everyone who needs a
@@ -79,7 +87,7 @@ func (s *spiller) notFull() {
 	if s.vacated.Add(1) >= s.worthWhile {
 		s.vacated.Store(0)
 		s.freed.Store(true)
-		s.full.Store(false)
+		s.full.Store(nil)
 	}
 }
 
@@ -142,18 +150,16 @@ func (s *spiller) write(batch []*Version) (int, error) {
 	for _, v := range batch {
 		c.dropSpilled(v)
 	}
-	if err != nil {
-		s.setFull(err)
+	if err != nil { // of a failure temporary storage has told: each frame that is needed asks again
+		s.setFull()
 	}
 	return n, err
 }
 
-func (s *spiller) setFull(err error) {
-	if !errors.Is(err, spill.ErrFull) && s.c.opts.Logger != nil {
-		s.c.opts.Logger.Warn("temporary storage failed", "error", err)
-	}
+func (s *spiller) setFull() {
 	if !s.freed.Load() {
-		s.full.Store(true)
+		now := time.Now()
+		s.full.Store(&now)
 	}
 }
 

@@ -3,7 +3,10 @@ package blockcache
 import (
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
@@ -114,7 +117,7 @@ func TestR13_RoomThatComesWhileNoneIsFound(t *testing.T) {
 	kill(c, gone)
 	held.Unlock()
 	spilled(room)
-	if c.spiller.full.Load() {
+	if c.spiller.full.Load() != nil {
 		t.Errorf("it counts as full, and %d of %d blocks have room", len(gone), room)
 	}
 	for _, v := range all {
@@ -124,4 +127,37 @@ func TestR13_RoomThatComesWhileNoneIsFound(t *testing.T) {
 	}
 	awaitFree(t, c)
 	closeEmpty(t, c)
+}
+
+// TestR13_DiskThatHasRoomAgain: a file system without room had temporary storage count as
+// full, and has room again, because somebody else gave some back. No slot came free
+// meanwhile, and yet neither overflow is taken nor a snapshot ended before that was tried.
+func TestR13_DiskThatHasRoomAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := simfs.New()
+		noRoom := fsys.Fail(simfs.Fault{Ops: simfs.OpAllocate, Err: syscall.ENOSPC, Sticky: true})
+		c := openOn(t, fsys, 400, 4000, func(o *Options) {
+			o.OverflowBytesMax = 40 * size
+			o.Exhausted = func() bool {
+				t.Error("a snapshot must end, and temporary storage has room")
+				return false
+			}
+		})
+		var all []*Version
+		for c.overflowed.Load() < 10 {
+			all = append(all, original(t, c, block.ID(len(all)), 7))
+		}
+		noRoom.Disarm()
+		time.Sleep(fullFor + time.Second) // of spill, too
+		before := c.overflowed.Load()
+		for range 1000 {
+			all = append(all, original(t, c, block.ID(len(all)), 7))
+		}
+		if n := c.overflowed.Load() - before; n != 0 {
+			t.Errorf("%d frames of overflow, and temporary storage has room", n)
+		}
+		kill(c, all)
+		awaitFree(t, c)
+		closeEmpty(t, c)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -334,5 +335,45 @@ func TestFault_L10_TemporaryStorage(t *testing.T) {
 		}
 		checkAll(t, c.s, c.m)
 		mustClose(t, c.s)
+	}
+}
+
+// TestFault_L10_FailedTemporaryStorageIsToldOnce: every frame that is needed from then on
+// is asked of it again, and that is no news.
+func TestFault_L10_FailedTemporaryStorageIsToldOnce(t *testing.T) {
+	fsys := simfs.New()
+	ok(t, fsys.Mkdir(testDir, 0o700))
+	ok(t, fsys.Mkdir("/temp", 0o700))
+	var told warnings
+	o := smallOptions(fsys)
+	o.Temp = []TempDir{{Path: "/temp", BytesMax: 8 << 20}}
+	o.OverflowMax = 4 << 20
+	o.Logger = told.logger()
+	c := &crashRun{t: t, o: o, m: newModel(), rng: rand.New(rand.NewPCG(chance.Seed(t), 0))}
+	c.s = mustOpen(t, o)
+	for range 4 {
+		ok(t, c.allocMany(80))
+	}
+	fsys.Fail(simfs.Fault{Ops: simfs.OpWrite, File: "/temp/*", Sticky: true})
+	var readers []*ReadTx
+	for range 12 {
+		r, err := c.s.BeginRead()
+		ok(t, err)
+		readers = append(readers, r)
+		ok(t, c.editMany(70))
+		ok(t, c.checkpoint())
+	}
+	for _, r := range readers {
+		r.Close()
+	}
+	mustClose(t, c.s)
+	n := 0
+	for _, line := range told.list {
+		if strings.Contains(line, "input/output error") {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("told %d times: %q", n, told.list[max(0, len(told.list)-3):])
 	}
 }

@@ -413,7 +413,7 @@ func (s *Store) openCache() error {
 	s.cache, err = blockcache.Open(blockcache.Options{
 		BlockSize: s.geo.size, RAMBytesMax: o.MaxRAM, OverflowBytesMax: o.OverflowMax,
 		HostReserve: o.HostReserve, Host: o.host, Marks: o.Marks,
-		Spill: sp, Logger: o.Logger,
+		Spill:     sp,
 		Exhausted: s.exhausted,
 		NeedClean: func() { s.cleaner.kick() },
 	})

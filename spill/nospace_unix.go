@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// isNoSpace tells a file system (or a quota) that is full from one that fails.
+// isNoSpace tells a file system (or a quota, or what one file may take) that is full from
+// one that fails.
 func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
