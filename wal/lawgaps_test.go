@@ -502,3 +502,28 @@ func TestSpare_ModeAndCopies(t *testing.T) {
 		n.mustEndAt(1)
 	}
 }
+
+// A reader of a log that is closed under it is told so, whatever becomes of the files: who
+// closed it may open it again, or make it anew for another timeline.
+func TestRead_ClosedMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(*rig, int) error{
+		"gone":  func(r *rig, slot int) error { return r.fs.Remove(testDir + "/" + slotName(slot)) },
+		"other": func(r *rig, slot int) error { r.damage(slot, recordsOffset+4); return nil },
+	} {
+		r := newRig(t, newTestFS(t)).create()
+		for range 4 {
+			r.commit(40000) // a segment holds less than two
+		}
+		slot := r.must().l.live[2].slot
+		err := r.l.Read(1, func(lsn block.LSN, _ []byte, _ bool) error {
+			if lsn > 1 {
+				return nil
+			}
+			r.close()
+			return errors.Join(r.err, change(r, slot))
+		})
+		if !errors.Is(err, ErrClosed) || errors.Is(err, block.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -56,7 +56,8 @@ type Log struct {
 	slots     map[int]bool
 	number    uint64 // of the last segment
 	preparing bool
-	reserved  int // ready spares that the commit being prepared counts on
+	refused   bool // the last preparation failed, and nothing was released since
+	reserved  int  // ready spares that the commit being prepared counts on
 
 	// Guarded by mu.
 	floor   block.LSN // first commit that recovery needs

@@ -313,10 +313,14 @@ func (p *readPass) record(rec *record) (done bool, err error) {
 var errTooLong = errors.New("longer than any that is written")
 
 // explain turns trouble with a segment that was released under the reader into
-// ErrReleased: its file may be another segment by now.
+// ErrReleased: its file may be another segment by now. So it may when the log was
+// closed: then it may be of another process, or another timeline's.
 func (p *readPass) explain(seg *segment, err error) error {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()
+	if p.l.closed {
+		return fmt.Errorf("read log at LSN %v: %w", p.lsn, ErrClosed)
+	}
 	for _, s := range p.l.live {
 		if s == seg {
 			return err

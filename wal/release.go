@@ -144,6 +144,7 @@ func (l *Log) Release(below block.LSN) error {
 		return fmt.Errorf("release log below LSN %v: only %v is durable: %w", below, v, ErrOrder)
 	}
 	l.floor = max(l.floor, below)
+	l.refused = false
 	broken := l.breakHolders()
 	l.recycle()
 	surplus := l.surplus()

@@ -359,3 +359,34 @@ func TestR7_ReleaseWhileSegmentsAreMade(t *testing.T) {
 	r.commit(300_000)
 	r.must()
 }
+
+// R7: where the disk is full and commits still have room, none of them makes a file and
+// throws it away again, and the next segment is made ahead when there is room.
+func TestR7_FullDiskIsNotAskedByEachCommit(t *testing.T) {
+	r := newRig(t, newTestFS(t))
+	r.o.foreground = false
+	r.create()
+	r.keep(r.must().l.Settle())
+	full := r.fs.Fail(simfs.Fault{Ops: simfs.OpAllocate, Err: syscall.ENOSPC, Sticky: true})
+	segments := r.l.number
+	for r.l.number == segments { // the next one is ready
+		r.commit(1000)
+		r.keep(r.must().l.Settle())
+	}
+	for range 30 {
+		r.commit(1000)
+		r.keep(r.must().l.Settle())
+	}
+	if n := full.Seen(); n != 1 {
+		t.Errorf("30 commits that have room asked %d times", n)
+	}
+	full.Disarm()
+	r.release(r.acked + 1) // a checkpoint: another file may have given some back
+	r.commit(1000)
+	r.keep(r.must().l.Settle())
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	if len(r.l.ready) != 1 {
+		t.Errorf("%d segments are ready", len(r.l.ready))
+	}
+}

@@ -103,9 +103,10 @@ func (l *Log) prepare() error {
 }
 
 // prepareAhead has the next spare made in the background, if there is none, so
-// that no commit waits for it. mu is held.
+// that no commit waits for it. Where the last one failed, on a full disk for one, it is
+// left to who needs one, or every commit would try. mu is held.
 func (l *Log) prepareAhead() {
-	if l.o.foreground || l.closed || l.failed != nil || l.preparing || len(l.ready) > l.reserved {
+	if l.o.foreground || l.closed || l.failed != nil || l.preparing || l.refused || len(l.ready) > l.reserved {
 		return
 	}
 	if len(l.idle) == 0 && l.grown()+l.o.SegmentBytes > 0 {
@@ -135,7 +136,7 @@ func (l *Log) makeReady() error {
 		err = seg.openSlot(&l.o)
 	}
 	l.mu.Lock()
-	l.preparing = false
+	l.preparing, l.refused = false, err != nil
 	l.changed.Broadcast()
 	if err == nil {
 		l.ready = append(l.ready, seg)
