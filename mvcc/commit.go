@@ -341,7 +341,9 @@ func (s *Store) awaitDurable(lsn block.LSN) error {
 	return nil
 }
 
-// reserveLog waits for log space; only a disk without room refuses (R7).
+// reserveLog waits for log space; only a disk without room refuses (R7), and that not
+// while the log has room of its own that a checkpoint frees: nobody else may write then
+// who would ask for one, and who deletes something to have room again needs some first.
 func (s *Store) reserveLog(n int64) error {
 	for {
 		round := s.cleaner.rounds()
@@ -349,9 +351,9 @@ func (s *Store) reserveLog(n int64) error {
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, wal.ErrNoSpace):
+		case errors.Is(err, wal.ErrNoSpace) && s.redoStart() > s.log.End():
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		case !errors.Is(err, wal.ErrFull):
+		case !errors.Is(err, wal.ErrFull) && !errors.Is(err, wal.ErrNoSpace):
 			return s.fail(err)
 		}
 		s.waits.logSpace.Add(1)

@@ -275,6 +275,38 @@ func TestFault_R7_NoSpaceResumes(t *testing.T) {
 	}
 }
 
+// TestFault_R7_FullDiskHasTheLogsOwnRoom: the disk is full while the log is young, and most
+// of it is needed for what is not in place yet. Commits that change what is there go on,
+// because a checkpoint makes room; who deletes something, to have room again, is one of them.
+func TestFault_R7_FullDiskHasTheLogsOwnRoom(t *testing.T) {
+	for step := range 4 {
+		fsys := simfs.New()
+		ok(t, fsys.Mkdir(testDir, 0o700))
+		o := smallOptions(fsys)
+		c := &crashRun{t: t, o: o, m: newModel(), rng: rand.New(rand.NewPCG(chance.Seed(t), 0))}
+		c.s = mustOpen(t, o)
+		rewrite := func(w *writeOp) error {
+			for _, id := range w.held[:10] {
+				if err := w.edit(id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		ok(t, c.allocMany(30))
+		for range 10 * step {
+			ok(t, c.change(rewrite))
+		}
+		ok(t, c.s.log.Settle()) // there are two segments, and one is needed
+		fsys.SetCapacity(fsys.UsedBytes())
+		for range 100 {
+			ok(t, c.change(rewrite))
+		}
+		checkAll(t, c.s, c.m)
+		mustClose(t, c.s)
+	}
+}
+
 // TestFault_L10_TemporaryStorage: whatever happens there, no commit is lost and
 // the store does not fail; snapshots break, saying why.
 func TestFault_L10_TemporaryStorage(t *testing.T) {
