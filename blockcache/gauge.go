@@ -127,10 +127,16 @@ type Crossing struct {
 
 // reading is what a level is at one moment. high is the most that it was since the
 // last reading, as far as that is known.
-type reading struct{ used, high, limit int64 }
+type reading struct {
+	used, high, limit int64
+	gone              bool // there should be room, and is none: a limit of 0 is no lack of one
+}
 
 func (r reading) share(used int64) float64 {
-	if r.limit <= 0 {
+	switch {
+	case r.limit <= 0 && r.gone:
+		return 1
+	case r.limit <= 0:
 		return 0
 	}
 	return float64(used) / float64(r.limit)
@@ -267,12 +273,12 @@ func NewGauge(name string, m Marks) *Gauge { return &Gauge{gauge: newGauge(name,
 func (g *Gauge) Level(used, limit int64) Level {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.gauge.level(reading{used, used, limit})
+	return g.gauge.level(reading{used: used, high: used, limit: limit})
 }
 
 // Watch takes a reading and returns the watermarks that were crossed.
 func (g *Gauge) Watch(now time.Time, used, limit int64) []Crossing {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.gauge.see(now, reading{used, used, limit})
+	return g.gauge.see(now, reading{used: used, high: used, limit: limit})
 }

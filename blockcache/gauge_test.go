@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/spillwaydb/spillway/internal/simfs"
 )
 
 // at is a moment of the tests' clock.
@@ -24,7 +26,7 @@ func TestLaw_NoCrossingWithoutItsEvent(t *testing.T) {
 				limit = rng.Int64N(2000) // now and then none at all
 			}
 			used = max(0, min(used+rng.Int64N(201)-100, 2*limit))
-			r := reading{used, max(used, used+rng.Int64N(200)-150), limit}
+			r := reading{used: used, high: max(used, used+rng.Int64N(200)-150), limit: limit}
 			before := told[0]
 			peak := before
 			for _, c := range g.see(at(time.Duration(i)*100*time.Millisecond), r) {
@@ -149,6 +151,31 @@ func TestWatermarks_FallingLimit(t *testing.T) {
 }
 
 // TestMarks_Validate: what is out of order is refused, what is left out is not.
+// TestWatermarks_FileSystemIsFull: of temporary storage that should be there nothing is left,
+// because others have filled its file system while none of it was in use. That was told as a
+// level that is empty. Where there should be none it is.
+func TestWatermarks_FileSystemIsFull(t *testing.T) {
+	fsys := simfs.New()
+	c, none := openOn(t, fsys, 384, 100, nil), open(t, 384, 0, nil)
+	look := func(c *Cache, at int64, want LevelState) {
+		t.Helper()
+		told := c.Watch(time.Unix(at, 0))
+		for _, l := range c.Levels() {
+			if l.Name == LevelTemporary && l.State != want {
+				t.Errorf("temporary storage is %v, want %v: %+v, told %v", l.State, want, l, told)
+			}
+		}
+	}
+	look(c, 1, LevelNormal)
+	look(none, 1, LevelNormal)
+	fsys.SetCapacity(fsys.UsedBytes())
+	look(c, 2, LevelCritical)
+	fsys.SetCapacity(1 << 40)
+	look(c, 3, LevelNormal)
+	ok(t, c.Close())
+	ok(t, none.Close())
+}
+
 func TestMarks_Validate(t *testing.T) {
 	for _, m := range []Marks{{}, {Low: 0.1}, {TimeLow: -1, TimeHigh: time.Hour}, {Low: 1, High: 2, Critical: 4}, {Critical: 1}} {
 		if err := m.Validate(); err != nil {

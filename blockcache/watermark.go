@@ -48,16 +48,16 @@ type levelReading struct {
 func (c *Cache) read(now time.Time, fresh bool) []levelReading {
 	at := c.occupied()
 	high := Peaks{Temporary: c.opts.Spill.PeakSince(fresh), Overflow: c.overflowPeak(fresh)}
-	size := int64(c.opts.BlockSize)
+	size, temp := int64(c.opts.BlockSize), c.opts.Spill.Stats()
 	g := &c.gauges
 	list := []levelReading{
-		{reading{at.RAM, at.RAM, c.frames.limit * size}, &g.ram},
-		{reading{at.Temporary, high.Temporary, c.tempLimit()}, &g.temp},
-		{reading{at.Overflow, high.Overflow, c.overflowLimit()}, &g.overflow},
-		{reading{c.indexed(), 0, c.budget.ram / overheadShare}, &g.index},
+		{reading{at.RAM, at.RAM, c.frames.limit * size, false}, &g.ram},
+		{reading{at.Temporary, high.Temporary, tempLimitOf(&temp), temp.LimitBytes > 0}, &g.temp},
+		{reading{at.Overflow, high.Overflow, c.overflowLimit(), false}, &g.overflow},
+		{reading{c.indexed(), 0, c.budget.ram / overheadShare, false}, &g.index},
 	}
 	if h, said := g.memory.now(now); said {
-		list = append(list, levelReading{reading{h.Limit - h.Available, 0, h.Limit}, &g.host})
+		list = append(list, levelReading{reading{h.Limit - h.Available, 0, h.Limit, false}, &g.host})
 	}
 	return list
 }
@@ -65,8 +65,13 @@ func (c *Cache) read(now time.Time, fresh bool) []levelReading {
 func (c *Cache) indexed() int64 { return c.overhead() - c.budget.promised.Load() }
 
 // tempLimit is how much temporary storage can hold.
-func (c *Cache) tempLimit() (n int64) {
-	for _, d := range c.opts.Spill.Stats().Dirs {
+func (c *Cache) tempLimit() int64 {
+	st := c.opts.Spill.Stats()
+	return tempLimitOf(&st)
+}
+
+func tempLimitOf(st *spill.Stats) (n int64) {
+	for _, d := range st.Dirs {
 		n += tempRoom(d)
 	}
 	return n

@@ -166,6 +166,8 @@ func (r statusReport) levelsText(w io.Writer) {
 		share := 0.0
 		if l.LimitBytes > 0 {
 			share = float64(l.UsedBytes) / float64(l.LimitBytes)
+		} else if l.State == mvcc.StateCritical { // of the room that there should be none is left
+			share = 1
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%3.0f%%\t%s\t%s\t%s\n", l.Name, l.size(l.UsedBytes), l.size(l.LimitBytes),
 			gauge(share), 100*share, l.size(max(l.PeakBytes, l.UsedBytes)), l.full(), l.worst())

@@ -152,6 +152,8 @@ func levels(st *mvcc.Status) []Level {
 		}
 		if l.Limit > 0 {
 			v.Share = float64(l.Used) / float64(l.Limit)
+		} else if l.State == mvcc.StateCritical { // of the room that there should be none is left
+			v.Share = 1
 		}
 		list = append(list, v)
 	}

@@ -263,3 +263,13 @@ func TestView_AtRisk(t *testing.T) {
 		t.Errorf("a backup has been running for %v", list[0].Age)
 	}
 }
+
+// A level of which there should be room, and is none, is full; one that is off is empty.
+func TestLevels_WithoutRoom(t *testing.T) {
+	list := levels(&mvcc.Status{Levels: []mvcc.Level{
+		{Name: "temporary", Unit: mvcc.UnitBytes, State: mvcc.StateCritical}, {Name: "overflow", Unit: mvcc.UnitBytes, State: mvcc.StateNormal},
+	}})
+	if list[0].Share != 1 || list[1].Share != 0 {
+		t.Errorf("%+v", list)
+	}
+}

@@ -71,7 +71,7 @@ function showLevels(list) {
     const row = el("div", "level " + state);
     const bar = gauge("meter", l.name, l.share, percent(l.share) + ", " + words);
     bar.append(el("b"), el("b"), el("b"));
-    const of = l.limit > 0 ? amount(l.used) + " of " + amount(l.limit) : amount(l.used) + ", no limit";
+    const of = l.limit > 0 ? amount(l.used) + " of " + amount(l.limit) : amount(l.used) + (l.name === "held log" ? ", no limit" : ", and no room");
     const full = l.time_to_full_ns > 0 ? "full in " + elapsed(l.time_to_full_ns) : "";
     row.append(el("span", "", l.name), bar, el("span", "num", percent(l.share)), el("span", "of", of), el("span", "eta", full), el("span", "state", words));
     return row;
