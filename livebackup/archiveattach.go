@@ -76,12 +76,17 @@ func (a *archiver) enter(ctx context.Context, now LogSession, h heads) error {
 	if err != nil {
 		return err
 	}
+	st, err := a.src.Status(ctx)
+	if err != nil {
+		return err
+	}
 	a.history = lineageOf(info.Timeline, info.History)
 	if err := a.addHead(ctx, info.Timeline, &h); err != nil {
 		return err
 	}
 	err = a.repo.enter(ctx, a.src, h, mvcc.BackupInfo{
 		Database: info.Database, Timeline: info.Timeline, History: info.History, LSN: info.Durable, RecordSum: sum,
+		Time: st.LastCommit,
 	})
 	if errors.Is(err, ErrRepositoryWrite) {
 		return trouble(err)

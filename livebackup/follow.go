@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spillwaydb/spillway/block"
@@ -35,7 +36,13 @@ type FollowProgress struct {
 // Where log is missing it waits: an archive may have been late. While the repository
 // cannot be read it tries again and again, waiting longer each time, as [Archive] does; and
 // goes on within the commit where it was cut off. Damage is a *LogLostError, and nothing behind
-// it is applied; that, log of another history, and an error of the store end it.
+// it is applied; that, and an error of the store, end it.
+//
+// So does a repository from which nothing can come any more: it is another database's
+// ([ErrForeignDatabase]) or has nothing of this one's history ([ErrForeignTimeline]); another
+// timeline took the place of the standby's ([ErrTimelineAbandoned]), behind the log of which
+// it does not go on; or, as far as times of commits tell, it is of a copy of the database that
+// went on by itself ([mvcc.ErrHistory]).
 func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOptions) error {
 	if o.Every == 0 {
 		o.Every = time.Second
@@ -71,38 +78,104 @@ func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOp
 type follower struct {
 	repo  *Repository
 	store *mvcc.Store
+	known []uint32 // records of timelines that were there when log could come
 }
 
 // once applies what there is.
 func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
 	repo, store := f.repo, f.store
-	logs, err := repo.logs(ctx)
+	c, err := repo.catalog(ctx)
 	if err != nil {
 		return p, trouble(err)
 	}
-	at := store.Status().NewestLSN
+	if err := f.checkDatabase(ctx); err != nil {
+		return p, err
+	}
+	at, when := store.NewestCommit()
 	history := lineageOf(store.Timeline(), store.History())
-	if list := coverage(logs, history, at); len(list) > 0 {
+	if list := coverage(c.logs, history, at); len(list) > 0 {
 		to := list[0].To
 		if list[0].From > at {
 			p.Hole = &LogRange{at, list[0].From}
 			to = at
+		} else if err := f.checkCommit(ctx, history, at, when); err != nil {
+			return p, err
 		}
-		var failed error // of the store
-		begun, skip := store.Applying()
-		err = repo.readLog(ctx, logs, history, LogRange{at, to}, 0, func(rec mvcc.LogRecord) error {
-			if skip > 0 && rec.LSN == begun {
-				skip--
-				return nil
-			}
-			failed = store.Apply(rec)
-			return errors.Join(context.Cause(ctx), failed)
-		})
-		if err != nil && failed == nil && !errors.As(err, new(*LogLostError)) && !logDamage(err) {
-			err = trouble(err)
+		if err = f.apply(ctx, c.logs, history, LogRange{at, to}); err != nil {
+			return p, err
 		}
 	}
-	st := store.Status()
-	p.LSN, p.Time = st.NewestLSN, st.LastCommit
-	return p, err
+	p.LSN, p.Time = store.NewestCommit()
+	return p, f.checkTimeline(ctx, c)
+}
+
+// apply applies archived log.
+func (f *follower) apply(ctx context.Context, logs []LogObject, history lineage, want LogRange) error {
+	var failed error // of the store
+	begun, skip := f.store.Applying()
+	err := f.repo.readLog(ctx, logs, history, want, 0, func(rec mvcc.LogRecord) error {
+		if skip > 0 && rec.LSN == begun {
+			skip--
+			return nil
+		}
+		failed = f.store.Apply(rec)
+		return errors.Join(context.Cause(ctx), failed)
+	})
+	if err != nil && failed == nil && !errors.As(err, new(*LogLostError)) {
+		err = troubleUnlessDamage(err)
+	}
+	return err
+}
+
+// troubleUnlessDamage is err as one that the next try may not have, unless it says that
+// something is not what it should be.
+func troubleUnlessDamage(err error) error {
+	if logDamage(err) {
+		return err
+	}
+	return trouble(err)
+}
+
+// checkDatabase refuses the repository of another database.
+func (f *follower) checkDatabase(ctx context.Context) error {
+	owner, bound, err := f.repo.Database(ctx)
+	if err != nil {
+		return troubleUnlessDamage(err)
+	}
+	if bound && owner != f.store.Database() {
+		return fmt.Errorf("%w: it keeps %v, the standby is of %v", ErrForeignDatabase, owner, f.store.Database())
+	}
+	return nil
+}
+
+// checkCommit refuses to go on behind commit at where that is another one in the archive.
+func (f *follower) checkCommit(ctx context.Context, history lineage, at block.LSN, when time.Time) error {
+	err := f.repo.checkWitness(ctx, history, witnessOf(ctx, NewSource(f.store), at, when))
+	if err == nil || errors.Is(err, mvcc.ErrHistory) {
+		return err
+	}
+	return troubleUnlessDamage(err)
+}
+
+// checkTimeline finds out whether log of the standby's timeline can come yet: whether its
+// primary may push it. Where that cannot be told now it can at another turn.
+func (f *follower) checkTimeline(ctx context.Context, c *catalog) error {
+	if len(c.timelines) == 0 || slices.Equal(c.timelines, f.known) {
+		return nil
+	}
+	own := f.store.Timeline()
+	g, err := f.repo.timelines(ctx, own)
+	if err != nil || g.unread != nil {
+		return nil
+	}
+	switch _, err := g.admit(own, f.store.History()); {
+	case errors.Is(err, ErrTimelineAbandoned):
+		now, _ := g.present()
+		return fmt.Errorf("%w: log of %v comes no more, the present timeline is %v: promote the standby, or restore another one",
+			ErrTimelineAbandoned, own, now[0].Timeline)
+	case err != nil:
+		return err
+	}
+	f.known = c.timelines
+	return nil
 }

@@ -143,6 +143,11 @@ func (r *Repository) enter(ctx context.Context, src Source, h heads, i mvcc.Back
 	if err := r.checkHead(ctx, src, i.Timeline, h.named[i.Timeline]); err != nil {
 		return err
 	}
+	if i.RecordSum == 0 { // a standby: CheckHead believes what it is asked
+		if err := r.checkWitness(ctx, lineageOf(i.Timeline, i.History), witnessOf(ctx, src, i.LSN, i.Time)); err != nil {
+			return err
+		}
+	}
 	return r.attach(ctx, i)
 }
 

@@ -128,10 +128,30 @@ func planOnce(ctx context.Context, repo *Repository, t RestoreTarget, bad *spoil
 	}
 	defer s.index.close()
 	s.prepare()
-	if p, err = s.plan(ctx); err != nil && s.unsure != nil {
+	if p, err = s.plan(ctx); err == nil {
+		err = s.checkNameless(ctx, p.members)
+	} else if s.unsure != nil {
 		err = fmt.Errorf("%w (%v)", err, s.unsure) // where that was asked for is what went wrong
 	}
 	return p, s.index.gone, err
+}
+
+// checkNameless refuses backups without a checksum, as those of a standby are, that are of
+// another history than the archived log, but where exactly one of them is asked for.
+func (s *search) checkNameless(ctx context.Context, members []Entry) error {
+	if !s.target.Backup.IsZero() && s.target.Recover == RecoverNone {
+		return nil
+	}
+	for i := range members {
+		m := &members[i].Manifest
+		if m.RecordSum != 0 || !s.history.holds(m.Timeline, m.EndLSN) {
+			continue
+		}
+		if err := s.repo.checkWitness(ctx, s.history, witnessed{lsn: m.EndLSN, time: m.Committed}); err != nil {
+			return fmt.Errorf("%v has no checksum, as those of a standby have none (another backup may be named): %w", m.ID, err)
+		}
+	}
+	return nil
 }
 
 // search is one call of PlanRestore.
