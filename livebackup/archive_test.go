@@ -287,48 +287,6 @@ func TestL12_ArchiveSyncsWhatItFinds(t *testing.T) {
 	})
 }
 
-// Whichever operation fails, once: the archive goes on by itself, or, if it is not
-// under way yet, says why; and nothing is missing or there twice.
-func TestArchive_FailureOfEveryOperation(t *testing.T) {
-	faults := map[string]simfs.Fault{
-		"EIO":            {},
-		"EIO, then done": {Late: true},
-		"half, ENOSPC":   {Short: true, Err: syscall.ENOSPC},
-		"sync loses":     {Ops: simfs.OpSync, Sync: simfs.SyncCacheNew},
-	}
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			step := 1
-			if testing.Short() {
-				step = 3
-			}
-			for k := 0; ; k += step {
-				over := false
-				synctest.Test(t, func(t *testing.T) {
-					fs := simfs.New()
-					fake := newLogSource(newFakeHistory(4))
-					repo := boundRepo(t, fs, "/repo")
-					fault.Skip = k
-					armed := fs.Fail(fault)
-					err := archiveSteps(t, fake, repo, ArchiveOptions{ObjectBytes: 3000}, small)
-					armed.Disarm()
-					over = armed.Seen() <= k
-					switch {
-					case err == nil:
-						wantArchive(t, repo, fake.log.h, 0)
-					case len(mustLogs(t, repo)) > 0:
-						t.Fatalf("operation %d: gave up: %v", k, err)
-					}
-					wantRecovered(t, fs.Crash(nil, simfs.DropAll), fake, fake.log.let, fmt.Sprintf("operation %d", k))
-				})
-				if over {
-					return
-				}
-			}
-		})
-	}
-}
-
 // A repository that is full or gone for a while costs nothing but time: the log is
 // held back meanwhile.
 func TestArchive_OutlivesItsRepository(t *testing.T) {
