@@ -303,6 +303,9 @@ type fakeTail struct {
 
 func (s *fakeSource) OpenLog(_ context.Context, o LogOptions) (LogSession, error) {
 	l := s.log
+	if l == nil {
+		return nil, errors.ErrUnsupported
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

@@ -607,7 +607,9 @@ func anything(t *testing.T, rng *rand.Rand, repo *Repository, g *growing) {
 	t.Helper()
 	list := mustList(t, repo)
 	one := func() *Entry { return &list[rng.IntN(len(list))] }
-	switch n := rng.IntN(20); {
+	switch n := rng.IntN(21); {
+	case n == 20:
+		damageRecord(t, rng, repo)
 	case n < 9 || len(list) == 0:
 		g.change()
 		g.backup(t, repo, BackupOptions{Type: []BackupType{TypeFull, TypeAuto}[rng.IntN(2)], ChainMax: 4})
@@ -632,6 +634,18 @@ func anything(t *testing.T, rng *rand.Rand, repo *Repository, g *growing) {
 		if _, err := Verify(t.Context(), repo, e.ID, VerifyOptions{}); (err != nil) != (e.Damage != nil) {
 			t.Fatalf("%v is %s, verify: %v", e.ID, e.State(), err)
 		}
+	}
+}
+
+// damageRecord damages the record of a timeline, of the newest one or of that before.
+func damageRecord(t *testing.T, rng *rand.Rand, repo *Repository) {
+	t.Helper()
+	c, err := repo.catalog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.timelines); n > 0 {
+		cut(t, repo, timelineName(c.timelines[n-1-rng.IntN(min(n, 2))]))
 	}
 }
 

@@ -116,6 +116,8 @@ type world struct {
 	copies []*copyOf
 	states map[BackupID][]uint32 // what led to each backup
 	last   *copyOf               // who pushed last
+	now    block.TimelineID      // of the newest backup
+	left   map[block.TimelineID]bool
 }
 
 func (w *world) any() *copyOf { return w.copies[w.rng.IntN(len(w.copies))] }
@@ -126,6 +128,12 @@ func (w *world) backup(c *copyOf) {
 	switch {
 	case err == nil:
 		w.states[m.ID], w.last = slices.Clone(c.sums), c
+		if w.left[m.Timeline] {
+			w.t.Fatalf("%v was let in again, behind backups of %v", m.Timeline, w.now)
+		}
+		if m.Timeline != w.now {
+			w.left[w.now], w.now = true, m.Timeline
+		}
 		w.presentIsOf(c)
 	case errors.Is(err, ErrTimelineAbandoned), errors.Is(err, mvcc.ErrHistory), errors.Is(err, ErrRepositoryAhead):
 		// Who pushed last, and went on with what it had then, is never refused.
@@ -160,7 +168,9 @@ func (w *world) presentIsOf(c *copyOf) {
 
 func (w *world) step() {
 	c := w.any()
-	switch n := w.rng.IntN(20); {
+	switch n := w.rng.IntN(21); {
+	case n == 20:
+		damageRecord(w.t, w.rng, w.repo)
 	case n < 8:
 		for range w.rng.IntN(6) {
 			c.commit(w.rng)
@@ -218,7 +228,7 @@ func TestModel_L14_R18_WhoPushesIsThePresent(t *testing.T) {
 	}
 	for n := range worlds {
 		rng := rand.New(rand.NewPCG(seed, uint64(n)))
-		w := &world{t: t, rng: rng, repo: newRepo(t), copies: []*copyOf{newCopy(rng, 1)}, states: map[BackupID][]uint32{}}
+		w := &world{t: t, rng: rng, repo: newRepo(t), copies: []*copyOf{newCopy(rng, 1)}, states: map[BackupID][]uint32{}, left: map[block.TimelineID]bool{}}
 		for range 60 {
 			w.step()
 		}
