@@ -150,7 +150,6 @@ func TestWatermarks_FallingLimit(t *testing.T) {
 	}
 }
 
-// TestMarks_Validate: what is out of order is refused, what is left out is not.
 // TestWatermarks_FileSystemIsFull: of temporary storage that should be there nothing is left,
 // because others have filled its file system while none of it was in use. That was told as a
 // level that is empty. Where there should be none it is.
@@ -176,6 +175,7 @@ func TestWatermarks_FileSystemIsFull(t *testing.T) {
 	ok(t, none.Close())
 }
 
+// TestMarks_Validate: what is out of order is refused, what is left out is not.
 func TestMarks_Validate(t *testing.T) {
 	for _, m := range []Marks{{}, {Low: 0.1}, {TimeLow: -1, TimeHigh: time.Hour}, {Low: 1, High: 2, Critical: 4}, {Critical: 1}} {
 		if err := m.Validate(); err != nil {
