@@ -27,6 +27,10 @@ type FollowProgress struct {
 	LSN  block.LSN // newest commit that was applied
 	Time time.Time // of that commit
 	Hole *LogRange // log that is missing, for which it waits; nil if there is none
+	// Abandoned says, as ErrTimelineAbandoned, that another timeline took the place of the
+	// standby's, behind the log of which it does not go on: what the standby's primary may
+	// still archive comes, and no more. Nil if none did.
+	Abandoned error
 }
 
 // Follow rolls a standby forward by the archived log as it grows, until ctx ends:
@@ -39,10 +43,9 @@ type FollowProgress struct {
 // it is applied; that, and an error of the store, end it.
 //
 // So does a repository from which nothing can come any more: it is another database's
-// ([ErrForeignDatabase]) or has nothing of this one's history ([ErrForeignTimeline]); another
-// timeline took the place of the standby's ([ErrTimelineAbandoned]), behind the log of which
-// it does not go on; or, as far as times of commits tell, it is of a copy of the database that
-// went on by itself ([mvcc.ErrHistory]).
+// ([ErrForeignDatabase]) or has nothing of this one's history ([ErrForeignTimeline]); or, as far
+// as times of commits tell, it is of a copy of the database that went on by itself
+// ([mvcc.ErrHistory]).
 func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOptions) error {
 	if o.Every == 0 {
 		o.Every = time.Second
@@ -78,7 +81,9 @@ func Follow(ctx context.Context, repo *Repository, store *mvcc.Store, o FollowOp
 type follower struct {
 	repo  *Repository
 	store *mvcc.Store
-	known []uint32 // records of timelines that were there when log could come
+
+	known     []uint32 // records of timelines that were there when this was found out:
+	abandoned error    // as FollowProgress says
 }
 
 // once applies what there is.
@@ -106,7 +111,9 @@ func (f *follower) once(ctx context.Context) (p FollowProgress, err error) {
 		}
 	}
 	p.LSN, p.Time = store.NewestCommit()
-	return p, f.checkTimeline(ctx, c)
+	err = f.checkTimeline(ctx, c)
+	p.Abandoned = f.abandoned
+	return p, err
 }
 
 // apply applies archived log.
@@ -158,7 +165,7 @@ func (f *follower) checkCommit(ctx context.Context, history lineage, at block.LS
 }
 
 // checkTimeline finds out whether log of the standby's timeline can come yet: whether its
-// primary may push it. Where that cannot be told now it can at another turn.
+// primary may begin to push it. Where that cannot be told now it can at another turn.
 func (f *follower) checkTimeline(ctx context.Context, c *catalog) error {
 	if len(c.timelines) == 0 || slices.Equal(c.timelines, f.known) {
 		return nil
@@ -168,14 +175,15 @@ func (f *follower) checkTimeline(ctx context.Context, c *catalog) error {
 	if err != nil || g.unread != nil {
 		return nil
 	}
-	switch _, err := g.admit(own, f.store.History()); {
-	case errors.Is(err, ErrTimelineAbandoned):
-		now, _ := g.present()
-		return fmt.Errorf("%w: log of %v comes no more, the present timeline is %v: promote the standby, or restore another one",
-			ErrTimelineAbandoned, own, now[0].Timeline)
-	case err != nil:
+	_, err = g.admit(own, f.store.History())
+	if err != nil && !errors.Is(err, ErrTimelineAbandoned) {
 		return err
 	}
-	f.known = c.timelines
+	f.known, f.abandoned = c.timelines, nil
+	if err != nil {
+		now, _ := g.present()
+		f.abandoned = fmt.Errorf("%w: the standby is of %v, the present one of the repository is %v: promote the standby, or restore another one",
+			ErrTimelineAbandoned, own, now[0].Timeline)
+	}
 	return nil
 }

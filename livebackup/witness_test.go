@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"testing"
+	"time"
 
 	"github.com/spillwaydb/spillway/block"
 	"github.com/spillwaydb/spillway/internal/simfs"
@@ -120,19 +121,29 @@ func TestL14_FollowOfAnAbandonedTimeline(t *testing.T) {
 	left, kept := a.from, maps.Clone(a.kept[a.from])
 	a.onNewTimeline("/d/db2", fork)
 	a.grown(4)
-	if err := f.onceAt(t, left, kept); !errors.Is(err, ErrTimelineAbandoned) {
+	if err := f.onceAt(t, left, kept); err != nil || !errors.Is(f.abandoned, ErrTimelineAbandoned) {
+		t.Fatal(err, f.abandoned)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	told := 0
+	if err := Follow(ctx, a.repo, standby, FollowOptions{Progress: func(p FollowProgress) {
+		if told++; told == 3 {
+			stop()
+		}
+		if !errors.Is(p.Abandoned, ErrTimelineAbandoned) {
+			t.Error(p.Abandoned)
+		}
+	}, Every: time.Nanosecond}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Follow(t.Context(), a.repo, standby, FollowOptions{}); !errors.Is(err, ErrTimelineAbandoned) {
-		t.Fatal(err)
-	}
+	stop()
 	next := a.standby("/d/next")
 	defer next.Close()
 	a.change(1)
 	a.archive()
 	f = follower{repo: a.repo, store: next}
-	if err := f.onceAt(t, a.from, a.kept[a.from]); err != nil {
-		t.Fatal(err)
+	if err := f.onceAt(t, a.from, a.kept[a.from]); err != nil || f.abandoned != nil {
+		t.Fatal(err, f.abandoned)
 	}
 }
 

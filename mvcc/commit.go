@@ -96,7 +96,7 @@ func (t *WriteTx) logAndPublish() (block.LSN, error) {
 		}
 	}
 	if err := t.encode(w, lsn); err != nil {
-		return 0, t.giveUp(errors.Join(err, s.void(lsn)))
+		return 0, t.giveUp(errors.Join(err, s.void(lsn, at)))
 	}
 	if !streamed {
 		if err := s.reserveLog(int64(len(w.buf))); err != nil {
@@ -140,8 +140,9 @@ func (t *WriteTx) commitRecord(lsn block.LSN, at time.Time, body []byte) error {
 // seen them. To give the number to the next commit would put the records of two
 // commits behind one number: recovery and every reader would have to tell them
 // apart, and one that had seen the first part would take it for the beginning of
-// the second. A number that stands for nothing harms nobody.
-func (s *Store) void(lsn block.LSN) error {
+// the second. A number that stands for nothing harms nobody. It has the time that it
+// has in the log: the next one is later (R19).
+func (s *Store) void(lsn block.LSN, at time.Time) error {
 	if s.log.End() >= lsn || !s.partial {
 		return nil
 	}
@@ -149,6 +150,8 @@ func (s *Store) void(lsn block.LSN) error {
 	if err := s.log.Append(lsn, []byte{entryVoid}, true); err != nil {
 		return s.fail(fmt.Errorf("void commit %v: %w", lsn, err))
 	}
+	s.lastTime = at
+	s.lastCommit.Store(at.UnixNano())
 	s.newest.Store(uint64(lsn))
 	return nil
 }

@@ -69,6 +69,9 @@ func (a *app) rollForward(ctx context.Context, repo *livebackup.Repository, db *
 			if p.Hole != nil && last.Hole == nil {
 				a.note("waiting: commits %v to %v are not in the archive", p.Hole.From+1, p.Hole.To)
 			}
+			if p.Abandoned != nil && last.Abandoned == nil {
+				a.note("%v", p.Abandoned)
+			}
 			last = p
 		},
 	})
