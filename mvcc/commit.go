@@ -350,11 +350,12 @@ func (s *Store) awaitDurable(lsn block.LSN) error {
 func (s *Store) reserveLog(n int64) error {
 	for {
 		round := s.cleaner.rounds()
+		free := s.log.Floor() > s.log.End() // asked before: a round may end meanwhile
 		err := s.log.Reserve(n)
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, wal.ErrNoSpace) && s.redoStart() > s.log.End():
+		case errors.Is(err, wal.ErrNoSpace) && free:
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		case !errors.Is(err, wal.ErrFull) && !errors.Is(err, wal.ErrNoSpace):
 			return s.fail(err)

@@ -129,6 +129,13 @@ func (l *Log) Oldest() block.LSN {
 	return l.live[0].first()
 }
 
+// Floor is the first commit that recovery needs, as the last Release said.
+func (l *Log) Floor() block.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.floor
+}
+
 // Release says that recovery needs no commit below LSN below: the checkpoint
 // that makes it so is durable. Segments that nobody needs are used again, or
 // removed where the log has grown past its limit. Holders beyond
