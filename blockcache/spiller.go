@@ -152,6 +152,8 @@ func (s *spiller) write(batch []*Version) (int, error) {
 	}
 	if err != nil { // of a failure temporary storage has told: each frame that is needed asks again
 		s.setFull()
+	} else if s.full.Load() != nil {
+		s.full.Store(nil)
 	}
 	return n, err
 }

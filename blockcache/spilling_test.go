@@ -161,3 +161,37 @@ func TestR13_DiskThatHasRoomAgain(t *testing.T) {
 		closeEmpty(t, c)
 	})
 }
+
+// A load that goes on asks a full file system again and again; the write that finds room
+// ends that it counts as full, or overflow is taken beside free room for another second.
+func TestR13_WriteThatFindsRoomEndsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := simfs.New()
+		noRoom := fsys.Fail(simfs.Fault{Ops: simfs.OpAllocate, Err: syscall.ENOSPC, Sticky: true})
+		broke := 0
+		c := openOn(t, fsys, 400, 4000, func(o *Options) {
+			o.OverflowBytesMax = 100 * size
+			o.Exhausted = func() bool { broke++; return false }
+		})
+		var all []*Version
+		for c.overflowed.Load() < 10 {
+			all = append(all, original(t, c, block.ID(len(all)), 7))
+		}
+		noRoom.Disarm()
+		for c.spilled.Load() == 0 && len(all) < 2000 { // a load that goes on
+			time.Sleep(50 * time.Millisecond)
+			all = append(all, original(t, c, block.ID(len(all)), 7))
+			synctest.Wait()
+		}
+		before := c.overflowed.Load()
+		for range 1000 {
+			all = append(all, original(t, c, block.ID(len(all)), 7))
+		}
+		if n := c.overflowed.Load() - before; n != 0 || broke > 0 {
+			t.Errorf("%d frames of overflow, %d snapshots ended, and temporary storage has room", n, broke)
+		}
+		kill(c, all)
+		awaitFree(t, c)
+		closeEmpty(t, c)
+	})
+}
