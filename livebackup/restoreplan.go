@@ -429,7 +429,8 @@ func (s *search) passed(lsn block.LSN) *Entry {
 	return nil
 }
 
-// timeOf is the time of a commit; zero if the repository does not tell.
+// timeOf is the time of a commit; zero if the repository does not tell. It is shown, and
+// nothing else: log that cannot be read fails no plan that does not need it.
 func (s *search) timeOf(ctx context.Context, lsn block.LSN) (time.Time, error) {
 	for i := range s.entries {
 		m := &s.entries[i].Manifest
@@ -437,9 +438,12 @@ func (s *search) timeOf(ctx context.Context, lsn block.LSN) (time.Time, error) {
 			return m.Committed, nil
 		}
 	}
-	m, err := s.index.atLSN(ctx, lsn)
-	if errors.Is(err, ErrNotArchived) {
+	m, err := s.index.newestUpTo(ctx, lsn)
+	switch {
+	case err != nil && (ctx.Err() != nil || s.index.gone):
+		return time.Time{}, err
+	case err != nil || m.LSN != lsn:
 		return time.Time{}, nil
 	}
-	return m.At.Time, err
+	return m.Time, nil
 }

@@ -344,17 +344,26 @@ func (p *planner) keepUnknown() {
 		}
 	}
 	for _, from := range begins {
-		newest := -1
-		for i := range p.entries {
-			lsn := p.entries[i].Manifest.EndLSN
-			if p.sound[i] && lsn <= from && (newest < 0 || lsn >= p.entries[newest].Manifest.EndLSN) {
-				newest = i
-			}
-		}
-		if newest >= 0 {
-			p.mark(newest, "%s is damaged, and log of its timeline may lead on from here", timelineName(p.records.highest))
+		for _, i := range p.newestUpTo(from) {
+			p.mark(i, "%s is damaged, and log of its timeline may lead on from here", timelineName(p.records.highest))
 		}
 	}
+}
+
+// newestUpTo is the newest sound backup of each timeline up to a commit: which of them led
+// there is what the record said.
+func (p *planner) newestUpTo(lsn block.LSN) map[block.TimelineID]int {
+	newest := map[block.TimelineID]int{}
+	for i := range p.entries {
+		m := &p.entries[i].Manifest
+		if !p.sound[i] || m.EndLSN > lsn {
+			continue
+		}
+		if n, found := newest[m.Timeline]; !found || m.EndLSN >= p.entries[n].Manifest.EndLSN {
+			newest[m.Timeline] = i
+		}
+	}
+	return newest
 }
 
 func (p *planner) keepLeased() {

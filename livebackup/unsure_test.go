@@ -135,3 +135,34 @@ func TestR18_DamagedRecordLetsNobodyBack(t *testing.T) {
 		t.Fatalf("%s, %s", list[0].State(), list[2].State())
 	}
 }
+
+// A database is restored elsewhere from its backup at 10 and makes one at 20; the first one
+// forks at 30, takes its place back, and has pushed nothing but log when its record is
+// damaged. The log is rolled forward from the backup at 10, not from that at 20, which is
+// newer and of neither.
+func TestL13_UnknownLogBehindATimelineThatWasLeft(t *testing.T) {
+	for _, damage := range []bool{false, true} {
+		h := newStock()
+		b1 := h.full()
+		h.log(10, 30)
+		first := h.now
+		h.fork(b1)
+		h.full()
+		h.now, h.forks, h.lsn = block.TimelineID{3}, []block.Fork{{Timeline: first, LSN: 30}}, 30
+		h.attach()
+		h.log(30, 40)
+		if damage {
+			h.records.records = h.records.records[:2]
+		}
+		p := h.plan(RetentionPolicy{Generations: 1})
+		list, logs := removed(p)
+		for _, s := range list {
+			if s == b1.Sequence {
+				t.Errorf("damaged %v: the backup at 10 goes\n%s", damage, reasons(p))
+			}
+		}
+		if logs != 0 {
+			t.Errorf("damaged %v: %d logs go\n%s", damage, logs, reasons(p))
+		}
+	}
+}
