@@ -50,6 +50,18 @@ func (r *repairRun) file() []byte {
 	return b
 }
 
+// notInLog is a block of the backup of which the log has no image.
+func (r *repairRun) notInLog() block.ID {
+	r.t.Helper()
+	for _, id := range r.m.at[r.backup.b.info.LSN].ids() {
+		if tr, reason := block.Verify(r.backup.images[id], id, r.s.data.seed); reason == "" && tr.LSN < r.s.log.Oldest() {
+			return id
+		}
+	}
+	r.t.Fatal("the log has an image of every block")
+	return 0
+}
+
 // damage spoils the place of a block, in one of the ways that there are, and says how.
 func (r *repairRun) damage(id block.ID, how int) string {
 	at, size := r.s.geo.offset(id), int64(r.s.geo.size)
@@ -299,7 +311,7 @@ func TestRepair_RefusesWhatDoesNotFit(t *testing.T) {
 	ok(t, r.editMany(200))
 	settle(t, r.s)
 	squeeze(t, r.s)
-	id := r.m.at[r.backup.b.info.LSN].ids()[0]
+	id := r.notInLog()
 	if _, used := r.m.at[r.m.newest()].blocks[id]; !used {
 		t.Fatal("the block was freed")
 	}
